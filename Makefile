@@ -1,0 +1,47 @@
+# Two commands: `make run` makes every result, `make test` checks everything.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+NOTEBOOKS := $(wildcard *.ipynb)
+NBVAL := --nbval-lax --nbval-current-env --nbval-cell-timeout=900
+
+.PHONY: help run test lab outputs lint clean
+
+help:  ## list the commands
+	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' Makefile | expand -t 16
+
+run: $(VENV)/.run  ## execute the notebooks into build/, write figures/, print a table of results
+	$(BIN)/python -m dlutils.notebooks
+
+test: $(VENV)/.run  ## pytest, then every notebook whole
+	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(NBVAL) $(NOTEBOOKS)
+
+lab: $(VENV)/.run  ## open the notebooks in JupyterLab
+	$(BIN)/jupyter lab $(NOTEBOOKS)
+
+outputs: $(VENV)/.run  ## execute the committed notebooks in place
+	$(BIN)/python -m dlutils.notebooks --in-place
+
+lint: $(VENV)/.lint  ## check style, notebooks included
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+clean:  ## remove what the other commands made
+	rm -rf $(VENV) build
+
+$(VENV)/.run: requirements.txt
+$(VENV)/.lint: requirements-lint.txt
+$(VENV)/.run $(VENV)/.lint: | $(BIN)/python
+	@echo "Installing $< into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --requirement $< || { \
+	  echo "make: pip could not install $<. Is the network, or a package index, reachable?"; exit 1; }
+	@touch $@
+
+$(BIN)/python:
+	@command -v $(PYTHON) >/dev/null || { \
+	  echo "make: there is no $(PYTHON). Install Python 3.11 or newer, or say make PYTHON=..."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "make: $$($(PYTHON) --version) is too old; Python 3.11 or newer is needed: make PYTHON=..."; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	  echo "make: '$(PYTHON) -m venv' failed. On Debian and Ubuntu: apt install python3-venv"; exit 1; }
