@@ -1,0 +1,1 @@
+"""What the notebooks share: data with a known density, training, comparison, plots, a loader."""

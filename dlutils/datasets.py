@@ -1,0 +1,399 @@
+"""One-dimensional data with an exact density, and a user's own sample.
+
+`make_dataset` simulates training, validation and test data from a named distribution;
+`Dataset.from_samples` takes data whose density nobody knows.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from scipy.integrate import tanhsinh
+from scipy.optimize import brentq
+from scipy.special import stdtr
+from torch import Tensor
+from torch.distributions import (
+    Categorical,
+    Distribution,
+    Laplace,
+    MixtureSameFamily,
+    Normal,
+    StudentT,
+    Uniform,
+)
+
+from dlutils.seeding import seeded
+
+TAIL = 1e-6  # probability on either side of `Dataset.support`
+
+
+def _mixture(
+    family: type[Distribution],
+    weights: Sequence[float],
+    locs: Sequence[float],
+    scales: Sequence[float],
+) -> MixtureSameFamily:
+    weights, locs, scales = (
+        torch.tensor(values, dtype=torch.float64) for values in (weights, locs, scales)
+    )
+    return MixtureSameFamily(Categorical(probs=weights / weights.sum()), family(locs, scales))
+
+
+def _single(family: type[Distribution], *parameters: float) -> Distribution:
+    """Unvalidated: outside a bounded support log p is -inf, not an error."""
+    parameters = (torch.tensor(value, dtype=torch.float64) for value in parameters)
+    return family(*parameters, validate_args=False)
+
+
+def _marron_wand() -> dict[str, tuple[str, Callable[[], Distribution]]]:
+    """The fifteen normal mixtures of Marron & Wand (1992), table 1: name, weights, means, sds."""
+    table = [
+        ("Gaussian", [1], [0], [1]),
+        ("skewed unimodal", [1 / 5, 1 / 5, 3 / 5], [0, 1 / 2, 13 / 12], [1, 2 / 3, 5 / 9]),
+        (
+            "strongly skewed",
+            [1 / 8] * 8,
+            [3 * ((2 / 3) ** k - 1) for k in range(8)],
+            [(2 / 3) ** k for k in range(8)],
+        ),
+        ("kurtotic unimodal", [2 / 3, 1 / 3], [0, 0], [1, 1 / 10]),
+        ("outlier", [1 / 10, 9 / 10], [0, 0], [1, 1 / 10]),
+        ("bimodal", [1 / 2] * 2, [-1, 1], [2 / 3] * 2),
+        ("separated bimodal", [1 / 2] * 2, [-3 / 2, 3 / 2], [1 / 2] * 2),
+        ("asymmetric bimodal", [3 / 4, 1 / 4], [0, 3 / 2], [1, 1 / 3]),
+        ("trimodal", [9 / 20, 9 / 20, 1 / 10], [-6 / 5, 6 / 5, 0], [3 / 5, 3 / 5, 1 / 4]),
+        (
+            "claw",
+            [1 / 2] + [1 / 10] * 5,
+            [0] + [k / 2 - 1 for k in range(5)],
+            [1] + [1 / 10] * 5,
+        ),
+        (
+            "double claw",
+            [49 / 100] * 2 + [1 / 350] * 7,
+            [-1, 1] + [(k - 3) / 2 for k in range(7)],
+            [2 / 3] * 2 + [1 / 100] * 7,
+        ),
+        (
+            "asymmetric claw",
+            [1 / 2] + [2 ** (1 - k) / 31 for k in range(-2, 3)],
+            [0] + [k + 1 / 2 for k in range(-2, 3)],
+            [1] + [2**-k / 10 for k in range(-2, 3)],
+        ),
+        (
+            "asymmetric double claw",
+            [46 / 100] * 2 + [1 / 300] * 3 + [7 / 300] * 3,
+            [-1, 1] + [-k / 2 for k in (1, 2, 3)] + [k / 2 for k in (1, 2, 3)],
+            [2 / 3] * 2 + [1 / 100] * 3 + [7 / 100] * 3,
+        ),
+        (
+            "smooth comb",
+            [2 ** (5 - k) / 63 for k in range(6)],
+            [(65 - 96 * 2**-k) / 21 for k in range(6)],
+            [(32 / 63) * 2**-k for k in range(6)],
+        ),
+        (
+            "discrete comb",
+            [2 / 7] * 3 + [1 / 21] * 3,
+            [(12 * k - 15) / 7 for k in range(3)] + [2 * k / 7 for k in (8, 9, 10)],
+            [2 / 7] * 3 + [1 / 21] * 3,
+        ),
+    ]
+    return {
+        f"marron_wand_{number:02d}": (
+            f"Marron & Wand (1992) number {number}, {title}: mixture of {len(weights)} "
+            f"normal distribution{'s' if len(weights) > 1 else ''}",
+            lambda row=(weights, means, sds): _mixture(Normal, *row),
+        )
+        for number, (title, weights, means, sds) in enumerate(table, start=1)
+    }
+
+
+DISTRIBUTIONS: dict[str, tuple[str, Callable[[], Distribution]]] = {
+    "gaussian": ("N(1, 0.5²): mean 1, standard deviation 0.5", lambda: _single(Normal, 1.0, 0.5)),
+    "laplace": ("Laplace: location 0, scale 1", lambda: _single(Laplace, 0.0, 1.0)),
+    "gaussian_mixture": (
+        "0.3 N(-2, 0.5²) + 0.7 N(1, 0.8²)",
+        lambda: _mixture(Normal, [0.3, 0.7], [-2.0, 1.0], [0.5, 0.8]),
+    ),
+    "laplace_mixture": (
+        "0.5 Laplace(-1.5, 0.5) + 0.5 Laplace(1.5, 0.5): location, scale",
+        lambda: _mixture(Laplace, [0.5, 0.5], [-1.5, 1.5], [0.5, 0.5]),
+    ),
+    "student_t": (
+        "Student t with 5 degrees of freedom: location 0, scale 1",
+        lambda: _single(StudentT, 5.0, 0.0, 1.0),
+    ),
+    "uniform": ("uniform on [-1, 1]", lambda: _single(Uniform, -1.0, 1.0)),
+} | _marron_wand()
+
+
+@dataclass(frozen=True)
+class Dataset:
+    r"""Training, validation and test data, with their true density where it is known.
+
+    Attributes:
+        name: What `make_dataset` was asked for, or the name of a user's sample.
+        description: One line: the distribution and its parameters.
+        train: Training points $y$, float32, shape `(n_train,)`.
+        val: Validation points, float32, shape `(n_val,)`.
+        test: Test points, float32, shape `(n_test,)`.
+        support: Interval for plots and quadrature, `(low, high)`. Outside lies a probability of
+            2e-6; for a bounded density it is the density's range with a margin of 10 % each side.
+        distribution: The true distribution, or None for a user's sample.
+    """
+
+    name: str
+    description: str
+    train: Tensor = field(repr=False)
+    val: Tensor = field(repr=False)
+    test: Tensor = field(repr=False)
+    support: tuple[float, float]
+    distribution: Distribution | None = field(default=None, repr=False)
+
+    @classmethod
+    def from_samples(
+        cls,
+        y: ArrayLike | Tensor,
+        name: str = "sample",
+        *,
+        val_fraction: float = 0.1,
+        test_fraction: float = 0.2,
+        seed: int = 0,
+    ) -> Self:
+        """Take a user's own one-dimensional data, shuffle and split it.
+
+        Args:
+            y: The sample, shape `(n,)`, at least 4 finite numbers that are not all equal.
+            name: Name for titles and files.
+            val_fraction: Share of the points that goes to `val` (at least one point).
+            test_fraction: Share of the points that goes to `test` (at least one point).
+            seed: Names the shuffle.
+
+        Returns:
+            A `Dataset` without a density: what needs one (`log_prob`, `expected_log_likelihood`,
+            `standard_error`, `population_log_likelihood`) raises `ValueError`.
+
+        Raises:
+            ValueError: If `y` is empty, not 1-D, not finite, constant or too short.
+        """
+        y = check_sample(y)
+        for label, fraction in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
+            if not 0 < fraction < 1:
+                raise ValueError(f"{label} must lie between 0 and 1, not {fraction!r}")
+        n = len(y)
+        n_val, n_test = (max(1, round(share * n)) for share in (val_fraction, test_fraction))
+        if n - n_val - n_test < 2:
+            raise ValueError(
+                f"{n} values are too few for val_fraction {val_fraction} and test_fraction "
+                f"{test_fraction}: at least 2 must remain for training"
+            )
+        with seeded(seed):
+            y_shuffled = y[torch.randperm(n)]
+        val, test, train = y_shuffled.split([n_val, n_test, n - n_val - n_test])
+        check_sample(train)
+        low, high = float(y.min()), float(y.max())
+        margin = 0.1 * (high - low)
+        return cls(
+            name=name,
+            description=f"{name}: sample of {n} values, true density unknown",
+            train=train,
+            val=val,
+            test=test,
+            support=(low - margin, high + margin),
+        )
+
+    def log_prob(self, y: ArrayLike | Tensor) -> Tensor:
+        """True log p(y) in nats, float64, with the shape of `y`.
+
+        Raises:
+            ValueError: If the true density is unknown.
+        """
+        if self.distribution is None:
+            raise ValueError(
+                f"the true density of {self.name!r} is unknown: it is a user's sample, so there is "
+                "no log_prob, expected or population log-likelihood to compare with; the mean "
+                "log-likelihood on its test points compares models with each other"
+            )
+        return self.distribution.log_prob(torch.as_tensor(y, dtype=torch.float64))
+
+    @cached_property
+    def expected_log_likelihood(self) -> float:
+        r"""Mean of the true log p over the test set, $\frac1n\sum_i\log p(y_i)$, in nats."""
+        return float(self.log_prob(self.test).mean())
+
+    @cached_property
+    def standard_error(self) -> float:
+        """Standard error of `expected_log_likelihood`, in nats."""
+        return float(self.log_prob(self.test).std() / len(self.test) ** 0.5)
+
+    @cached_property
+    def population_log_likelihood(self) -> float:
+        r"""$\int p(y)\log p(y)\,dy$ in nats, to 1e-6 (tanh-sinh between breakpoints)."""
+        self.log_prob(0.0)  # an unknown density says so here
+
+        def integrand(y: np.ndarray) -> np.ndarray:
+            log_p = self.log_prob(y).numpy()
+            return np.exp(log_p) * np.maximum(log_p, -1e300)
+
+        y = _breakpoints(self.distribution)
+        return float(tanhsinh(integrand, y[:-1], y[1:], rtol=1e-10, atol=1e-12).integral.sum())
+
+    def compress(self, n_bins: int) -> tuple[Tensor, Tensor]:
+        """The training data as about `2 * n_bins` weighted points: see `compress`."""
+        return compress(self.train, n_bins)
+
+
+def make_dataset(
+    name: str, n_train: int = 10_000, n_val: int = 2_000, n_test: int = 10_000, seed: int = 0
+) -> Dataset:
+    """Simulate training, validation and test data from a distribution with a known density.
+
+    The same arguments give the same numbers, whatever ran before; the global random state is left
+    as it was. The three splits have streams of their own, so `test` does not change with `n_train`.
+
+    Args:
+        name: One of `DISTRIBUTIONS`.
+        n_train: Number of training points, at least 2.
+        n_val: Number of validation points, at least 2.
+        n_test: Number of test points, at least 2.
+        seed: Non-negative integer.
+
+    Raises:
+        ValueError: If the name is unknown, a size is below 2, or the seed is negative.
+
+    Source:
+        Marron & Wand, Exact mean integrated squared error, Annals of Statistics 20 (1992), table 1.
+    """
+    if name not in DISTRIBUTIONS:
+        raise ValueError(f"unknown dataset {name!r}; choose from {', '.join(DISTRIBUTIONS)}")
+    sizes = {"n_train": n_train, "n_val": n_val, "n_test": n_test}
+    for label, n in sizes.items():
+        if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 2:
+            raise ValueError(f"{label} must be an integer of at least 2, not {n!r}")
+    description, build = DISTRIBUTIONS[name]
+    distribution = build()
+    train, val, test = (
+        _draw(distribution, n, seed, split) for split, n in enumerate(sizes.values())
+    )
+    return Dataset(name, description, train, val, test, _support(distribution), distribution)
+
+
+def check_sample(y: ArrayLike | Tensor) -> Tensor:
+    """Return `y` as float32 of shape `(n,)`, or say what is wrong with it.
+
+    Raises:
+        ValueError: If `y` is not numeric, empty, not 1-D, not finite, or constant.
+    """
+    try:
+        y = torch.as_tensor(y, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"data must be numbers: {error}") from error
+    if y.ndim != 1:
+        raise ValueError(f"data must be one-dimensional, shape (n,), not {tuple(y.shape)}")
+    if len(y) == 0:
+        raise ValueError("data must not be empty")
+    y_single = y.float()
+    if not y_single.isfinite().all():
+        first = int((~y_single.isfinite()).nonzero()[0])
+        count = int((~y_single.isfinite()).sum())
+        raise ValueError(
+            f"data must be finite in single precision: {count} of {len(y)} values are not, "
+            f"the first is {y[first].item()} at index {first}"
+        )
+    if y_single.min() == y_single.max():
+        raise ValueError(
+            f"data must not be constant: all {len(y)} values are {y_single[0].item():g}, "
+            "and a point mass has no density"
+        )
+    return y_single
+
+
+def compress(y: ArrayLike | Tensor, n_bins: int) -> tuple[Tensor, Tensor]:
+    r"""Replace data by weighted points with the same mass, mean, variance and skewness in each bin.
+
+    In each of `n_bins` equal bins with mean $m$, standard deviation $s$ and skewness $g$ stands the
+    two-point Gauss rule: nodes $m+s(g/2\pm r)$ with weights $\frac12\mp\frac g{4r}$ of the bin's
+    count, $r=\sqrt{1+g^2/4}$. Sums of smooth functions are off by O(width⁴). Empty bins leave
+    no node; bins whose points coincide leave one.
+
+    Args:
+        y: Data, shape `(n,)`.
+        n_bins: Number of bins between the smallest and the largest point, at least 1.
+
+    Returns:
+        Nodes, increasing, and their positive weights, which sum to n: float64, shape `(k,)` with
+        k at most `2 * n_bins`.
+
+    Raises:
+        ValueError: If `n_bins` is below 1 or the data are no proper sample (`check_sample`).
+
+    Source:
+        Golub & Welsch, Calculation of Gauss quadrature rules (1969), for two points.
+    """
+    if isinstance(n_bins, bool) or not isinstance(n_bins, (int, np.integer)) or n_bins < 1:
+        raise ValueError(f"n_bins must be an integer of at least 1, not {n_bins!r}")
+    y = check_sample(y).double().numpy(force=True)
+    width = (y.max() - y.min()) / n_bins
+    bins = np.minimum(((y - y.min()) / width).astype(int), n_bins - 1)
+    _, bins, count = np.unique(bins, return_inverse=True, return_counts=True)
+    mean = np.bincount(bins, y) / count
+    deviation = y - mean[bins]
+    s = np.sqrt(np.bincount(bins, deviation**2) / count)
+    spread = s > 1e-9 * width
+    g = np.bincount(bins, deviation**3) / count / np.where(spread, s, 1.0) ** 3
+    r = np.sqrt(1 + g**2 / 4)
+    sides = np.array([-1.0, 1.0])[:, None]
+    nodes = mean + s * (g / 2 + sides * r)
+    weights = count * (0.5 - sides * g / (4 * r))
+    one = ~spread
+    nodes = np.concatenate([nodes[:, spread].ravel(), mean[one]])
+    weights = np.concatenate([weights[:, spread].ravel(), count[one]])
+    order = np.argsort(nodes)
+    return torch.from_numpy(nodes[order]), torch.from_numpy(weights[order])
+
+
+def _draw(distribution: Distribution, n: int, seed: int, split: int) -> Tensor:
+    """Draw n points in float64 and round them to float32, below the open end of a Uniform."""
+    with seeded(seed, split):
+        y = distribution.sample((n,)).float()
+    if isinstance(distribution, Uniform):
+        y = y.clamp(max=torch.nextafter(distribution.high.float(), torch.tensor(-torch.inf)))
+    return y
+
+
+def _cdf(distribution: Distribution, y: float) -> float:
+    if isinstance(distribution, StudentT):
+        z = (y - float(distribution.loc)) / float(distribution.scale)
+        return float(stdtr(float(distribution.df), z))
+    return float(distribution.cdf(torch.tensor(y, dtype=torch.float64)))
+
+
+def _support(distribution: Distribution) -> tuple[float, float]:
+    if isinstance(distribution, Uniform):
+        low, high = float(distribution.low), float(distribution.high)
+        margin = 0.1 * (high - low)
+        return low - margin, high + margin
+    far = 1e3 * float(distribution.stddev)
+    low, high = (
+        brentq(lambda y, level=level: _cdf(distribution, y) - level, -far, far, xtol=1e-9)
+        for level in (TAIL, 1 - TAIL)
+    )
+    return low, high
+
+
+def _breakpoints(distribution: Distribution) -> np.ndarray:
+    """Points between which the density is smooth on its own scale, out to where nothing is left."""
+    if isinstance(distribution, Uniform):
+        return np.array([float(distribution.low), np.nextafter(float(distribution.high), 0.0)])
+    parts = getattr(distribution, "component_distribution", distribution)
+    loc, scale = parts.loc.numpy(), parts.scale.numpy()
+    steps = 2.0 ** np.arange(-1, 41)
+    z = np.concatenate([-steps, [0.0], steps])
+    y = np.unique(loc[..., None] + scale[..., None] * z)
+    apart = np.diff(y) > 1e-6 * scale.min() + 1e-12 * np.abs(y[1:])  # no panels of rounding errors
+    return y[np.concatenate([[True], apart])]

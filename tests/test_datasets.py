@@ -1,0 +1,254 @@
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from scipy.integrate import cumulative_simpson, simpson
+
+from dlutils.datasets import DISTRIBUTIONS, Dataset, compress, make_dataset
+
+FALSE_ALARM = 1e-6  # probability that a right sampler fails one of the random tests
+MARRON_WAND = [name for name in DISTRIBUTIONS if name.startswith("marron_wand")]
+
+
+def mixture(family, weights, locs, scales):
+    return lambda y: sum(
+        w * family(m, s).pdf(y) for w, m, s in zip(weights, locs, scales, strict=True)
+    )
+
+
+SCIPY_DENSITIES = {
+    "gaussian": stats.norm(1, 0.5).pdf,
+    "laplace": stats.laplace(0, 1).pdf,
+    "gaussian_mixture": mixture(stats.norm, [0.3, 0.7], [-2, 1], [0.5, 0.8]),
+    "laplace_mixture": mixture(stats.laplace, [0.5, 0.5], [-1.5, 1.5], [0.5, 0.5]),
+    "student_t": stats.t(5).pdf,
+    "uniform": stats.uniform(-1, 2).pdf,
+    "marron_wand_01": stats.norm(0, 1).pdf,
+    "marron_wand_04": mixture(stats.norm, [2 / 3, 1 / 3], [0, 0], [1, 0.1]),
+    "marron_wand_10": mixture(
+        stats.norm, [0.5] + [0.1] * 5, [0, -1, -0.5, 0, 0.5, 1], [1] + [0.1] * 5
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SCIPY_DENSITIES)
+def test_density_is_scipys(name):
+    dataset = make_dataset(name)
+    y = np.linspace(*dataset.support, 1001)
+    np.testing.assert_allclose(dataset.log_prob(y).exp(), SCIPY_DENSITIES[name](y), rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
+def test_density_integrates_to_one_over_the_support(name):
+    dataset = make_dataset(name)
+    if name == "uniform":  # a jump: the area of a rectangle
+        inside = dataset.log_prob([-1.0, 0.0, 0.999]).exp()
+        assert torch.allclose(inside, torch.tensor(0.5))
+        assert dataset.log_prob([-1.1, 1.1]).exp().sum() == 0
+        return
+    y = np.linspace(*dataset.support, 200_001)
+    assert simpson(dataset.log_prob(y).exp().numpy(), x=y) == pytest.approx(1 - 2e-6, abs=1e-7)
+
+
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
+def test_samples_follow_the_density(name):
+    dataset = make_dataset(name, n_train=20_000)
+    y = np.linspace(*dataset.support, 200_001)
+    cdf = cumulative_simpson(dataset.log_prob(y).exp().numpy(), x=y, initial=0)
+    test = stats.kstest(dataset.train.numpy(), lambda v: np.interp(v, y, cdf))
+    assert test.pvalue > FALSE_ALARM
+
+
+def test_kolmogorov_smirnov_would_notice_another_density():
+    y = make_dataset("gaussian", n_train=20_000).train.numpy()
+    assert stats.kstest(y, stats.norm(1.05, 0.5).cdf).pvalue < FALSE_ALARM
+
+
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
+def test_population_log_likelihood(name):
+    dataset = make_dataset(name)
+    if name == "uniform":
+        expected = np.log(0.5)
+    elif name == "student_t":
+        expected = -stats.t(5).entropy()
+    else:
+        y = np.linspace(*np.array(dataset.support) * 2.5, 400_001)
+        log_p = dataset.log_prob(y).numpy()
+        expected = simpson(np.exp(log_p) * log_p, x=y)
+    assert dataset.population_log_likelihood == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
+def test_expected_log_likelihood_agrees_with_the_population(name):
+    dataset = make_dataset(name)
+    z = stats.norm.isf(FALSE_ALARM / 2)
+    off = abs(dataset.expected_log_likelihood - dataset.population_log_likelihood)
+    assert off <= z * dataset.standard_error + 1e-9
+    log_p = dataset.log_prob(dataset.test).numpy()
+    assert dataset.standard_error == pytest.approx(stats.sem(log_p), abs=1e-12)
+
+
+def components(number):
+    distribution = make_dataset(f"marron_wand_{number:02d}").distribution
+    parts = distribution.component_distribution
+    return tuple(
+        v.numpy() for v in (distribution.mixture_distribution.probs, parts.loc, parts.scale)
+    )
+
+
+@pytest.mark.parametrize("name", MARRON_WAND)
+def test_marron_wand_weights_sum_to_one_and_fill_the_plot(name):
+    weights, locs, scales = components(int(name[-2:]))
+    assert weights.sum() == pytest.approx(1)
+    assert np.all(np.abs(locs) < 3)
+    assert np.all(scales <= 1)
+
+
+@pytest.mark.parametrize(("number", "first"), [(14, 0), (15, 0)])
+def test_marron_wand_combs_tile_the_interval(number, first):
+    """The teeth have weight proportional to width, and together cover [-3, 3] at three sds."""
+    weights, locs, scales = components(number)
+    assert np.ptp(weights / scales) < 1e-12
+    assert locs[0] - 3 * scales[0] == pytest.approx(-3 if number == 15 else -31 / 21 - 3 * 32 / 63)
+    assert np.allclose(locs[1:3] - 3 * scales[1:3], locs[:2] + 3 * scales[:2])
+
+
+def test_marron_wand_claws():
+    weights, _, scales = components(12)
+    assert np.allclose(weights[1:] / scales[1:], weights[1] / scales[1])
+    assert weights[1:].sum() == pytest.approx(0.5)
+    assert np.allclose(components(11)[1], [-1, 1, -1.5, -1, -0.5, 0, 0.5, 1, 1.5])
+    assert np.allclose(components(13)[2], [2 / 3] * 2 + [0.01] * 3 + [0.07] * 3)
+    assert np.allclose(components(3)[1], 3 * (components(3)[2] - 1))
+
+
+def test_same_seed_same_numbers_whatever_ran_before():
+    first = make_dataset("laplace_mixture", seed=3)
+    torch.manual_seed(99)
+    state = torch.get_rng_state()
+    torch.set_default_dtype(torch.float32)
+    again = make_dataset("laplace_mixture", n_train=50, seed=3)
+    assert torch.equal(torch.get_rng_state(), state), "the global random state is left alone"
+    assert torch.equal(first.test, again.test)
+    assert torch.equal(first.val, again.val)
+    assert not torch.equal(first.test, make_dataset("laplace_mixture", seed=4).test)
+    assert not torch.equal(first.train[:2000], first.val)
+
+
+def test_splits_are_single_precision_vectors():
+    dataset = make_dataset("uniform", n_train=7, n_val=5, n_test=3)
+    for y, n in ((dataset.train, 7), (dataset.val, 5), (dataset.test, 3)):
+        assert y.dtype == torch.float32
+        assert y.shape == (n,)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"name": "gauss"}, "unknown dataset 'gauss'; choose from gaussian, laplace"),
+        ({"name": "gaussian", "n_train": 0}, "n_train must be an integer of at least 2, not 0"),
+        ({"name": "gaussian", "n_test": 2.5}, "n_test must be an integer of at least 2, not 2.5"),
+        ({"name": "gaussian", "seed": -1}, "non-negative integer, not -1"),
+    ],
+)
+def test_make_dataset_says_what_is_wrong(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        make_dataset(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        ([], "must not be empty"),
+        (np.zeros((3, 2)), r"one-dimensional, shape \(n,\), not \(3, 2\)"),
+        ([1.0, np.nan, 2.0, np.inf], "2 of 4 values are not, the first is nan at index 1"),
+        ([1.0, 1e39, 2.0], "1 of 3 values are not"),
+        ([2.0] * 9, "must not be constant: all 9 values are 2"),
+        (["a", "b"], "must be numbers"),
+        ([1.0, 2.0, 3.0], "3 values are too few"),
+    ],
+)
+def test_from_samples_says_what_is_wrong(y, message):
+    with pytest.raises(ValueError, match=message):
+        Dataset.from_samples(y)
+
+
+def test_from_samples_keeps_every_value_and_guesses_no_density():
+    y = torch.arange(100.0)
+    dataset = Dataset.from_samples(y, "my data", seed=1)
+    assert [len(part) for part in (dataset.train, dataset.val, dataset.test)] == [70, 10, 20]
+    together = torch.cat([dataset.train, dataset.val, dataset.test])
+    assert torch.equal(together.sort().values, y.float())
+    assert torch.equal(dataset.train, Dataset.from_samples(y, seed=1).train)
+    assert dataset.support[0] < 0 < 99 < dataset.support[1]
+    for use in (
+        lambda: dataset.log_prob(y),
+        lambda: dataset.expected_log_likelihood,
+        lambda: dataset.standard_error,
+        lambda: dataset.population_log_likelihood,
+    ):
+        with pytest.raises(ValueError, match="true density of 'my data' is unknown"):
+            use()
+
+
+@pytest.mark.parametrize("name", ["gaussian", "student_t", "uniform", "marron_wand_15"])
+@pytest.mark.parametrize("n_bins", [1, 7, 64])
+def test_compress_conserves_mass_and_three_moments(name, n_bins):
+    y = make_dataset(name).train
+    nodes, weights = compress(y, n_bins)
+    assert (weights > 0).all()
+    assert len(nodes) <= 2 * n_bins
+    assert (nodes.diff() > 0).all()
+    assert y.min() <= nodes.min()
+    assert nodes.max() <= y.max()
+    y = y.double()
+    for power in range(4):
+        exact = (y**power).sum()
+        tolerance = 1e-10 * y.abs().pow(power).sum()
+        assert (weights @ nodes**power - exact).abs() <= tolerance, f"moment {power}"
+
+
+def test_compress_keeps_each_bin_to_itself():
+    y = make_dataset("marron_wand_10").train.double()
+    nodes, weights = compress(y, 16)
+    edges = torch.linspace(y.min(), y.max(), 17)
+    for low, high in pairwise(edges):
+        count = ((y >= low) & (y < high)).sum() + (high == edges[-1])
+        mine = weights[(nodes >= low) & (nodes <= high)].sum()
+        assert mine == pytest.approx(count.item(), abs=1e-6)
+
+
+def compression_errors(rule):
+    """Largest error of the means of cos(3 y + phase), for bins of half the width each time."""
+    y = torch.from_numpy(stats.norm.ppf((np.arange(100_000) + 0.5) / 100_000))
+    phases = torch.linspace(0, 3, 7)[:, None]
+    errors = []
+    for n_bins in (16, 32, 64):
+        nodes, weights = rule(y, n_bins)
+        mean = torch.cos(3 * nodes + phases) @ weights / weights.sum()
+        errors.append((mean - torch.cos(3 * y.float().double() + phases).mean(1)).abs().max())
+    return np.array(errors)
+
+
+def test_compression_error_falls_as_the_fourth_power_of_the_width():
+    slopes = np.log2(compression_errors(compress)[:-1] / compression_errors(compress)[1:])
+    assert np.all(np.abs(slopes - 4) < 0.3), slopes
+
+
+def test_bin_means_alone_would_fail_that_test():
+    def bin_means(y, n_bins):
+        count, edges = np.histogram(y, n_bins)
+        total, _ = np.histogram(y, edges, weights=y)
+        full = count > 0
+        return torch.from_numpy(total[full] / count[full]), torch.from_numpy(count[full] + 0.0)
+
+    errors = compression_errors(bin_means)
+    assert np.all(np.log2(errors[:-1] / errors[1:]) < 2.5)
+
+
+@pytest.mark.parametrize("n_bins", [0, -3, 2.0, True])
+def test_compress_refuses_a_wrong_number_of_bins(n_bins):
+    with pytest.raises(ValueError, match="n_bins must be an integer of at least 1"):
+        make_dataset("gaussian", n_train=10).compress(n_bins)
