@@ -1,0 +1,181 @@
+"""Notebooks as programs: load the definitions out of one, or execute them all.
+
+`python -m dlutils.notebooks` executes every notebook into build/ and exports HTML;
+with `--in-place` it refreshes the outputs of the committed notebooks.
+"""
+
+import argparse
+import ast
+import linecache
+import re
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import nbformat
+from IPython.core.inputtransformer2 import TransformerManager
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+from nbconvert import HTMLExporter
+from tqdm import tqdm
+
+IMPORTS_AND_DEFINITIONS = (
+    ast.Import,
+    ast.ImportFrom,
+    ast.FunctionDef,
+    ast.AsyncFunctionDef,
+    ast.ClassDef,
+)
+
+
+def load(path: str | Path) -> ModuleType:
+    """Load what a notebook defines, without running its experiments.
+
+    The module holds the notebook's imports, functions, classes and ALL_CAPS constants; nothing else
+    is executed. A function that leans on another variable of the notebook therefore fails here
+    with a `NameError`, as it should. Tracebacks name the notebook and the code cell (numbered as
+    `In [n]` after *Run All*) and show the source line.
+
+    Args:
+        path: A notebook file.
+
+    Returns:
+        A fresh module, whose `__file__` is the notebook.
+
+    Raises:
+        ValueError: If there is no such file, or it is not a notebook.
+        SyntaxError: If a code cell does not parse; the error names the cell.
+    """
+    path = Path(path)
+    notebook = _read(path)
+    module = ModuleType(path.stem, f"Definitions of {path.name}.")
+    module.__file__ = str(path)
+    for number, source in enumerate(_code(notebook), start=1):
+        name = f"{path.name}, cell {number}"
+        linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
+        tree = ast.parse(source, filename=name)
+        tree.body = [node for node in tree.body if _is_definition(node)]
+        exec(compile(tree, name, "exec"), module.__dict__)
+    return module
+
+
+def execute(path: Path, timeout: float = 1800) -> tuple[nbformat.NotebookNode, float]:
+    """Run a notebook whole, in its own folder, with a progress bar over its cells.
+
+    Args:
+        path: A notebook file; it is not written to.
+        timeout: Seconds allowed for one cell.
+
+    Returns:
+        The executed notebook and the seconds it took.
+
+    Raises:
+        CellExecutionError: If a cell fails; `error.notebook` is the notebook up to there.
+    """
+    notebook = _read(path)
+    total = sum(cell.cell_type == "code" for cell in notebook.cells)
+    start = time.perf_counter()
+    with tqdm(total=total, desc=path.name, unit="cell", file=sys.stdout) as bar:
+        client = NotebookClient(
+            notebook,
+            timeout=timeout,
+            kernel_name="python3",
+            resources={"metadata": {"path": str(path.parent)}},
+            record_timing=False,
+            coalesce_streams=True,
+            extra_arguments=["--log-level=ERROR"],
+            on_cell_complete=lambda cell, cell_index: bar.update(cell.cell_type == "code"),
+        )
+        try:
+            client.execute()
+        except CellExecutionError as error:
+            error.notebook = notebook
+            raise
+    notebook.metadata = {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+    }
+    return notebook, time.perf_counter() - start
+
+
+def summary(notebook: nbformat.NotebookNode) -> dict[str, str]:
+    """The `name value` lines that the cells tagged `summary` printed."""
+    text = "".join(
+        output.text
+        for cell in notebook.cells
+        if "summary" in cell.metadata.get("tags", [])
+        for output in cell.get("outputs", [])
+        if output.output_type == "stream" and output.name == "stdout"
+    )
+    return dict(re.findall(r"^(\S.*?)\s+([-+]?\d+\.\d+)\b", text, flags=re.MULTILINE))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Execute notebooks and print a table: notebook, seconds, final and expected log-likelihood."""
+    parser = argparse.ArgumentParser(prog="python -m dlutils.notebooks", description=main.__doc__)
+    parser.add_argument("notebooks", nargs="*", type=Path, help="default: all in this folder")
+    parser.add_argument("--in-place", action="store_true", help="overwrite the notebooks' outputs")
+    parser.add_argument("--output", type=Path, default=Path("build"), help="default: %(default)s")
+    parser.add_argument("--timeout", type=float, default=1800, help="seconds allowed for a cell")
+    options = parser.parse_args(arguments)
+    paths = options.notebooks or sorted(Path().glob("*.ipynb"))
+    if not paths:
+        parser.error("there is no notebook in this folder")
+
+    header = ("notebook", "seconds", "final log-likelihood", "expected log-likelihood")
+    rows = []
+    for path in paths:
+        target = path if options.in_place else options.output / path.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            notebook, seconds = execute(path, options.timeout)
+        except ValueError as error:
+            parser.error(str(error))
+        except CellExecutionError as error:
+            print(f"\n{path}: a cell failed\n\n{error}", file=sys.stderr)
+            if not options.in_place:
+                nbformat.write(error.notebook, target)
+                print(f"The notebook up to that cell is in {target}", file=sys.stderr)
+            return 1
+        nbformat.write(notebook, target)
+        if not options.in_place:
+            html, _ = HTMLExporter().from_notebook_node(notebook)
+            target.with_suffix(".html").write_text(html, encoding="utf-8")
+        found = summary(notebook)
+        rows.append((path.name, f"{seconds:.0f}", *(found.get(name, "-") for name in header[2:])))
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    for row in (header, *rows):
+        print("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))
+    return 0
+
+
+def _read(path: Path) -> nbformat.NotebookNode:
+    try:
+        return nbformat.read(path, as_version=4)
+    except FileNotFoundError as error:
+        raise ValueError(f"no notebook {str(path)!r}") from error
+    except (nbformat.reader.NotJSONError, nbformat.ValidationError, AttributeError) as error:
+        raise ValueError(f"{str(path)!r} is not a notebook: {error}") from error
+
+
+def _code(notebook: nbformat.NotebookNode) -> Iterator[str]:
+    """The source of each code cell that is not empty, magics translated to Python."""
+    for cell in notebook.cells:
+        if cell.cell_type == "code" and cell.source.strip():
+            yield TransformerManager().transform_cell(cell.source)
+
+
+def _is_definition(node: ast.stmt) -> bool:
+    if isinstance(node, ast.Assign):
+        targets = node.targets
+    elif isinstance(node, ast.AnnAssign):
+        targets = [node.target]
+    else:
+        return isinstance(node, IMPORTS_AND_DEFINITIONS)
+    return all(isinstance(target, ast.Name) and target.id.isupper() for target in targets)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
