@@ -1,0 +1,139 @@
+"""The figures of both notebooks: one style, one colour for one thing, files for a report.
+
+Every function draws on `ax` (a new figure's if None) and returns it. None trains, none shows.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
+
+from dlutils.comparison import Comparison
+from dlutils.datasets import Dataset
+from dlutils.training import History
+
+COLUMN = 3.4  # width of a report's column, inches
+PAGE = 7.0  # width of a page's text, inches
+
+COLORS = {  # Okabe & Ito's palette, safe for colour-blind readers
+    "data": "0.85",
+    "truth": "black",
+    "model": "#0072B2",
+    "bound": "#D55E00",
+    "validation": "#009E73",
+    "path": "0.35",
+    "quantile": "#D55E00",
+}
+
+
+def use_style() -> None:
+    """Make the report style the default of this session."""
+    plt.style.use("dlutils.report")
+
+
+def density(dataset: Dataset, fit: Comparison, ax: Axes | None = None) -> Axes:
+    """Fitted and true density over a histogram of the training data."""
+    ax = _axes(ax)
+    low, high = fit.y[0], fit.y[-1]
+    bins = np.linspace(low, high, 121)
+    ax.hist(dataset.train, bins=bins, density=True, color=COLORS["data"], label="training data")
+    if fit.log_p is not None:
+        ax.plot(fit.y, np.exp(fit.log_p), color=COLORS["truth"], label="truth $p(y)$")
+    ax.plot(fit.y, np.exp(fit.log_q), "--", color=COLORS["model"], label="model")
+    ax.set(xlabel="$y$", ylabel="density", xlim=(low, high), title=_title(dataset))
+    ax.legend()
+    return ax
+
+
+def training_curve(history: History, dataset: Dataset, ax: Axes | None = None) -> Axes:
+    """Training and validation log-likelihood by iteration, and what the truth has to expect.
+
+    The black line is the expected log-likelihood, a mean over the test set. Training and validation
+    points are other samples: the dotted line in each curve's colour is the truth on its own points.
+    The vertical axis shows where the last nine tenths of the run take place.
+    """
+    ax = _axes(ax)
+    ax.plot(history.train, color=COLORS["model"], label="training")
+    ax.plot(history.val_iteration, history.val, ".", color=COLORS["validation"], label="validation")
+    shown = [*history.train[len(history.train) // 10 :], *history.val[1:]]
+    if dataset.distribution is not None:
+        for y, color in ((dataset.train, "model"), (dataset.val, "validation")):
+            shown.append(float(dataset.log_prob(y).mean()))
+            ax.axhline(shown[-1], color=COLORS[color], lw=0.8, ls=":")
+        shown.append(dataset.expected_log_likelihood)
+        ax.axhline(shown[-1], color=COLORS["truth"], lw=0.8, label="expected log-likelihood")
+        ax.plot([], [], color="0.4", lw=0.8, ls=":", label="truth on the same points")
+    low, high = min(shown, default=-1.0), max(shown, default=0.0)
+    margin = 0.08 * (high - low) + 1e-3
+    ax.set(xlabel="iteration", ylabel="log-likelihood / nats", ylim=(low - margin, high + margin))
+    ax.legend(loc="lower right", bbox_to_anchor=(1, 0.06))
+    return ax
+
+
+def flow(
+    times: ArrayLike,
+    x: ArrayLike,
+    p: ArrayLike,
+    paths: ArrayLike,
+    quantiles: ArrayLike,
+    levels: Sequence[float],
+    ax: Axes | None = None,
+) -> Axes:
+    """Heat map of p(x, t) with sample trajectories and paths of constant CDF.
+
+    Args:
+        times: Shape `(k,)`.
+        x: States at those times, increasing along the second axis, shape `(k, m)`.
+        p: Density at those states, shape `(k, m)`.
+        paths: Sample trajectories, shape `(k, number of samples)`.
+        quantiles: Where the CDF of p(., t) equals each level, shape `(k, len(levels))`.
+        levels: The CDF values.
+        ax: Where to draw.
+    """
+    ax = _axes(ax)
+    times, x = np.asarray(times), np.asarray(x)
+    mesh = ax.pcolormesh(
+        np.broadcast_to(times[:, None], x.shape), x, p, shading="gouraud", vmin=0, rasterized=True
+    )
+    ax.plot(times, paths, color=COLORS["path"], lw=0.4)
+    ax.plot(times, quantiles, color=COLORS["quantile"], lw=1, ls="--")
+    ax.plot([], [], color=COLORS["path"], lw=0.4, label="samples")
+    shown = ", ".join(f"{level:g}" for level in levels)
+    ax.plot([], [], color=COLORS["quantile"], lw=1, ls="--", label=f"CDF = {shown}")
+    seen = x[np.asarray(p) > 1e-3 * np.max(p)]
+    limits = {"xlim": (times[0], times[-1]), "ylim": (seen.min(), seen.max())}
+    ax.set(xlabel="$t$ (0: prior, 1: data)", ylabel="$x_t$", **limits)
+    ax.figure.colorbar(mesh, ax=ax, label="$p(x, t)$", pad=0.02)
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
+    return ax
+
+
+def save_figure(fig: Figure, name: str, folder: str | Path = "figures") -> tuple[Path, Path]:
+    """Write `folder/name.pdf` and `.png`, the same bytes every time.
+
+    Returns:
+        The two paths.
+
+    Raises:
+        ValueError: If the name is empty or has a path or an ending in it.
+    """
+    if not name or Path(name).name != name or Path(name).suffix:
+        raise ValueError(f"a figure's name is a bare word such as 'ODE_density', not {name!r}")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    pdf, png = folder / f"{name}.pdf", folder / f"{name}.png"
+    fig.savefig(pdf, metadata={"CreationDate": None, "ModDate": None})
+    fig.savefig(png, metadata={"Software": None})
+    return pdf, png
+
+
+def _axes(ax: Axes | None) -> Axes:
+    return plt.subplots()[1] if ax is None else ax
+
+
+def _title(dataset: Dataset) -> str:
+    return dataset.name.replace("_", " ")

@@ -1,0 +1,77 @@
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from torch.distributions import Normal
+
+from dlutils import plotting
+from dlutils.comparison import compare
+from dlutils.datasets import Dataset, make_dataset
+from dlutils.training import History
+
+
+@pytest.fixture(autouse=True)
+def style():
+    with plt.rc_context():
+        plotting.use_style()
+        yield
+    plt.close("all")
+
+
+@pytest.fixture
+def dataset():
+    return make_dataset("gaussian", n_train=200, n_val=50, n_test=50)
+
+
+def test_density_draws_data_truth_and_model(dataset):
+    fit = compare(dataset, Normal(1.0, 0.5).log_prob)
+    ax = plotting.density(dataset, fit)
+    truth, model = ax.get_lines()
+    np.testing.assert_allclose(truth.get_ydata(), model.get_ydata(), rtol=1e-4)
+    assert truth.get_color() == plotting.COLORS["truth"]
+    assert model.get_color() == plotting.COLORS["model"]
+
+
+def test_a_sample_without_truth_is_drawn_without_it():
+    sample = Dataset.from_samples(torch.linspace(-2, 2, 50))
+    fit = compare(sample, Normal(0.0, 1.0).log_prob)
+    assert fit.kl is None
+    assert fit.normalized_kl is None
+    assert len(plotting.density(sample, fit).get_lines()) == 1
+    ax = plotting.training_curve(History([-2.0, -1.0], [0], [-1.5]), sample)
+    assert len(ax.get_lines()) == 2
+
+
+def test_functions_draw_where_they_are_told_and_never_show(dataset, monkeypatch):
+    monkeypatch.setattr(plt, "show", lambda: pytest.fail("plt.show was called"))
+    _, axes = plt.subplots(1, 3)
+    fit = compare(dataset, Normal(1.0, 0.5).log_prob)
+    assert plotting.density(dataset, fit, ax=axes[0]) is axes[0]
+    assert plotting.training_curve(History([-2.0], [0], [-1.5]), dataset, ax=axes[1]) is axes[1]
+    x = np.linspace(-2, 2, 9)[None].repeat(3, 0)
+    paths, quantiles = np.zeros((3, 2)), np.ones((3, 1))
+    drawn = plotting.flow([0, 0.5, 1], x, np.exp(-(x**2)), paths, quantiles, [0.8], ax=axes[2])
+    assert drawn is axes[2]
+
+
+def test_an_interrupted_run_without_history_can_be_drawn(dataset):
+    plotting.training_curve(History(), dataset)
+
+
+def test_a_saved_figure_has_the_same_bytes_every_time(tmp_path, dataset):
+    contents = []
+    for _ in range(2):
+        fit = compare(dataset, Normal(1.0, 0.5).log_prob)
+        ax = plotting.density(dataset, fit)
+        paths = plotting.save_figure(ax.figure, "figure", tmp_path)
+        contents.append([path.read_bytes() for path in paths])
+        plt.close("all")
+    assert contents[0] == contents[1]
+    assert [path.name for path in paths] == ["figure.pdf", "figure.png"]
+    assert b"CreationDate" not in contents[0][0]
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "figure.pdf"])
+def test_save_figure_wants_a_bare_name(name, tmp_path):
+    with pytest.raises(ValueError, match="bare word"):
+        plotting.save_figure(plt.figure(), name, tmp_path)
