@@ -51,7 +51,7 @@ def log_likelihood(
     logdet: str = "trace",
     chunk: int | None = None,
 ) -> Tensor:
-    """log p(y) of the flow dx/dt = f(x, t), x_0 ~ N(0, 1), y = x_1, with the adjoint's gradient.
+    """Log p(y) of the flow dx/dt = f(x, t), x_0 ~ N(0, 1), y = x_1, with the adjoint's gradient.
 
     Args:
         f: Drift, called with states and times of one shape. An `nn.Module`, if its weights are to
@@ -104,7 +104,7 @@ def mean_log_likelihood(
         weights = torch.ones_like(y)
     if weights.shape != y.shape:
         raise ValueError(
-            f"weights must have the shape of the nodes, {tuple(y.shape)}, not {tuple(weights.shape)}"
+            f"weights must match the nodes: shape {tuple(y.shape)}, not {tuple(weights.shape)}"
         )
     if not (weights >= 0).all():
         raise ValueError(f"weights must not be negative or NaN; the smallest is {weights.min():g}")
@@ -299,7 +299,7 @@ class _MeanLogLikelihood(torch.autograd.Function):
 
 
 def _combine(x: Tensor, h: float, weights: Sequence[float], terms: Sequence[Tensor]) -> Tensor:
-    """x + h sum(weights * terms), without the terms of weight zero."""
+    """The state x + h sum(weights * terms), without the terms of weight zero."""
     for weight, term in zip(weights, terms, strict=False):
         if weight:
             x = torch.add(x, term, alpha=h * weight)

@@ -1,10 +1,10 @@
-"""A drift and its derivatives in x, at many states at once.
+r"""A drift and its derivatives in x, at many states at once.
 
 The batched adjoint asks two things of a drift: its velocity during the solve, and afterwards
-$F=f$, $G=\\partial_xf$, $H=\\partial_{xx}f$ at all stages together with the gradient in the weights
-of any $\\sum(wF+cG)$. `AutogradKernel` gets them from autograd for any drift. `MLPKernel` writes
-them out for a multilayer perceptron: the same numbers with half the matrix products. A drift chooses
-it with a method `kernel()`.
+$F=f$, $G=\partial_xf$, $H=\partial_{xx}f$ at all stages together with the gradient in the weights
+of any $\sum(wF+cG)$. `AutogradKernel` gets them from autograd for any drift. `MLPKernel` writes
+them out for a multilayer perceptron: the same numbers with half the matrix products. A drift
+chooses it with a method `kernel()`.
 """
 
 from collections.abc import Callable
