@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 NOTEBOOKS := $(wildcard *.ipynb)
 NBVAL := --nbval-lax --nbval-current-env --nbval-cell-timeout=900
 
-.PHONY: help run test lab outputs lint clean
+.PHONY: help run test lab outputs lint bench clean
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' Makefile | expand -t 16
@@ -27,12 +27,16 @@ lint: $(VENV)/.lint  ## check style, notebooks included
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+bench: $(VENV)/.bench  ## time a training step against torchdiffeq and diffrax
+	$(BIN)/python -m benchmarks.ode_iteration
+
 clean:  ## remove what the other commands made
 	rm -rf $(VENV) build
 
 $(VENV)/.run: requirements.txt
 $(VENV)/.lint: requirements-lint.txt
-$(VENV)/.run $(VENV)/.lint: | $(BIN)/python
+$(VENV)/.bench: requirements-bench.txt requirements.txt
+$(VENV)/.run $(VENV)/.lint $(VENV)/.bench: | $(BIN)/python
 	@echo "Installing $< into $(VENV) ..."
 	@$(BIN)/python -m pip install --quiet --requirement $< || { \
 	  echo "make: pip could not install $<. Is the network, or a package index, reachable?"; exit 1; }

@@ -90,7 +90,8 @@ def mean_log_likelihood(
     Args:
         f: Drift: see `log_likelihood`.
         y: Data or the nodes of `dlutils.datasets.compress`, shape `(n,)`.
-        weights: Non-negative, shape `(n,)`, not all zero; None for equal weights.
+        weights: Non-negative, shape `(n,)`, not all zero; None for equal weights. Constants:
+            they get no gradient.
         n_steps: Number of steps T.
         method: One of `METHODS`.
         logdet: "trace" or "map".
@@ -110,7 +111,9 @@ def mean_log_likelihood(
         raise ValueError(f"weights must not be negative or NaN; the smallest is {weights.min():g}")
     if not 0 < weights.sum() < inf:
         raise ValueError(f"weights must have a positive finite sum, not {weights.sum():g}")
-    weights = (weights / weights.sum()).to(y.dtype)
+    weights = (weights / weights.sum()).to(y.dtype).detach()
+    if not torch.is_grad_enabled():
+        return weights @ solver.sweep(*solver.solve(y), None)[0]
     return _MeanLogLikelihood.apply(solver, y, weights, *solver.kernel.parameters)
 
 
@@ -157,7 +160,10 @@ class _Solver:
                     F.append(velocity(X, 1 + (n + c_i) * h))
                 x = _combine(x, h, b, F)
         if not x.isfinite().all():
-            step = int((~stages.isfinite()).flatten(1).any(1).float().argmax())
+            states = torch.cat(
+                [stages.flatten(1).sum(1), x.sum()[None]]
+            )  # NaN and inf survive sums
+            step = int((~states.isfinite()).float().argmax())
             raise ValueError(
                 f"the solve is not finite from t = {1 + step * h:.3g} on: the drift explodes; "
                 "raise n_steps, or lower the learning rate"
@@ -286,8 +292,7 @@ class _MeanLogLikelihood(torch.autograd.Function):
     @staticmethod
     def forward(ctx, solver: _Solver, y: Tensor, weights: Tensor, *parameters: Tensor) -> Tensor:
         stages, x_0 = solver.solve(y)
-        v = weights if any(ctx.needs_input_grad) else None
-        log_p, costate, gradients = solver.sweep(stages, x_0, v)
+        log_p, costate, gradients = solver.sweep(stages, x_0, weights)
         ctx.save_for_backward(costate, *gradients)
         return weights @ log_p
 

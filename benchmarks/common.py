@@ -1,0 +1,157 @@
+"""What every benchmark needs: interleaved timing, tables, and a header that names the machine."""
+
+import csv
+import datetime
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+Row = dict[str, str | int | float]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Milliseconds of one contender: the median and the quartiles over the rounds."""
+
+    ms: float
+    low: float
+    high: float
+
+    def row(self) -> Row:
+        """The cells that describe it in a table."""
+        return {"ms": self.ms, "quartiles": f"{_cell(self.low)} – {_cell(self.high)}"}
+
+
+def interleaved(
+    contenders: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 2, label: str = ""
+) -> dict[str, Timing]:
+    """Time contenders in turn, all once per round, so that a drift of the machine hits all alike.
+
+    Each timed call follows an untimed one of the same contender, as a training step follows
+    another: it finds its own data in the cache, not its rival's threads. The first contender of a
+    round changes from round to round.
+
+    Args:
+        contenders: Functions without arguments, by name; each returns when its work is done.
+        rounds: Timed rounds.
+        warmup: Untimed rounds before them.
+        label: Text before the progress bar.
+    """
+    names, times = list(contenders), {name: [] for name in contenders}
+    for number in tqdm(range(-warmup, rounds), desc=label, unit="round", leave=False):
+        shift = number % len(names)
+        for name in names[shift:] + names[:shift]:
+            contenders[name]()
+            if number >= 0:
+                times[name].append(milliseconds(contenders[name]))
+    quartiles = {name: np.quantile(values, [0.5, 0.25, 0.75]) for name, values in times.items()}
+    return {name: Timing(*map(float, values)) for name, values in quartiles.items()}
+
+
+def milliseconds(function: Callable[[], object]) -> float:
+    """How long one call takes."""
+    start = time.perf_counter()
+    function()
+    return 1e3 * (time.perf_counter() - start)
+
+
+def matmul_peak(sizes: Sequence[int] = (512, 1024, 2048), repeats: int = 5) -> float:
+    """The most GFLOP/s that torch reaches in products of square float32 matrices."""
+    best = 0.0
+    for size in sizes:
+        a, b, out = torch.rand(size, size), torch.rand(size, size), torch.empty(size, size)
+        torch.mm(a, b, out=out)
+        for _ in range(repeats):
+            ms = milliseconds(lambda a=a, b=b, out=out: torch.mm(a, b, out=out))
+            best = max(best, 2e-6 * size**3 / ms)
+    return best
+
+
+def header(packages: Sequence[str]) -> list[str]:
+    """Lines on the machine, the software and the day; nothing that names a user or a folder."""
+    versions = ", ".join(f"{package} {version(package)}" for package in packages)
+    load = f"; load {os.getloadavg()[0]:.1f} at the start" if hasattr(os, "getloadavg") else ""
+    return [
+        f"Machine: {_processor()}, {_cores()} cores, {platform.system()}; "
+        f"torch uses {torch.get_num_threads()} threads{load}",
+        f"Software: Python {platform.python_version()}, {versions}",
+        f"Date: {datetime.date.today().isoformat()}",
+    ]
+
+
+def markdown_table(rows: Sequence[Row]) -> str:
+    """A Markdown table, aligned in plain text too; numbers stand right and floats get 3 digits."""
+    names = _columns(rows)
+    cells = [names, *([_cell(row.get(name, "–")) for name in names] for row in rows)]
+    widths = [max(3, *map(len, column)) for column in zip(*cells, strict=True)]
+    left = [isinstance(rows[0].get(name), str) for name in names]
+    rules = [
+        "-" * w if is_left else "-" * (w - 1) + ":" for w, is_left in zip(widths, left, strict=True)
+    ]
+    cells.insert(1, rules)
+    lines = (
+        (cell.ljust(w) if is_left else cell.rjust(w) for cell, w, is_left in zip(*z, strict=True))
+        for z in ((line, widths, left) for line in cells)
+    )
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def write_report(
+    folder: Path, name: str, lines: Sequence[str], tables: dict[str, list[Row]]
+) -> str:
+    """Write name.md and name.csv (all tables, numbers unrounded) to a folder; return the Markdown.
+
+    Args:
+        folder: Made if it is not there.
+        name: Of the files, without ending; also the title.
+        lines: Paragraphs before the tables.
+        tables: Rows by caption.
+    """
+    parts = [f"# {name}", *lines]
+    for caption, rows in tables.items():
+        parts += [f"## {caption}", markdown_table(rows)]
+    text = "\n\n".join(parts) + "\n"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.md").write_text(text, encoding="utf-8")
+    flat = [{"table": caption} | row for caption, rows in tables.items() for row in rows]
+    with (folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, _columns(flat))
+        writer.writeheader()
+        writer.writerows(flat)
+    return text
+
+
+def _columns(rows: Sequence[Row]) -> list[str]:
+    return list(dict.fromkeys(name for row in rows for name in row))
+
+
+def _cell(value: str | int | float) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def _processor() -> str:
+    """The name of the processor, as far as the system tells it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

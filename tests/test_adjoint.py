@@ -1,0 +1,465 @@
+"""The batched adjoint against backprop through ODE.ipynb's readable solver."""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from dlutils import adjoint
+from dlutils.adjoint import LOGDETS, METHODS, log_likelihood, mean_log_likelihood
+from dlutils.kernels import AutogradKernel, MLPKernel
+
+BOTH = pytest.mark.parametrize("function", [log_likelihood, mean_log_likelihood])
+
+
+class WithoutKernel(nn.Module):
+    """Hides the kernel() that a drift may have."""
+
+    def __init__(self, f):
+        super().__init__()
+        self.f = f
+
+    def forward(self, x, t):
+        return self.f(x, t)
+
+
+class Sine(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Parameter(torch.tensor(0.8))
+        self.b = nn.Parameter(torch.tensor(1.3))
+
+    def forward(self, x, t):
+        return self.a * torch.sin(self.b * x + t)
+
+
+class TimeOnly(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.c = nn.Parameter(torch.tensor(0.6))
+
+    def forward(self, x, t):
+        return self.c * t + torch.zeros_like(x)
+
+
+class TimeOnlyNoGraph(TimeOnly):
+    """Without even a formal dependence on x."""
+
+    def forward(self, x, t):
+        return (self.c * t).expand(x.shape)
+
+
+def with_kernel(ode, depth=2, hidden=8, **settings):
+    class KernelDrift(ode.MLPDrift):
+        def kernel(self):
+            return MLPKernel(self.net)
+
+    return KernelDrift(hidden=hidden, depth=depth, **settings)
+
+
+def linear(ode):
+    f = ode.LinearDrift()
+    with torch.no_grad():
+        f.a.fill_(0.7)
+        f.b.fill_(-0.3)
+    return f
+
+
+DRIFTS = {
+    "mlp": lambda ode: WithoutKernel(ode.MLPDrift(hidden=8)),
+    "kernel, depth 1": lambda ode: with_kernel(ode, 1),
+    "kernel, depth 2": lambda ode: with_kernel(ode, 2),
+    "kernel, depth 3": lambda ode: with_kernel(ode, 3),
+    "linear": linear,
+    "sine": lambda ode: Sine(),
+    "time only": lambda ode: TimeOnly(),
+    "time only, no graph": lambda ode: TimeOnlyNoGraph(),
+}
+NETS = ("mlp", "kernel, depth 2")  # one with each kernel
+
+
+def data(n=11):
+    return 1.5 * torch.randn(n), torch.rand(n) + 0.1
+
+
+def value_and_gradients(f, y, objective):
+    """The objective, its gradient in y, and in every weight that wants one."""
+    y = y.clone().requires_grad_()
+    value = objective(y)
+    wanted = [p for p in f.parameters() if p.requires_grad]
+    return [value.detach(), *torch.autograd.grad(value, [y, *wanted])]
+
+
+def distance(found, expected):
+    """The largest difference of two lists of tensors, each relative to its largest entry."""
+    return max(
+        ((a - b).abs().max() / b.abs().max()).item() for a, b in zip(found, expected, strict=True)
+    )
+
+
+def relative_difference(ode, f, method, logdet, n_steps=7):
+    """From backprop through the solver: of log p, the sums, and their gradients."""
+    y, w = data()
+    settings = (n_steps, method, logdet)
+    points = distance([log_likelihood(f, y, *settings)], [ode.log_likelihood(f, y, *settings)])
+    sums = distance(
+        value_and_gradients(f, y, lambda y: w @ log_likelihood(f, y, *settings)),
+        value_and_gradients(f, y, lambda y: w @ ode.log_likelihood(f, y, *settings)),
+    )
+    means = distance(  # the factor: a derivative that is not 1 arrives from above
+        value_and_gradients(f, y, lambda y: -2.5 * mean_log_likelihood(f, y, w, *settings)),
+        value_and_gradients(
+            f, y, lambda y: -2.5 * (w @ ode.log_likelihood(f, y, *settings)) / w.sum()
+        ),
+    )
+    return max(points, sums, means)
+
+
+@pytest.mark.parametrize("drift", DRIFTS)
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("logdet", LOGDETS)
+def test_values_and_gradients_are_those_of_backprop(ode, drift, method, logdet):
+    assert relative_difference(ode, DRIFTS[drift](ode), method, logdet) < 1e-9
+
+
+def zeros(tensors):
+    return [torch.zeros_like(v) for v in tensors]
+
+
+def ones(tensors):
+    return [torch.ones_like(v) for v in tensors]
+
+
+COSTATES, DERIVATIVES = adjoint._Solver.costates, MLPKernel.derivatives
+
+
+def change_pullback(change):
+    def derivatives(self, x, t):
+        F, G, H, pullback = DERIVATIVES(self, x, t)
+        return F, G, H, lambda w, c: pullback(*change(w, c))
+
+    return derivatives
+
+
+MUTATIONS = {  # what to replace, by what, and the logdets that must notice
+    "costates: no H": (
+        (adjoint._Solver, "costates"),
+        lambda self, G, H, U, r, v, p: COSTATES(self, G, zeros(H), U, r, v, p),
+        LOGDETS,
+    ),
+    "costates: sign flipped at the start": (
+        (adjoint._Solver, "costates"),
+        lambda self, G, H, U, r, v, p: COSTATES(self, G, H, U, r, v, -p),
+        LOGDETS,
+    ),
+    "costates: no G": (
+        (adjoint._Solver, "costates"),
+        lambda self, G, H, U, r, v, p: COSTATES(self, zeros(G), H, U, r, v, p),
+        LOGDETS,
+    ),
+    "costates: no slopes of the stages": (
+        (adjoint._Solver, "costates"),
+        lambda self, G, H, U, r, v, p: COSTATES(self, G, H, ones(U), r, v, p),
+        ("map",),
+    ),
+    "costates: no slope of the step": (
+        (adjoint._Solver, "costates"),
+        lambda self, G, H, U, r, v, p: COSTATES(self, G, H, U, torch.ones_like(r), v, p),
+        ("map",),
+    ),
+    "pullback: no c": (
+        (MLPKernel, "derivatives"),
+        change_pullback(lambda w, c: (w, torch.zeros_like(c))),
+        LOGDETS,
+    ),
+    "pullback: no w": (
+        (MLPKernel, "derivatives"),
+        change_pullback(lambda w, c: (torch.zeros_like(w), c)),
+        LOGDETS,
+    ),
+    "pullback: steps exchanged": (
+        (MLPKernel, "derivatives"),
+        change_pullback(lambda w, c: (w.flip(0), c)),
+        LOGDETS,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MUTATIONS)
+@pytest.mark.parametrize("method", ["rk2", "rk4"])
+def test_the_comparison_catches_a_wrong_adjoint(ode, monkeypatch, name, method):
+    (owner, attribute), wrong, logdets = MUTATIONS[name]
+    f = with_kernel(ode)
+    for logdet in logdets:
+        assert relative_difference(ode, f, method, logdet) < 1e-9
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, attribute, wrong)
+            assert relative_difference(ode, f, method, logdet) > 1e-4
+
+
+@pytest.mark.parametrize("drift", NETS)
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("logdet", LOGDETS)
+def test_chunks_change_nothing(ode, drift, method, logdet):
+    f, n_steps = DRIFTS[drift](ode), 7
+    y, w = data(600)  # so many that None takes a step or two at a time
+    for objective in (
+        lambda y, k: w @ log_likelihood(f, y, n_steps, method, logdet, k),
+        lambda y, k: mean_log_likelihood(f, y, w, n_steps, method, logdet, k),
+    ):
+        found = [
+            value_and_gradients(f, y, lambda y, k=k, objective=objective: objective(y, k))
+            for k in (1, 3, n_steps, n_steps + 5, None)
+        ]
+        assert max(distance(other, found[0]) for other in found[1:]) < 1e-12
+
+
+@pytest.mark.parametrize("drift", NETS)
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("logdet", LOGDETS)
+def test_gradient_agrees_with_finite_differences(ode, drift, method, logdet):
+    f = DRIFTS[drift](ode)
+    y, w = data(5)
+    weight = next(f.parameters())
+    for objective in (
+        lambda: w @ log_likelihood(f, y, 5, method, logdet),
+        lambda: mean_log_likelihood(f, y, w, 5, method, logdet),
+    ):
+        (gradient,) = torch.autograd.grad(objective(), weight)
+        values = []
+        for shift in (1e-5, -1e-5):
+            with torch.no_grad():
+                weight[1, 0] += shift
+                values.append(objective().item())
+                weight[1, 0] -= shift
+        assert (values[0] - values[1]) / 2e-5 == pytest.approx(gradient[1, 0].item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_the_kernels_agree(ode, depth):
+    f = with_kernel(ode, depth)
+    closed, reference = f.kernel(), AutogradKernel(f)
+    assert all(p is q for p, q in zip(closed.parameters, reference.parameters, strict=True))
+    x, t, w, c = 2 * torch.randn(20), torch.rand(20), torch.randn(20), torch.randn(20)
+    close = {"rtol": 1e-11, "atol": 1e-13}
+    with torch.no_grad():
+        for time in (0.0, 0.3, 1.0):
+            torch.testing.assert_close(
+                closed.velocity(x, time), reference.velocity(x, time), **close
+            )
+    *found, pullback = closed.derivatives(x, t)
+    *expected, reference_pullback = reference.derivatives(x, t)
+    torch.testing.assert_close(found, expected, **close)
+    torch.testing.assert_close(pullback(w, c), reference_pullback(w, c), **close)
+
+
+@pytest.mark.parametrize("drift", [*NETS, "linear", "sine"])
+@pytest.mark.parametrize("method", METHODS)
+def test_untrained_density_of_the_map_integrates_to_one(ode, drift, method):
+    f = DRIFTS[drift](ode)
+    y = torch.linspace(-14, 14, 4001)
+    with torch.no_grad():
+        density = log_likelihood(f, y, 10, method, "map").exp()
+    assert torch.trapezoid(density, y).item() == pytest.approx(1, abs=1e-7)
+
+
+def assert_same(found, expected):
+    assert distance(found, expected) < 1e-12
+
+
+@pytest.mark.parametrize("drift", NETS)
+@pytest.mark.parametrize("logdet", LOGDETS)
+def test_weighted_points(ode, drift, logdet):
+    f = DRIFTS[drift](ode)
+    y, w = data()
+
+    def mean(y, w):
+        return value_and_gradients(f, y, lambda y: mean_log_likelihood(f, y, w, 6, "rk2", logdet))
+
+    expected = mean(y, w)
+    assert_same(mean(y, 37.5 * w), expected)
+    by_points = lambda y: (w * log_likelihood(f, y, 6, "rk2", logdet)).sum() / w.sum()
+    assert_same(value_and_gradients(f, y, by_points), expected)
+    assert_same(mean(y, None), mean(y, torch.ones_like(y)))
+
+    counts = torch.arange(len(y)) % 4  # integers, some of them zero
+    value, y_gradient, *gradients = mean(y, counts)
+    owner = torch.arange(len(y)).repeat_interleave(counts)
+    repeated_value, repeated_y_gradient, *repeated = mean(y[owner], None)
+    collected = torch.zeros_like(y).index_add(0, owner, repeated_y_gradient)
+    assert_same([value, y_gradient, *gradients], [repeated_value, collected, *repeated])
+
+
+@pytest.mark.parametrize("drift", [*NETS, "linear", "sine"])
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("logdet", LOGDETS)
+def test_single_precision_agrees_with_double(ode, drift, method, logdet):
+    double = DRIFTS[drift](ode)
+    single = copy.deepcopy(double).float()
+    y, w = data()
+    for objective in (
+        lambda f, y, w: w @ log_likelihood(f, y, 20, method, logdet),
+        lambda f, y, w: mean_log_likelihood(f, y, w, 20, method, logdet),
+    ):
+        found = value_and_gradients(
+            single, y.float(), lambda y, objective=objective: objective(single, y, w.float())
+        )
+        expected = value_and_gradients(
+            double, y, lambda y, objective=objective: objective(double, y, w)
+        )
+        assert all(v.dtype == torch.float32 for v in found)
+        assert distance(found, expected) < 1e-4
+
+
+@BOTH
+@pytest.mark.parametrize("drift", NETS)
+def test_without_grad_the_value_is_the_same(ode, function, drift):
+    f = DRIFTS[drift](ode)
+    y, _ = data()
+    value = function(f, y, n_steps=5)
+    assert value.requires_grad
+    with torch.no_grad():
+        bare = function(f, y, n_steps=5)
+    assert not bare.requires_grad
+    assert torch.equal(bare, value)
+
+
+@BOTH
+def test_only_y_needs_a_gradient(function):
+    """A bare function has no weights."""
+    y = torch.linspace(-1, 1, 5, requires_grad=True)
+    f = lambda x, t: 0.7 * x + t
+    assert not function(f, y.detach(), n_steps=4).requires_grad
+    (gradient,) = torch.autograd.grad(function(f, y, n_steps=4).sum(), y)
+    x_0 = y.detach()
+    for t in (1, 0.75, 0.5, 0.25):
+        x_0 = x_0 - f(x_0, t) / 4
+    expected = -x_0 * (1 - 0.7 / 4) ** 4 / (len(y) if function is mean_log_likelihood else 1)
+    torch.testing.assert_close(gradient, expected, rtol=1e-12, atol=1e-14)
+
+
+@BOTH
+@pytest.mark.parametrize("drift", NETS)
+@pytest.mark.parametrize("index", [0, 1, 2, -1])
+def test_a_frozen_parameter_gets_no_gradient(ode, function, drift, index):
+    f = DRIFTS[drift](ode)
+    y, _ = data()
+    frozen = list(f.parameters())[index].requires_grad_(False)
+    function(f, y, n_steps=5, method="rk2").mean().backward()
+    assert frozen.grad is None
+    others = [p for p in f.parameters() if p is not frozen]
+    expected = torch.autograd.grad(ode.log_likelihood(f, y, 5, "rk2").mean(), others)
+    assert distance([p.grad for p in others], expected) < 1e-9
+
+
+def test_weights_changed_before_backward_are_noticed(ode):
+    """The derivatives wait for backward: with other weights they would be wrong."""
+    for drift in NETS:
+        f = DRIFTS[drift](ode)
+        value = log_likelihood(f, data()[0], 5).sum()
+        with torch.no_grad():
+            next(f.parameters()).add_(1)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            value.backward()
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"method": "rk3"}, "unknown method 'rk3'; choose from euler, rk2, rk4"),
+        ({"logdet": "exact"}, "unknown logdet 'exact'; choose from trace, map"),
+        ({"n_steps": 0}, "n_steps must be an integer of at least 1, not 0"),
+        ({"n_steps": 10.0}, "n_steps must be an integer of at least 1, not 10.0"),
+        ({"n_steps": True}, "n_steps must be an integer of at least 1, not True"),
+        ({"chunk": 0}, "chunk must be an integer of at least 1, or None, not 0"),
+        ({"chunk": -3}, "chunk must be an integer of at least 1, or None, not -3"),
+        ({"chunk": 2.5}, "chunk must be an integer of at least 1, or None, not 2.5"),
+        ({"chunk": True}, "chunk must be an integer of at least 1, or None, not True"),
+        ({"y": torch.zeros(3, 1)}, r"y must have shape \(n,\) .* not \(3, 1\)"),
+        ({"y": torch.zeros(0)}, r"y must have shape \(n,\) .* not \(0,\)"),
+        ({"y": torch.zeros(())}, r"y must have shape \(n,\) .* not \(\)"),
+    ],
+)
+def test_bad_settings_name_the_value_and_the_choices(function, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        function(Sine(), **{"y": torch.zeros(3), **arguments})
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ([1.0, 1.0], r"weights must .* shape .*\(3,\), not \(2,\)"),
+        ([[1.0], [1.0], [1.0]], r"weights must .* shape .*\(3,\), not \(3, 1\)"),
+        ([1.0, -0.5, 1.0], "must not be negative or NaN; the smallest is -0.5"),
+        ([1.0, math.nan, 1.0], "must not be negative or NaN; the smallest is nan"),
+        ([0.0, 0.0, 0.0], "must have a positive finite sum, not 0"),
+        ([1.0, math.inf, 1.0], "must have a positive finite sum, not inf"),
+    ],
+)
+def test_improper_weights_are_refused(weights, message):
+    with pytest.raises(ValueError, match=message):
+        mean_log_likelihood(Sine(), torch.zeros(3), torch.tensor(weights))
+
+
+@BOTH
+@pytest.mark.parametrize("logdet", LOGDETS)
+def test_a_step_that_folds_the_line_says_to_raise_n_steps(function, logdet):
+    with pytest.raises(
+        ValueError,
+        match=r"euler step of size 0.1 at t = .* folds the line "
+        r"\(r = -1, must be positive\): raise n_steps",
+    ):
+        function(lambda x, t: 20 * x, torch.linspace(-1, 1, 3), n_steps=10, logdet=logdet)
+
+
+@BOTH
+@pytest.mark.parametrize("chunk", [1, 3, 10, None])
+def test_the_step_that_folds_is_named(function, chunk):
+    """It folds from t = 0.3 down to 0: not in the chunk at t = 1."""
+    f = lambda x, t: torch.where(torch.as_tensor(t) < 0.35, 20.0, 0.1) * x
+    with pytest.raises(ValueError, match="folds the line") as error:
+        function(f, torch.linspace(-1, 1, 3), n_steps=10, chunk=chunk)
+    named = float(str(error.value).split("t = ")[1].split()[0])
+    assert named in (0.1, 0.2, 0.3)
+
+
+@BOTH
+def test_an_exploding_solve_says_from_when(function):
+    with pytest.raises(ValueError, match=r"not finite from t = 0.7 on: the drift explodes"):
+        function(lambda x, t: -50 * x**3, torch.tensor([0.0, 10.0]), n_steps=20)
+
+
+@BOTH
+def test_a_bare_function_must_not_hide_weights(function):
+    weight = torch.tensor(0.5, requires_grad=True)
+    f = lambda x, t: weight * x
+    with pytest.raises(ValueError, match=r"is not an nn\.Module"):
+        function(f, torch.zeros(3))
+    with torch.no_grad():  # nobody waits for the gradient
+        assert function(f, torch.zeros(3)).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "net",
+    [
+        nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 1)),
+        nn.Sequential(nn.Linear(2, 4, bias=False), nn.Tanh(), nn.Linear(4, 1)),
+        nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1)),
+        nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 2)),
+        nn.Sequential(nn.Linear(2, 4), nn.Tanh()),
+        nn.Sequential(nn.Linear(2, 1)),
+        nn.Sequential(),
+    ],
+)
+def test_the_closed_form_refuses_other_nets(net):
+    with pytest.raises(ValueError, match="MLPKernel needs"):
+        MLPKernel(net)
+
+
+@BOTH
+def test_a_drift_with_the_wrong_kernel_is_refused(ode, function):
+    with pytest.raises(ValueError, match="MLPKernel needs"):
+        function(with_kernel(ode, activation=nn.ReLU), torch.zeros(3))
