@@ -1,0 +1,44 @@
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import ROOT
+
+from dlutils.adjoint import mean_log_likelihood
+
+
+@pytest.fixture(scope="module")
+def complexity():
+    from dlutils import complexity  # loads ODE.ipynb from the working directory
+
+    return complexity
+
+
+def test_every_way_has_the_same_gradient(complexity, ode):
+    y = torch.linspace(-2, 2, 7)
+    f = ode.MLPDrift(hidden=8)
+    mean_log_likelihood(f, y, None, 40).backward()
+    expected = [p.grad.clone() for p in f.parameters()]
+    for way in ("backprop", "checkpointing", "adjoint, one batch", "adjoint, chunks"):
+        f.zero_grad()
+        complexity.WAYS[way](f, y, 40)
+        value_sign = 1
+        for p, g in zip(f.parameters(), expected, strict=True):
+            torch.testing.assert_close(value_sign * p.grad, g, rtol=1e-9, atol=1e-12, msg=way)
+
+
+def test_peak_memory_sees_a_large_tensor_that_is_gone_again(complexity):
+    before = complexity.peak_memory(lambda: None)
+    peak = complexity.peak_memory(lambda: torch.ones(40_000_000, dtype=torch.float32).sum())
+    assert 150e6 < peak - before < 200e6
+
+
+def test_command_prints_a_line_for_each_number_of_steps():
+    command = [sys.executable, "-m", "dlutils.complexity", "adjoint, chunks", "30", "10"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [row["n_steps"] for row in rows] == [10, 30]
+    assert all(row["seconds"] > 0 for row in rows)
+    assert done.stderr == ""

@@ -1,0 +1,20 @@
+import pytest
+
+from dlutils.tables import markdown_table
+
+
+def test_numbers_stand_to_the_right_and_text_to_the_left():
+    table = markdown_table([{"net": "mlp", "KL": 0.00123456}, {"net": "linear", "KL": 0.5}])
+    assert table.splitlines() == [
+        "| net | KL |",
+        "| --- | ---: |",
+        "| mlp | 0.001235 |",
+        "| linear | 0.5 |",
+    ]
+
+
+def test_rows_must_agree():
+    with pytest.raises(ValueError, match="at least one row"):
+        markdown_table([])
+    with pytest.raises(ValueError, match=r"the columns \['a'\], not \['b'\]"):
+        markdown_table([{"a": 1}, {"b": 2}])
