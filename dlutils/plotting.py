@@ -45,7 +45,8 @@ def density(dataset: Dataset, fit: Comparison, ax: Axes | None = None) -> Axes:
         ax.plot(fit.y, np.exp(fit.log_p), color=COLORS["truth"], label="truth $p(y)$")
     ax.plot(fit.y, np.exp(fit.log_q), "--", color=COLORS["model"], label="model")
     ax.set(xlabel="$y$", ylabel="density", xlim=(low, high), title=_title(dataset))
-    ax.legend()
+    ax.set_ylim(top=1.2 * ax.get_ylim()[1])  # room for the legend above the data
+    ax.legend(loc="upper center", ncols=3, columnspacing=1, handlelength=1.5)
     return ax
 
 
@@ -108,7 +109,14 @@ def flow(
     limits = {"xlim": (times[0], times[-1]), "ylim": (seen.min(), seen.max())}
     ax.set(xlabel="$t$ (0: prior, 1: data)", ylabel="$x_t$", **limits)
     ax.figure.colorbar(mesh, ax=ax, label="$p(x, t)$", pad=0.02)
-    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
+    ax.legend(
+        loc="lower center",
+        bbox_to_anchor=(0.5, 1),
+        ncols=2,
+        fontsize=6,
+        columnspacing=1,
+        handlelength=1.2,
+    )
     return ax
 
 
