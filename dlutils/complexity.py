@@ -62,12 +62,12 @@ def checkpointed(f, y, n_steps: int) -> None:
 
 def adjoint_whole(f, y, n_steps: int) -> None:
     """The batched adjoint with the derivatives of all steps at once."""
-    mean_log_likelihood(f, y, None, n_steps, chunk=n_steps)
+    mean_log_likelihood(f, y, None, n_steps, chunk=n_steps).backward()
 
 
 def adjoint_chunked(f, y, n_steps: int) -> None:
     """The batched adjoint, a cache's worth of steps at a time."""
-    mean_log_likelihood(f, y, None, n_steps)
+    mean_log_likelihood(f, y, None, n_steps).backward()
 
 
 WAYS: dict[str, Callable] = {
