@@ -133,7 +133,7 @@ class MLPKernel:
             w, c = w[:, None], c[:, None]
             for k in range(len(slope)):
                 both, tangent = (dg[k] * c).addcmul_(g[k], w), g[k] * c
-                gradient = both.T @ a[k]
+                gradient = (a[k].T @ both).T  # both.T @ a[k] is slow if a[k] has two columns
                 if k:
                     gradient.addmm_(tangent.T, da[k])
                 else:

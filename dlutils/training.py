@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
+from dlutils.memory import keep_freed_memory
+
 
 @dataclass
 class History:
@@ -40,6 +42,7 @@ def fit(
     learning_rate: float = 0.02,
     validate_every: int = 25,
     label: str = "train",
+    quantity: str = "log-likelihood",
     progress: bool = True,
 ) -> History:
     """Maximise an objective over a model's weights with Adam: warm-up, then a cosine.
@@ -57,6 +60,7 @@ def fit(
         learning_rate: Its peak, positive: reached after a fifth of the run, zero at the end.
         validate_every: Iterations between two validations, at least 1.
         label: Text in front of the progress bar.
+        quantity: Name of the objective's value behind the bar.
         progress: Whether to show the bar.
 
     Raises:
@@ -71,6 +75,7 @@ def fit(
     if not (learning_rate > 0 and learning_rate < float("inf")):
         raise ValueError(f"learning_rate must be positive, not {learning_rate!r}")
 
+    keep_freed_memory()
     parameters = list(model.parameters())
     optimizer = torch.optim.Adam(parameters, lr=learning_rate, betas=(0.9, 0.99))
     schedule = LambdaLR(optimizer, lambda iteration: _warm_up_and_cosine(iteration, n_iterations))
@@ -98,7 +103,7 @@ def fit(
             optimizer.step()
             schedule.step()
             bar.update()
-            bar.set_postfix_str(f"log-likelihood {history.train[-1]:.4f}", refresh=False)
+            bar.set_postfix_str(f"{quantity} {history.train[-1]:.4f}", refresh=False)
         _validate(history, validate, n_iterations)
     except KeyboardInterrupt:
         history.stopped = f"interrupted at iteration {len(history.train)}"

@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from dlutils.memory import keep_freed_memory
 from dlutils.seeding import seeded
 from dlutils.training import fit
 
@@ -118,6 +119,10 @@ def test_progress_shows_iteration_value_and_time_left(capsys):
     assert "100/100" in out
     assert "log-likelihood" in out
     assert err == ""
+    fit(model, model.objective, lambda: 0.0, quantity="bound", **SETTINGS | {"progress": True})
+    out, _ = capsys.readouterr()
+    assert "bound" in out
+    assert "log-likelihood" not in out
 
 
 def test_seeded_streams():
@@ -132,3 +137,22 @@ def test_seeded_streams():
     assert torch.equal(torch.get_rng_state(), before)
     with pytest.raises(ValueError, match="non-negative integer, not -2"), seeded(-2):
         pass
+
+
+def test_freed_memory_is_kept_for_the_next_array():
+    resource = pytest.importorskip("resource")
+    if not keep_freed_memory():
+        pytest.skip("this C library has no mallopt")
+
+    def page_faults(rounds):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(rounds):
+            arrays = [torch.ones(2000, 64) for _ in range(10)]  # 0.5 MB each
+            del arrays
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    keep_freed_memory(0)
+    handed_back = page_faults(20)
+    keep_freed_memory()
+    page_faults(2)
+    assert page_faults(20) < handed_back / 10
