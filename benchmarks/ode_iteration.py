@@ -246,12 +246,6 @@ def step_table(notebook, f, methods: list[str], rounds: int, peak: float, n: int
     return rows
 
 
-def both_in_double(f: nn.Module, y: Tensor, nodes: Tensor, weights: Tensor) -> list[Contender]:
-    """Our adjoint in float64: on all points, and on the compressed data."""
-    f = copy.deepcopy(f).double()
-    return [ours(f, y.double(), "euler"), ours(f, nodes, "euler", weights)]
-
-
 def fitted(f: nn.Module, nodes: Tensor, weights: Tensor, n_iterations: int = 60) -> nn.Module:
     """A copy after some steps of Adam: compression is harder for it than for fresh weights."""
     f = copy.deepcopy(f)
@@ -265,31 +259,36 @@ def fitted(f: nn.Module, nodes: Tensor, weights: Tensor, n_iterations: int = 60)
     return f
 
 
-def full_data_table(f: nn.Module, rounds: int, peak: float) -> list[Row]:
+def full_data_table(f: nn.Module, rounds: int, peak: float, bins=(16, 64)) -> list[Row]:
     """Second table: the gradient of all of 10 000 points, Euler."""
     dataset = make_dataset("laplace_mixture")
-    nodes, weights = dataset.compress(64)
+    compressed = {f"adjoint, {n} bins": dataset.compress(n) for n in bins}
     y = dataset.train
     checkpoint = diffrax.RecursiveCheckpointAdjoint(checkpoints=T)
+    points = compressed | {"adjoint, all points": (y.double(), None)}
     found = {
-        "adjoint, compressed": ours(f, nodes.float(), "euler", weights.float()),
-        "adjoint, all points": ours(f, y, "euler"),
-        f"diffrax {T} checkpoints, all points": diffrax_step(f, y, "euler", checkpoint),
+        name: ours(f, y.float(), "euler", None if w is None else w.float())
+        for name, (y, w) in points.items()
     }
-    exact, in_double = (g.result()[1] for g in both_in_double(f, y, nodes, weights))
-    trained = both_in_double(fitted(f, nodes, weights), y, nodes, weights)
-    after = relative_error(*(g.result()[1] for g in reversed(trained)))
+    peer = f"diffrax {T} checkpoints, all points"
+    found[peer] = diffrax_step(f, y, "euler", checkpoint)
+
+    fresh, trained = (
+        {name: ours(net, y, "euler", w).result()[1] for name, (y, w) in points.items()}
+        for net in (copy.deepcopy(f).double(), fitted(f, *dataset.compress(64)).double())
+    )
+    exact, exact_trained = fresh["adjoint, all points"], trained["adjoint, all points"]
     times = interleaved({name: c.run for name, c in found.items()}, rounds, 1, "full data")
     rows = []
     for name, timing in times.items():
-        n = len(nodes) if "compressed" in name else len(y)
+        n = len(points[name][0]) if name in points else len(y)
         row = {"contender": name, "points": n} | timing.row()
-        row["ratio to compressed"] = timing.ms / times["adjoint, compressed"].ms
+        row["times faster than diffrax"] = times[peer].ms / timing.ms
         row["error, float32"] = relative_error(found[name].result()[1], exact)
-        if "compressed" in name:
-            row["error, float64"] = relative_error(in_double, exact)
-            row["float64, trained"] = after
-        name = "" if "diffrax" in name else CLOSED
+        if name in compressed:
+            row["error, float64"] = relative_error(fresh[name], exact)
+            row["float64, trained"] = relative_error(trained[name], exact_trained)
+        name = CLOSED if name in points else ""
         rows.append(row | of_peak(name, n, "euler", timing.ms, peak))
     return rows
 
@@ -336,7 +335,8 @@ def notes(peak: float) -> list[str]:
         "torchdiffeq's rk4 is the 3/8 rule; odeint_adjoint solves the continuous adjoint, which "
         "is another gradient at finite T. diffrax has the classic tableau for rk4. "
         "“Error” is that of the gradient, relative to the adjoint on all points in float64; "
-        "weights are fresh, but for “trained”: after 60 steps of Adam.",
+        "weights are fresh, but for “trained”: after 60 steps of Adam, near the optimum, where the "
+        "exact gradient itself is almost zero: 16 bins do for the first steps and not there.",
     ]
 
 
