@@ -1,4 +1,4 @@
-"""Time and peak memory of one training step of ODE.ipynb, each way in a process of its own.
+"""Time and peak memory of one training step, each way in a process of its own.
 
 `python -m dlutils.complexity WAY T [T ...]` prints one JSON line for each number of steps T. Memory
 is the peak of the process's resident set, sampled while the step runs, above what it was before the
@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
 from itertools import pairwise
 
 import psutil
@@ -70,12 +71,26 @@ def adjoint_chunked(f, y, n_steps: int) -> None:
     mean_log_likelihood(f, y, None, n_steps).backward()
 
 
+@cache
+def _sde():
+    notebook = load("SDE.ipynb")
+    with seeded(0):
+        return notebook, notebook.build_sde("linear", "learned_in_time", "preconditioned")
+
+
+def simulation_free(f, y, n_steps: int) -> None:
+    """One sample of the SDE's bound for each point: there is nothing to integrate."""
+    notebook, model = _sde()
+    notebook.sampled_elbo(model, y, notebook.lattice(model.path, len(y))).mean().backward()
+
+
 WAYS: dict[str, Callable] = {
     "forward": forward,
     "backprop": backprop,
     "checkpointing": checkpointed,
     "adjoint, one batch": adjoint_whole,
     "adjoint, chunks": adjoint_chunked,
+    "simulation-free": simulation_free,
 }
 
 

@@ -28,6 +28,10 @@ class SupportError(ValueError):
     """Probability reaches the ends of the support: the density does not fit into it."""
 
 
+class ResolutionError(ValueError):
+    """The density changes too fast for the cells."""
+
+
 def solve(
     f: Coefficient,
     sigma: Coefficient,
@@ -64,8 +68,9 @@ def solve(
 
     Raises:
         SupportError: If probability reaches the ends of the support.
-        ValueError: If an argument is out of range, a coefficient is not finite, sigma is not
-            positive, or the density changes too fast for the cells.
+        ResolutionError: If the density at t = 1 changes too fast for the cells.
+        ValueError: If an argument is out of range, a coefficient is not finite, or sigma is not
+            positive. The two errors above are of this kind too.
 
     Source:
         Scharfetter & Gummel, Large-signal analysis of a silicon Read diode oscillator (1969);
@@ -199,7 +204,7 @@ def _check(times: np.ndarray, x: np.ndarray, h: float, density: np.ndarray) -> N
     steep = (b > LARGEST_RATIO * a) & (b > 1e-2 * p.max())
     if steep.any():
         i = int(steep.argmax())
-        raise ValueError(
+        raise ResolutionError(
             f"{len(x)} cells are too coarse: at t = 1 the density changes from {p[i]:.3g} to "
             f"{p[i + 1]:.3g} between neighbours at x = {x[i]:.4g}; raise n_cells"
         )

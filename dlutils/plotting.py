@@ -50,28 +50,41 @@ def density(dataset: Dataset, fit: Comparison, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def training_curve(history: History, dataset: Dataset, ax: Axes | None = None) -> Axes:
+def training_curve(
+    history: History,
+    dataset: Dataset,
+    ax: Axes | None = None,
+    quantity: str = "log-likelihood",
+) -> Axes:
     """Training and validation log-likelihood by iteration, and what the truth has to expect.
+
+    `quantity` names what was recorded: a "log-likelihood", or an "ELBO", drawn in a bound's colour.
 
     The black line is the expected log-likelihood, a mean over the test set. Training and validation
     points are other samples: the dotted line in each curve's colour is the truth on its own points.
     The vertical axis shows where the last nine tenths of the run take place.
     """
     ax = _axes(ax)
-    ax.plot(history.train, color=COLORS["model"], label="training")
+    color = "model" if quantity == "log-likelihood" else "bound"
+    width = 1.2 if quantity == "log-likelihood" else 0.4  # a sampled bound is a noisy one
+    ax.plot(history.train, color=COLORS[color], lw=width, label="training")
     ax.plot(history.val_iteration, history.val, ".", color=COLORS["validation"], label="validation")
-    shown = [*history.train[len(history.train) // 10 :], *history.val[1:]]
+    late = len(history.train) // 10
+    validated = zip(history.val_iteration, history.val, strict=True)
+    shown = [*history.train[late:], *(value for k, value in validated if k >= max(late, 1))]
     if dataset.distribution is not None:
-        for y, color in ((dataset.train, "model"), (dataset.val, "validation")):
+        for y, of in ((dataset.train, color), (dataset.val, "validation")):
             shown.append(float(dataset.log_prob(y).mean()))
-            ax.axhline(shown[-1], color=COLORS[color], lw=0.8, ls=":")
+            ax.axhline(shown[-1], color=COLORS[of], lw=0.8, ls=":")
         shown.append(dataset.expected_log_likelihood)
         ax.axhline(shown[-1], color=COLORS["truth"], lw=0.8, label="expected log-likelihood")
         ax.plot([], [], color="0.4", lw=0.8, ls=":", label="truth on the same points")
     low, high = min(shown, default=-1.0), max(shown, default=0.0)
     margin = 0.08 * (high - low) + 1e-3
-    ax.set(xlabel="iteration", ylabel="log-likelihood / nats", ylim=(low - margin, high + margin))
-    ax.legend(loc="lower right", bbox_to_anchor=(1, 0.06))
+    if quantity != "log-likelihood":
+        low -= 0.4 * (high - low)  # room for the legend below the noise
+    ax.set(xlabel="iteration", ylabel=f"{quantity} / nats", ylim=(low - margin, high + margin))
+    ax.legend(loc="lower right", bbox_to_anchor=(1, 0.06 if quantity == "log-likelihood" else 0))
     return ax
 
 

@@ -34,8 +34,9 @@ def test_peak_memory_sees_a_large_tensor_that_is_gone_again(complexity):
     assert 150e6 < peak - before < 200e6
 
 
-def test_command_prints_a_line_for_each_number_of_steps():
-    command = [sys.executable, "-m", "dlutils.complexity", "adjoint, chunks", "30", "10"]
+@pytest.mark.parametrize("way", ["adjoint, chunks", "simulation-free"])
+def test_command_prints_a_line_for_each_number_of_steps(way):
+    command = [sys.executable, "-m", "dlutils.complexity", way, "30", "10"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert [row["n_steps"] for row in rows] == [10, 30]

@@ -5,9 +5,17 @@ import pytest
 from conftest import ROOT
 from nbclient import NotebookClient
 
-SHORT = {"N_ITERATIONS": 12, "COMPLEXITY_STEPS": (2, 4, 8)}
+SHORT = {
+    "ODE": {"N_ITERATIONS": 12, "COMPLEXITY_STEPS": (2, 4, 8)},
+    "SDE": {
+        "N_ITERATIONS": 12,
+        "TABLE_ITERATIONS": 2,
+        "TABLE_STEPS": 20,
+        "COMPLEXITY_STEPS": (2, 4),
+    },
+}
 CONFIGURATIONS = {
-    "other data, net and integrator": {
+    "ODE: other data, net and integrator": {
         "DATASET": "laplace_mixture",
         "DRIFT": "concat_squash",
         "METHOD": "rk4",
@@ -15,16 +23,42 @@ CONFIGURATIONS = {
         "LOGDET": "map",
         "STANDARDIZE": True,
     },
-    "plain backprop": {"GRADIENT": "backprop", "METHOD": "rk2", "N_STEPS": 5, "N_BINS": 20},
-    "narrow steps": {"DRIFT": "sigmoid_basis", "DATASET": "marron_wand_12", "SEED": 3},
-    "heavy tails, linear drift": {"DATASET": "student_t", "DRIFT": "linear", "N_STEPS": 300},
-    "random frequencies": {"DRIFT": "fourier", "MIXTURE": "marron_wand_04", "DATASET": "uniform"},
+    "ODE: plain backprop": {"GRADIENT": "backprop", "METHOD": "rk2", "N_STEPS": 5, "N_BINS": 20},
+    "ODE: narrow steps": {"DRIFT": "sigmoid_basis", "DATASET": "marron_wand_12", "SEED": 3},
+    "ODE: heavy tails, linear drift": {"DATASET": "student_t", "DRIFT": "linear", "N_STEPS": 300},
+    "ODE: random frequencies": {
+        "DRIFT": "fourier",
+        "MIXTURE": "marron_wand_04",
+        "DATASET": "uniform",
+    },
+    "SDE: learned path, noise that depends on the state": {
+        "DATASET": "student_t",
+        "PATH": "learned",
+        "DIFFUSION": "learned",
+        "DRIFT": "free",
+        "T_SAMPLER": "iid",
+    },
+    "SDE: variance-preserving path, constant noise": {
+        "DATASET": "uniform",
+        "PATH": "variance_preserving",
+        "DIFFUSION": "constant",
+        "DRIFT": "predict_y",
+        "T_SAMPLER": "low_discrepancy",
+        "MIXTURE": "marron_wand_10",
+        "SEED": 3,
+    },
+    "SDE: optimal noise, wide observation noise": {
+        "DIFFUSION": "optimal",
+        "T_SAMPLER": "frozen",
+        "DELTA": 0.05,
+        "BATCH_SIZE": 200,
+    },
 }
 
 
-def configured(**settings):
-    """The notebook with the lines of its configuration cell replaced."""
-    notebook = nbformat.read(ROOT / "ODE.ipynb", 4)
+def configured(path, **settings):
+    """A notebook with the lines of its configuration cell replaced."""
+    notebook = nbformat.read(path, 4)
     (cell,) = (c for c in notebook.cells if "parameters" in c.metadata.get("tags", []))
     lines = cell.source.splitlines()
     for name, value in settings.items():
@@ -36,7 +70,8 @@ def configured(**settings):
 
 def run(notebook, folder, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    (folder / "ODE.ipynb").write_bytes((ROOT / "ODE.ipynb").read_bytes())  # for its processes
+    for path in ROOT.glob("*.ipynb"):  # for its processes, and for each other
+        (folder / path.name).write_bytes(path.read_bytes())
     client = NotebookClient(
         notebook,
         timeout=600,
@@ -50,9 +85,10 @@ def run(notebook, folder, monkeypatch):
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("name", CONFIGURATIONS)
 def test_the_notebook_runs_with(name, tmp_path, monkeypatch):
-    notebook = configured(**SHORT, **CONFIGURATIONS[name])
+    which = name.partition(":")[0]
+    notebook = configured(ROOT / f"{which}.ipynb", **SHORT[which], **CONFIGURATIONS[name])
     run(notebook, tmp_path, monkeypatch)
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             assert output.get("name") != "stderr", output.text
-    assert len(list((tmp_path / "figures").glob("*.pdf"))) == 10
+    assert len(list((tmp_path / "figures").glob(f"{which}_*.pdf"))) == 10

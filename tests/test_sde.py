@@ -1,0 +1,532 @@
+"""SDE.ipynb against closed forms; each oracle is also shown to fail on a wrong program."""
+
+import math
+from dataclasses import replace
+
+import nbformat
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+from scipy import stats
+from torch import nn
+from torch.distributions import Normal
+
+from dlutils.comparison import compare
+from dlutils.datasets import Dataset, make_dataset
+from dlutils.notebooks import load
+from dlutils.seeding import seeded
+
+FALSE_ALARM = 1e-6  # probability that a right sampler fails one random test
+Z = stats.norm.isf(FALSE_ALARM / 2)  # that many standard errors
+
+
+@pytest.fixture(scope="module")
+def sde():
+    """The definitions of SDE.ipynb."""
+    return load(ROOT / "SDE.ipynb")
+
+
+def perturbed(model: nn.Module, seed: int = 1) -> nn.Module:
+    """The model with random numbers added to its weights, so that no layer is zero."""
+    with seeded(seed), torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.2 * torch.randn_like(parameter)
+    return model
+
+
+class Line(nn.Module):
+    """x_0 ~ N(0, 1), dx = g dW, y ~ N(x_1, r^2): alpha and beta of the exact posterior."""
+
+    def __init__(self, g=1.5, r=0.5, tilt=1.0):
+        super().__init__()
+        self.g, self.tilt = g, tilt
+        self.V = 1 + g**2 + r**2
+
+    def forward(self, y, t):
+        v = 1 + self.g**2 * t
+        return self.tilt * v * y / self.V, (v * (self.V - v) / self.V).sqrt()
+
+    def with_rates(self, y, t):
+        v, v_dot = 1 + self.g**2 * t, self.g**2
+        alpha, beta = self(y, t)
+        beta_dot = v_dot * (self.V - 2 * v) / (2 * self.V * beta)
+        return alpha, beta, self.tilt * v_dot * y / self.V, beta_dot
+
+    def time(self, u):
+        return u
+
+    def time_rate(self, t):
+        return torch.ones_like(t)
+
+
+class Still(nn.Module):
+    """No drift."""
+
+    predicts_y = False
+
+    def forward(self, x, t):
+        return torch.zeros_like(x)
+
+
+def linear_gaussian(sde, tilt=1.0):
+    """The bound and log p(y) of the linear-Gaussian model at a few points."""
+    path = Line(tilt=tilt)
+    model = sde.SDE(path, sde.ConstantDiffusion(path, path.g), Still(), 0.5)
+    y = torch.linspace(-3, 3, 7)
+    with torch.no_grad():
+        return sde.elbo(model, y), Normal(0.0, math.sqrt(path.V)).log_prob(y)
+
+
+def check_linear_gaussian(sde):
+    bound, log_p = linear_gaussian(sde)
+    torch.testing.assert_close(bound, log_p, rtol=0, atol=1e-6)
+
+
+def test_the_bound_is_tight_for_the_exact_posterior(sde):
+    check_linear_gaussian(sde)
+
+
+def test_any_other_path_lies_below(sde):
+    bound, log_p = linear_gaussian(sde, tilt=1.1)
+    away = log_p - bound
+    assert (away[[0, 1, 2, 4, 5, 6]] > 1e-3).all()  # at y = 0 a tilt changes nothing
+    assert away.min() > -1e-9
+
+
+def toy_elbo(sde, diffusion):
+    """Mean ELBO for y ~ N(0, 1), linear path, delta = .01, with the exact drift."""
+    path = sde.LinearPath(0.01)
+    model = sde.SDE(path, diffusion(path), sde.PreconditionedDrift(path), 0.01)
+    y, w = (torch.from_numpy(v) for v in np.polynomial.hermite_e.hermegauss(20))
+    with torch.no_grad():
+        return (w @ sde.elbo(model, y, 96, 40) / w.sum()).item()
+
+
+TOY = {  # by sigma^2: sigma_*^2 = 2 beta / t, 2 beta, 0.1 and 1; the truth is -1.4189
+    "optimal": -1.4190,
+    "root_two_beta": -1.612,
+    "tenth": -8.15,
+    "one": -12.20,
+}
+
+
+def check_toy(sde):
+    diffusions = {
+        "optimal": sde.OptimalDiffusion,
+        "root_two_beta": sde.RootTwoBetaDiffusion,
+        "tenth": lambda path: sde.ConstantDiffusion(path, 0.1**0.5),
+        "one": sde.ConstantDiffusion,
+    }
+    for name, value in TOY.items():
+        digits = 2e-4 if name == "optimal" else 1e-3 if name == "root_two_beta" else 6e-3
+        assert toy_elbo(sde, diffusions[name]) == pytest.approx(value, abs=digits), name
+
+
+def test_four_noises_give_the_values_of_the_toy_table(sde):
+    check_toy(sde)
+
+
+def test_the_terms_of_the_bound(sde):
+    """With the boundary values of a path: no prior KL, and a reconstruction in closed form."""
+    model = sde.build_sde("learned", "constant", "free", 0.05)
+    y = torch.linspace(-2, 2, 5)
+    torch.testing.assert_close(sde.prior_kl(model, y), torch.zeros(5))
+    value = -math.log(0.05) - 0.5 * math.log(2 * math.pi) - 0.5
+    torch.testing.assert_close(sde.reconstruction(model, y), torch.full((5,), value))
+
+
+@pytest.mark.parametrize("name", ["linear", "variance_preserving", "learned"])
+def test_paths(sde, name):
+    path = perturbed(sde.PATHS[name](0.02))
+    sde.check_boundary(path)
+    y, t, h = torch.linspace(-2, 2, 21), torch.linspace(0.01, 0.99, 21), 1e-6
+    alpha, beta, alpha_dot, beta_dot = path.with_rates(y, t)
+    for value, found in zip(path(y, t), (alpha, beta), strict=True):
+        torch.testing.assert_close(value, found)
+    for k, rate in enumerate((alpha_dot, beta_dot)):
+        difference = (path(y, t + h)[k] - path(y, t - h)[k]) / (2 * h)
+        torch.testing.assert_close(difference, rate, rtol=1e-6, atol=1e-8)
+    u = torch.linspace(0, 1, 11)
+    torch.testing.assert_close(path.clock(path.time(u)), u)
+    slope = (path.time(u[1:-1] + h) - path.time(u[1:-1] - h)) / (2 * h)
+    torch.testing.assert_close(path.time_rate(path.time(u[1:-1])), slope, rtol=1e-5, atol=1e-8)
+    a, beta, _, _ = path.schedule(path.time(u[5:]))
+    steps = (a / beta).log().diff()
+    assert steps.max() / steps.min() < 1.03, "even in log SNR"
+
+
+def test_optimal_noise_is_the_best_of_its_multiples(sde):
+    def multiple(factor):
+        class Multiple(sde.OptimalDiffusion):
+            def forward(self, x, t):
+                return factor * super().forward(x, t)
+
+        return Multiple
+
+    values = [toy_elbo(sde, multiple(factor)) for factor in (0.8, 0.95, 1.0, 1.05, 1.25)]
+    assert values.index(max(values)) == 2
+    r = 1.25**2  # the factor (1 + r)^2 / 4r of the diffusion term, about 4.6053 nats
+    assert values[2] - values[4] == pytest.approx(4.6053 * ((1 + r) ** 2 / (4 * r) - 1), rel=2e-2)
+
+
+def test_slope_of_a_diffusion_that_depends_on_the_state(sde):
+    model = perturbed(sde.build_sde("linear", "learned", "free"))
+    x, t, h = torch.linspace(-2, 2, 9), torch.full((9,), 0.4), 1e-6
+    sigma, half_slope = model.noise(x, t)
+    half = lambda x: model.sigma(x, t) ** 2 / 2
+    torch.testing.assert_close((half(x + h) - half(x - h)) / (2 * h), half_slope, rtol=1e-6, atol=0)
+    assert half_slope.abs().min() > 1e-6
+    torch.testing.assert_close(sigma, model.sigma(x, t))
+
+
+@pytest.mark.parametrize("path", ["linear", "variance_preserving", "learned"])
+@pytest.mark.parametrize(
+    "diffusion", ["constant", "root_two_beta", "learned_in_time", "learned", "optimal"]
+)
+def test_the_bound_lies_below_the_exact_log_likelihood(sde, path, diffusion):
+    """For every parameterization, with random weights and after a little training."""
+    dataset = make_dataset("laplace_mixture", 500, 50, 50)
+    y = torch.linspace(-3, 3, 13)
+    for drift in sde.DRIFTS:
+        settings = {"n_iterations": 4, "batch_size": 128, "progress": False, "delta": 0.05}
+        fitted = sde.train(dataset, path, diffusion, drift, **settings)
+        for weights in ("trained", "random"):
+            if weights == "random":
+                fitted = replace(fitted, model=perturbed(fitted.model, 3))
+            fitted = replace(fitted, n_steps=200)
+            below = fitted.log_likelihood(y) - fitted.elbo(y)
+            assert below.min() > -1e-4, (drift, weights)
+
+
+def test_fokker_planck_agrees_with_the_simulation(sde):
+    """Kolmogorov-Smirnov test of simulated values against the exact density."""
+    dataset = make_dataset("laplace_mixture", 2000, 50, 50)
+    settings = {"n_iterations": 150, "batch_size": 256, "progress": False, "delta": 0.05}
+    fitted = sde.train(dataset, "linear", "learned", "preconditioned", **settings)
+    y = np.linspace(-8, 8, 4001)
+    density = fitted.log_likelihood(torch.from_numpy(y)).exp().numpy()
+    cdf = np.cumsum(density) * (y[1] - y[0])
+    assert cdf[-1] == pytest.approx(1, abs=1e-3)
+    sample = fitted.sample(2000, seed=3, n_steps=800).numpy()
+    assert stats.kstest(sample, lambda v: np.interp(v, y, cdf)).pvalue > FALSE_ALARM
+    wrong = lambda v: np.interp(v - 0.2, y, cdf)
+    assert stats.kstest(sample, wrong).pvalue < FALSE_ALARM, "the test sees a shift"
+
+
+def test_an_exact_gaussian_model(sde):
+    """Untrained, the preconditioned drift is exact for standard normal data."""
+    model = sde.build_sde("variance_preserving", "optimal", "preconditioned", 0.02)
+    fitted = sde.FittedSDE(model, None, 0.0, 1.0, 6.5)
+    y = torch.linspace(-3, 3, 13)
+    exact = Normal(0.0, math.sqrt(1 + 2 * 0.02**2)).log_prob(y)
+    torch.testing.assert_close(fitted.log_likelihood(y), exact, rtol=0, atol=1e-4)
+    times, x, density = fitted.marginals
+    flow = np.array([-1.0, 0.5])
+    assert times[0] == 0
+    assert times[-1] == 1
+    assert np.abs(density.sum(1) * (x[1] - x[0]) - 1).max() < 1e-10
+    path = sde.probability_flow(model, times, x, density, flow)
+    assert np.abs(path - flow).max() < 5e-3, "nothing flows where nothing changes"
+
+
+SAMPLERS = ["iid", "low_discrepancy", "log_snr", "lattice"]
+
+
+def check_unbiased(sde, name):
+    """Mean of many small batches against the quadrature."""
+    model = perturbed(sde.build_sde("linear", "optimal", "preconditioned", 0.1))
+    y = torch.linspace(-2, 2, 256)
+    random = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        exact = sde.elbo(model, y, 96, 48).mean().item()
+        values, error = sde.elbo_estimate(model, y, name, random, n_repeats=1000)
+    assert abs(values.mean().item() - exact) < Z * error
+    return error
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_every_sampler_is_unbiased(sde, name):
+    check_unbiased(sde, name)
+
+
+def test_samplers_differ_in_variance_and_not_in_shape(sde):
+    errors = {name: check_unbiased(sde, name) for name in SAMPLERS}
+    assert errors["lattice"] < errors["log_snr"] < errors["iid"]
+    path = sde.LinearPath()
+    for name in sde.T_SAMPLERS:
+        draw = sde.T_SAMPLERS[name](path, 64, torch.Generator().manual_seed(1))
+        assert all(z.shape == (64,) for z in draw)
+        assert draw.t.min() >= 0
+        assert draw.t.max() <= 1
+        assert draw.v.max() < 1
+    first, second = (sde.frozen(path, 16, torch.Generator().manual_seed(k)) for k in (1, 2))
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_importance_noise_has_its_density(sde):
+    """Quantiles of (1 + eps^2) phi(eps) / 2: Kolmogorov-Smirnov distance of the lattice."""
+    draw = sde.lattice(sde.LinearPath(), 4096, torch.Generator().manual_seed(0))
+    cdf = lambda e: stats.norm.cdf(e) - e * stats.norm.pdf(e) / 2
+    assert stats.kstest(draw.eps.numpy(), cdf).statistic < 2e-3
+    assert stats.kstest(draw.eps.numpy(), stats.norm.cdf).statistic > 0.05
+
+
+def test_standard_error_of_the_estimate(sde):
+    model = perturbed(sde.build_sde("linear", "optimal", "preconditioned", 0.1))
+    y = torch.linspace(-2, 2, 32)
+    random = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        runs = [sde.elbo_estimate(model, y, "lattice", random, 16) for _ in range(60)]
+    spread = np.std([values.mean().item() for values, _ in runs], ddof=1)
+    claimed = np.sqrt(np.mean([error**2 for _, error in runs]))
+    assert spread / claimed == pytest.approx(1, abs=0.4)
+
+
+def test_variance_parts_agree_with_monte_carlo(sde):
+    dataset = make_dataset("laplace_mixture", 2000, 50, 50)
+    model = sde.build_sde("linear", "optimal", "preconditioned", 0.1)
+    y = dataset.train.double()
+    fitted = sde.FittedSDE(model, None, y.mean().item(), y.std().item(), 6.5)
+    x = fitted.standardized(y)
+    for name, clock, importance in (
+        ("iid", False, False),
+        ("log_snr", True, False),
+        ("lattice", True, True),
+    ):
+        parts = sde.variance_parts(fitted, dataset, clock, importance)
+        values = []
+        with torch.no_grad():
+            for k in range(40_000 // len(x)):
+                draws = sde.T_SAMPLERS[name](model.path, len(x), torch.Generator().manual_seed(k))
+                points = x[torch.randperm(len(x))]  # not those that the lattice would take
+                values.append(sde.sampled_elbo(model, points, draws))
+        assert sum(parts) == pytest.approx(torch.cat(values).var().item(), rel=0.1), name
+
+
+def test_mmse_of_gaussian_data_is_known(sde):
+    dataset = make_dataset("gaussian", 20, 20, 20)
+    for root_snr in (0.05, 0.3, 2.0, 50.0):
+        found = sde.mmse(dataset, 1.0, 0.5, root_snr)
+        assert found == pytest.approx(1 / (1 + root_snr**2), rel=1e-3)
+
+
+def test_importance_weights_have_the_likelihood_as_their_mean(sde):
+    """With noise that is too weak by a half, so the weights vary."""
+    path = sde.LinearPath(0.2)
+    diffusion = sde.RootTwoBetaDiffusion(path)
+    model = sde.SDE(path, diffusion, sde.PreconditionedDrift(path), 0.2)
+    y = torch.tensor([-1.0, 0.0, 1.5])
+    fitted = sde.FittedSDE(model, None, 0.0, 1.0, 6.5)
+    with torch.no_grad():
+        log_w = sde.log_weights(model, y, 4000, 400, torch.Generator().manual_seed(0))
+    w = (log_w - fitted.log_likelihood(y)).exp()
+    error = w.std(dim=0) / len(w) ** 0.5
+    assert ((w.mean(dim=0) - 1).abs() < Z * error + 0.02).all()
+    assert log_w.mean(dim=0).lt(fitted.log_likelihood(y)).all()
+
+
+def test_gradients_arrive_in_every_net(sde):
+    y = torch.linspace(-2, 2, 64)
+    for path in sde.PATHS:
+        for diffusion in sde.DIFFUSIONS:
+            for drift in sde.DRIFTS:
+                model = perturbed(sde.build_sde(path, diffusion, drift))
+                draw = sde.lattice(model.path, 64, torch.Generator().manual_seed(0))
+                sde.sampled_elbo(model, y, draw).mean().backward()
+                for label, parameter in model.named_parameters():
+                    assert parameter.grad is not None, (path, diffusion, drift, label)
+                    assert parameter.grad.isfinite().all()
+                    assert parameter.grad.abs().sum() > 0, (path, diffusion, drift, label)
+
+
+MUTATIONS = {
+    "the score term is dropped": (
+        "f_q = alpha_dot + beta_dot * eps + half_slope - sigma**2 * eps / (2 * beta)\n    return",
+        "f_q = alpha_dot + beta_dot * eps + half_slope\n    return",
+        check_linear_gaussian,
+    ),
+    "the score term has the wrong sign": (
+        "f_q = alpha_dot + beta_dot * eps + half_slope - sigma**2 * eps / (2 * beta)\n    return",
+        "f_q = alpha_dot + beta_dot * eps + half_slope + sigma**2 * eps / (2 * beta)\n    return",
+        check_linear_gaussian,
+    ),
+    "the loss without its half": (
+        "- f_q) ** 2 / (2 * sigma**2)",
+        "- f_q) ** 2 / sigma**2",
+        check_linear_gaussian,
+    ),
+    "the prior term is dropped": (
+        "return (alpha**2 + beta**2 - 1) / 2 - beta.log()",
+        "return torch.zeros_like(alpha)",
+        check_linear_gaussian,
+    ),
+    "the reconstruction forgets the spread of x": (
+        "misfit = ((y - alpha) ** 2 + beta**2) /",
+        "misfit = ((y - alpha) ** 2) /",
+        check_linear_gaussian,
+    ),
+    "the drift forgets the velocity of beta": (
+        "return alpha_dot + beta_dot * eps + half_slope -",
+        "return alpha_dot + half_slope -",
+        check_toy,
+    ),
+    "the quadrature forgets dt/du": (
+        "w_t, w_eps = w_t / 2 * model.path.time_rate(t),",
+        "w_t, w_eps = w_t / 2,",
+        check_toy,
+    ),
+    "times on the clock without their weight": (
+        "return t, path.time_rate(t)",
+        "return t, torch.ones_like(t)",
+        lambda sde: check_unbiased(sde, "log_snr"),
+    ),
+    "importance noise without its weight": (
+        "rate * 2 / (1 + eps**2)",
+        "rate",
+        lambda sde: check_unbiased(sde, "lattice"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_the_oracles_catch_a_wrong_program(name, tmp_path):
+    right, wrong, check = MUTATIONS[name]
+    notebook = nbformat.read(ROOT / "SDE.ipynb", 4)
+    hits = [c for c in notebook.cells if c.cell_type == "code" and right in c.source]
+    assert len(hits) == 1, "the mutation should hit one cell"
+    hits[0].source = hits[0].source.replace(right, wrong)
+    nbformat.write(notebook, tmp_path / "SDE.ipynb")
+    with pytest.raises(AssertionError):
+        check(load(tmp_path / "SDE.ipynb"))
+
+
+def test_without_the_score_term_the_bound_is_none(sde, tmp_path):
+    """It rises above log p: so `elbo <= log p` is a test that can fail."""
+    right, wrong, _ = MUTATIONS["the score term is dropped"]
+    notebook = nbformat.read(ROOT / "SDE.ipynb", 4)
+    for cell in notebook.cells:
+        cell.source = cell.source.replace(right, wrong)
+    nbformat.write(notebook, tmp_path / "SDE.ipynb")
+    bound, log_p = linear_gaussian(load(tmp_path / "SDE.ipynb"))
+    assert (bound > log_p).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"path": "crooked"}, "unknown path 'crooked'; choose from linear, variance_preserving, l"),
+        ({"diffusion": "none"}, "unknown diffusion 'none'; choose from constant, root_two_beta"),
+        ({"drift": "big"}, "unknown drift 'big'; choose from free, predict_y, preconditioned"),
+        ({"t_sampler": "sobol"}, "unknown t_sampler 'sobol'; choose from iid, low_discrepancy"),
+        ({"delta": 0}, "delta must lie between 0 and 1, not 0"),
+        ({"batch_size": 0}, "batch_size must be an integer of at least 1, not 0"),
+        ({"n_iterations": 0}, "n_iterations must be an integer of at least 1, not 0"),
+        ({"learning_rate": -1}, "learning_rate must be positive, not -1"),
+        ({"seed": -1}, "a seed is a non-negative integer, not -1"),
+    ],
+)
+def test_bad_settings_name_the_value_and_the_choices(sde, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        sde.train(make_dataset("gaussian", 20, 20, 20), progress=False, **arguments)
+
+
+def test_bad_input_is_named(sde):
+    model = sde.build_sde("linear", "constant", "free")
+    y = torch.zeros(3)
+    with pytest.raises(ValueError, match=r"times must lie in \[0, 1\], not 1.5"):
+        sde.diffusion_loss(model, y, torch.tensor([0.5, 1.5, 0.0]), y)
+    with pytest.raises(ValueError, match=r"times must lie in .* not nan"):
+        sde.diffusion_loss(model, y, torch.tensor([0.5, torch.nan, 0.0]), y)
+    with pytest.raises(ValueError, match="sigma_y must be positive, not 0"):
+        sde.SDE(model.path, model.diffusion, model.net, 0)
+    with pytest.raises(ValueError, match="n_repeats must be an integer of at least 2, not 1"):
+        sde.elbo_estimate(model, y, "iid", n_repeats=1)
+    for name in ("n", "n_steps"):
+        with pytest.raises(ValueError, match=f"{name} must be an integer of at least 1, not 0"):
+            sde.simulate(model, **{"n": 3, "n_steps": 3} | {name: 0})
+
+    class Late(sde.LinearPath):
+        def schedule(self, t):
+            a, beta, a_dot, beta_dot = super().schedule(t)
+            return 0.9 * a, beta, 0.9 * a_dot, beta_dot
+
+    with pytest.raises(ValueError, match=r"alpha\(y = -3, t = 1\) must be -3, not -2.7"):
+        Late()
+
+    class Thin(sde.LinearPath):
+        def schedule(self, t):
+            a, beta, a_dot, beta_dot = super().schedule(t)
+            return a, beta - 4 * t * (1 - t), a_dot, beta_dot
+
+    thin = sde.SDE(Thin(), sde.ConstantDiffusion(None), model.net, 0.01)
+    with pytest.raises(ValueError, match=r"beta must be positive, not -0.495 \(at t = 0.5\)"):
+        sde.diffusion_loss(thin, y, torch.full((3,), 0.5), y)
+    quiet = sde.SDE(model.path, sde.ConstantDiffusion(None, 0.0), model.net, 0.01)
+    with pytest.raises(ValueError, match=r"sigma must be positive, not 0 \(at t = 0.25\)"):
+        sde.diffusion_loss(quiet, y, torch.full((3,), 0.25), y)
+
+
+def test_paths_that_explode_are_named(sde):
+    class Blast(Still):
+        def forward(self, x, t):
+            return x.abs() ** 9 * 1e9
+
+    path = sde.LinearPath()
+    model = sde.SDE(path, sde.ConstantDiffusion(path), Blast(), 0.01)
+    with pytest.raises(ValueError, match=r"the paths explode at t = .*raise n_steps"):
+        sde.simulate(model, 10, 20, torch.Generator().manual_seed(0))
+
+
+def test_training_that_goes_wrong_keeps_a_valid_model(sde, capsys):
+    dataset = make_dataset("laplace", 500, 50, 50)
+    settings = {"n_iterations": 60, "learning_rate": 50.0, "progress": False}
+    fitted = sde.train(dataset, "learned", "learned", "free", **settings)
+    if fitted.history.stopped:
+        assert "the last good weights are kept" in capsys.readouterr().out
+    assert all(p.isfinite().all() for p in fitted.model.parameters())
+
+
+def test_same_seed_same_model(sde):
+    dataset = make_dataset("laplace", 500, 50, 50)
+    settings = {"n_iterations": 6, "batch_size": 64, "progress": False}
+    first = sde.train(dataset, seed=2, **settings)
+    torch.manual_seed(77)
+    again = sde.train(dataset, seed=2, **settings)
+    other = sde.train(dataset, seed=3, **settings)
+    assert first.history.train == again.history.train
+    assert first.history.train != other.history.train
+    assert torch.equal(first.sample(5), again.sample(5))
+
+
+def test_results_are_in_the_datas_own_units(sde):
+    """Data a thousand times as wide, a shift away: densities a thousand times as low."""
+    y = make_dataset("laplace_mixture", 2000, 50, 50).train
+    settings = {"n_iterations": 10, "batch_size": 128, "progress": False}
+    small = sde.train(Dataset.from_samples(y), **settings)
+    large = sde.train(Dataset.from_samples(1024 * y + 4096), **settings)
+    for value in ("elbo", "log_likelihood"):
+        of_small = getattr(small, value)(y[:50].double())
+        of_large = getattr(large, value)(1024 * y[:50].double() + 4096) + math.log(1024)
+        torch.testing.assert_close(of_large, of_small, rtol=0, atol=1e-3)
+    assert large.history.val[-1] + math.log(1024) == pytest.approx(small.history.val[-1], abs=1e-3)
+
+
+def test_a_short_training_fits_the_gaussian(sde):
+    dataset = make_dataset("gaussian")
+    settings = {"n_iterations": 300, "batch_size": 256, "progress": False}
+    fitted = sde.train(dataset, **settings)
+    gap, exact = compare(dataset, fitted.elbo, 401).kl, compare(dataset, fitted.log_likelihood)
+    assert 0 < exact.kl < 0.01
+    assert exact.kl < gap < 0.05
+    assert exact.mass == pytest.approx(1, abs=1e-4)
+    assert fitted.history.val[-1] > fitted.history.val[0] + 5, "from sigma = 1 to the optimal noise"
+
+
+def test_a_user_sample_is_fitted_too(sde):
+    y = np.random.default_rng(0).gamma(4.0, 2.0, 800)
+    dataset = Dataset.from_samples(y, "waiting times")
+    fitted = sde.train(dataset, n_iterations=100, batch_size=256, progress=False)
+    result = compare(dataset, fitted.log_likelihood)
+    assert result.kl is None
+    assert result.mass == pytest.approx(1, abs=0.02)
