@@ -154,15 +154,14 @@ class _Solver:
         a, b, c = METHODS[self.method]
         h = -1 / self.n_steps
         x, velocity = y.detach(), self.kernel.velocity
-        stages = []
+        stages = y.new_empty(self.n_steps, len(b), len(y))
         with torch.no_grad():
             for n in range(self.n_steps):
                 F = []
-                for a_i, c_i in zip(a, c, strict=True):
-                    stages.append(_combine(x, h, a_i, F))
-                    F.append(velocity(stages[-1], 1 + (n + c_i) * h))
+                for i, (a_i, c_i) in enumerate(zip(a, c, strict=True)):
+                    stages[n, i] = X = _combine(x, h, a_i, F)
+                    F.append(velocity(X, 1 + (n + c_i) * h))
                 x = _combine(x, h, b, F)
-        stages = torch.stack(stages).view(self.n_steps, len(b), len(y))
         if not x.isfinite().all():
             states = torch.cat(
                 [stages.flatten(1).sum(1), x.sum()[None]]
