@@ -75,7 +75,7 @@ def adjoint_chunked(f, y, n_steps: int) -> None:
 def _sde():
     notebook = load("SDE.ipynb")
     with seeded(0):
-        return notebook, notebook.build_sde("linear", "learned_in_time", "preconditioned")
+        return notebook, notebook.build_sde("linear", "learned_in_t", "preconditioned")
 
 
 def simulation_free(f, y, n_steps: int) -> None:

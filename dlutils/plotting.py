@@ -66,8 +66,8 @@ def training_curve(
     """
     ax = _axes(ax)
     color = "model" if quantity == "log-likelihood" else "bound"
-    width = 1.2 if quantity == "log-likelihood" else 0.4  # a sampled bound is a noisy one
-    ax.plot(history.train, color=COLORS[color], lw=width, label="training")
+    noisy = {} if quantity == "log-likelihood" else {"lw": 0.5, "alpha": 0.4}  # a sampled bound is
+    ax.plot(history.train, color=COLORS[color], label="training", **noisy)
     ax.plot(history.val_iteration, history.val, ".", color=COLORS["validation"], label="validation")
     late = len(history.train) // 10
     validated = zip(history.val_iteration, history.val, strict=True)

@@ -34,7 +34,7 @@ CONFIGURATIONS = {
     "SDE: learned path, noise that depends on the state": {
         "DATASET": "student_t",
         "PATH": "learned",
-        "DIFFUSION": "learned",
+        "DIFFUSION": "learned_in_x_and_t",
         "DRIFT": "free",
         "T_SAMPLER": "iid",
     },

@@ -171,7 +171,7 @@ def test_optimal_noise_is_the_best_of_its_multiples(sde):
 
 
 def test_slope_of_a_diffusion_that_depends_on_the_state(sde):
-    model = perturbed(sde.build_sde("linear", "learned", "free"))
+    model = perturbed(sde.build_sde("linear", "learned_in_x_and_t", "free"))
     x, t, h = torch.linspace(-2, 2, 9), torch.full((9,), 0.4), 1e-6
     sigma, half_slope = model.noise(x, t)
     half = lambda x: model.sigma(x, t) ** 2 / 2
@@ -182,7 +182,7 @@ def test_slope_of_a_diffusion_that_depends_on_the_state(sde):
 
 @pytest.mark.parametrize("path", ["linear", "variance_preserving", "learned"])
 @pytest.mark.parametrize(
-    "diffusion", ["constant", "root_two_beta", "learned_in_time", "learned", "optimal"]
+    "diffusion", ["constant", "root_two_beta", "learned_in_t", "learned_in_x_and_t", "optimal"]
 )
 def test_the_bound_lies_below_the_exact_log_likelihood(sde, path, diffusion):
     """For every parameterization, with random weights and after a little training."""
@@ -203,7 +203,7 @@ def test_fokker_planck_agrees_with_the_simulation(sde):
     """Kolmogorov-Smirnov test of simulated values against the exact density."""
     dataset = make_dataset("laplace_mixture", 2000, 50, 50)
     settings = {"n_iterations": 150, "batch_size": 256, "progress": False, "delta": 0.05}
-    fitted = sde.train(dataset, "linear", "learned", "preconditioned", **settings)
+    fitted = sde.train(dataset, "linear", "learned_in_x_and_t", "preconditioned", **settings)
     y = np.linspace(-8, 8, 4001)
     density = fitted.log_likelihood(torch.from_numpy(y)).exp().numpy()
     cdf = np.cumsum(density) * (y[1] - y[0])
@@ -481,7 +481,7 @@ def test_paths_that_explode_are_named(sde):
 def test_training_that_goes_wrong_keeps_a_valid_model(sde, capsys):
     dataset = make_dataset("laplace", 500, 50, 50)
     settings = {"n_iterations": 60, "learning_rate": 50.0, "progress": False}
-    fitted = sde.train(dataset, "learned", "learned", "free", **settings)
+    fitted = sde.train(dataset, "learned", "learned_in_x_and_t", "free", **settings)
     if fitted.history.stopped:
         assert "the last good weights are kept" in capsys.readouterr().out
     assert all(p.isfinite().all() for p in fitted.model.parameters())
