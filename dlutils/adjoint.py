@@ -193,13 +193,17 @@ class _Solver:
             torch.zeros_like(p) if p.requires_grad else None for p in self.kernel.parameters
         ]
         for where, X, t in self.chunks(stages):
-            _, G, H, pullback = self.kernel.derivatives(X, t)
             shape = stages[where].shape
-            G, H = G.view(shape).unbind(1), H.view(shape).unbind(1)
+            if v is None:
+                G = self.kernel.slope(X, t)
+            else:
+                _, G, H, pullback = self.kernel.derivatives(X, t)
+            G = G.view(shape).unbind(1)
             log_det, U, r = self.stretch(G, where.start)
             log_p += log_det.sum(0)
             if v is None:
                 continue
+            H = H.view(shape).unbind(1)
             w, c, costate = self.costates(G, H, U, r, v, costate)
             for total, part in zip(gradients, pullback(w.reshape(-1), c.reshape(-1)), strict=True):
                 if total is not None:

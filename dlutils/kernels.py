@@ -2,9 +2,10 @@ r"""A drift and its derivatives in x, at many states at once.
 
 The batched adjoint asks two things of a drift: its velocity during the solve, and afterwards
 $F=f$, $G=\partial_xf$, $H=\partial_{xx}f$ at all stages together with the gradient in the weights
-of any $\sum(wF+cG)$. `AutogradKernel` gets them from autograd for any drift. `MLPKernel` writes
-them out for a multilayer perceptron: the same numbers with fewer and cheaper passes over the
-activations. A drift chooses it with a method `kernel()`.
+of any $\sum(wF+cG)$. A value without a gradient needs the slope $G$ alone. `AutogradKernel` gets
+them from autograd for any drift. `MLPKernel` writes them out for a multilayer perceptron: the same
+numbers with fewer and cheaper passes over the activations. A drift chooses it with a method
+`kernel()`.
 """
 
 from collections.abc import Callable
@@ -29,6 +30,13 @@ class AutogradKernel:
     def velocity(self, x: Tensor, t: float) -> Tensor:
         """f(x, t) without a gradient, shape `(n,)`."""
         return self.f(x, torch.tensor(t, dtype=x.dtype, device=x.device))
+
+    def slope(self, x: Tensor, t: Tensor) -> Tensor:
+        """G at states and times of shape `(N,)`, without a gradient."""
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            (G,) = _gradient(self.f(x, t).sum(), [x])
+        return G
 
     def derivatives(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Pullback]:
         r"""F, G, H at the states, and the map from (w, c) to the gradient of $\sum(wF+cG)$.
@@ -103,11 +111,14 @@ class MLPKernel:
             s = torch.addmm(b, s, W).sigmoid_()
         return torch.addmv(self.b_s[-1], s, self.w_last)
 
-    def derivatives(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Pullback]:
-        """F, G, H and the pullback: see `AutogradKernel.derivatives`."""
+    def slope(self, x: Tensor, t: Tensor) -> Tensor:
+        """G: see `AutogradKernel.slope`."""
+        return self._forward(x, t)[1][-1] @ self.W[-1][0]
+
+    def _forward(self, x: Tensor, t: Tensor) -> tuple[list[Tensor], ...]:
+        """Of each layer the activations, their derivatives in x, and tanh' at z_l."""
         W, b, one = self.W, self.b, x.new_ones(())
-        a, da = [torch.stack([x, t], dim=-1)], [None]
-        slope, bend = [], []  # tanh' at z_l, and its derivative in x
+        a, da, slope = [torch.stack([x, t], dim=-1)], [None], []
         dz = W[0][:, 0]
         for k in range(len(W) - 1):
             a.append(torch.addmm(b[k], a[k], W[k].T).mul_(2).sigmoid_().mul_(2).sub_(1))
@@ -115,18 +126,23 @@ class MLPKernel:
             if k:
                 dz = da[k] @ W[k].T
             da.append(slope[-1] * dz)
-            bend.append((a[-1] * da[-1]).mul_(-2))
+        return a, da, slope
+
+    def derivatives(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Pullback]:
+        """F, G, H and the pullback: see `AutogradKernel.derivatives`."""
+        W, b = self.W, self.b
+        a, da, slope = self._forward(x, t)
         F = torch.addmv(b[-1], a[-1], W[-1][0])
 
         g, dg = [None] * len(slope), [None] * len(slope)
         q, dq = W[-1], None  # dF/da_l and its derivative in x
         for k in reversed(range(len(slope))):
-            g[k], dg[k] = slope[k] * q, bend[k] * q
+            g[k], dg[k] = slope[k] * q, (a[k + 1] * da[k + 1]).mul_(-2).mul_(q)
             if dq is not None:
                 dg[k].addcmul_(slope[k], dq)
             if k:
                 q, dq = g[k] @ W[k], dg[k] @ W[k]
-        G, H = g[0] @ W[0][:, 0], dg[0] @ W[0][:, 0]
+        G, H = da[-1] @ W[-1][0], dg[0] @ W[0][:, 0]
 
         def pullback(w: Tensor, c: Tensor) -> list[Tensor]:
             gradients = []

@@ -251,6 +251,8 @@ def test_the_kernels_agree(ode, depth):
             )
     *found, pullback = closed.derivatives(x, t)
     *expected, reference_pullback = reference.derivatives(x, t)
+    for kernel in (closed, reference):
+        torch.testing.assert_close(kernel.slope(x, t), expected[1])
     torch.testing.assert_close(found, expected, **close)
     torch.testing.assert_close(pullback(w, c), reference_pullback(w, c), **close)
 
