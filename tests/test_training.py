@@ -153,9 +153,9 @@ def page_faults(rounds):
         del arrays
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-page_faults(20)
+offered = keep_freed_memory(megabytes=0)
 handed_back = page_faults(20)
-offered = keep_freed_memory()
+keep_freed_memory()
 page_faults(20)
 print(int(offered), handed_back, page_faults(20))
 """
@@ -167,6 +167,6 @@ def test_freed_memory_is_kept_for_the_next_array():
     command = [sys.executable, "-c", PAGE_FAULTS]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     offered, handed_back, kept = map(int, done.stdout.split())
-    if not offered or handed_back < 1000:
-        pytest.skip("this C library keeps freed memory anyway, or has no mallopt")
+    if not offered:
+        pytest.skip("this C library has no mallopt")
     assert kept < handed_back / 10
