@@ -25,6 +25,7 @@ from benchmarks.common import Row, header, interleaved, matmul_peak, millisecond
 from dlutils.adjoint import mean_log_likelihood
 from dlutils.datasets import make_dataset
 from dlutils.kernels import AutogradKernel, MLPKernel
+from dlutils.memory import keep_freed_memory
 from dlutils.notebooks import load
 from dlutils.seeding import seeded
 
@@ -259,7 +260,7 @@ def fitted(f: nn.Module, nodes: Tensor, weights: Tensor, n_iterations: int = 60)
     return f
 
 
-def full_data_table(f: nn.Module, rounds: int, peak: float, bins=(16, 64)) -> list[Row]:
+def full_data_table(f: nn.Module, rounds: int, peak: float, bins=(16, 32)) -> list[Row]:
     """Second table: the gradient of all of 10 000 points, Euler."""
     dataset = make_dataset("laplace_mixture")
     compressed = {f"adjoint, {n} bins": dataset.compress(n) for n in bins}
@@ -275,7 +276,7 @@ def full_data_table(f: nn.Module, rounds: int, peak: float, bins=(16, 64)) -> li
 
     fresh, trained = (
         {name: ours(net, y, "euler", w).result()[1] for name, (y, w) in points.items()}
-        for net in (copy.deepcopy(f).double(), fitted(f, *dataset.compress(64)).double())
+        for net in (copy.deepcopy(f).double(), fitted(f, *dataset.compress(32)).double())
     )
     exact, exact_trained = fresh["adjoint, all points"], trained["adjoint, all points"]
     times = interleaved({name: c.run for name, c in found.items()}, rounds, 1, "full data")
@@ -298,8 +299,8 @@ def size_table(f: nn.Module, sizes: list[int], rounds: int, peak: float) -> list
     found, rows = {}, []
     for n in sizes:
         dataset = make_dataset("laplace_mixture", n_train=n)
-        once = milliseconds(lambda dataset=dataset: dataset.compress(64))
-        nodes, weights = dataset.compress(64)
+        once = milliseconds(lambda dataset=dataset: dataset.compress(32))
+        nodes, weights = dataset.compress(32)
         found[n] = ours(f, nodes.float(), "euler", weights.float()).run
         rows.append({"points": n, "nodes": len(nodes), "compression once, ms": once})
     times = interleaved(found, rounds, label="sizes")
@@ -365,6 +366,7 @@ def main(arguments: list[str] | None = None) -> int:
             parser.error(f"--threads must be at least 1, not {options.threads}")
         torch.set_num_threads(options.threads)
         os.environ["NPROC"] = str(options.threads)  # read by jax when it computes first
+    keep_freed_memory()  # as in training; all contenders are in this process
     lines = header(PACKAGES)
     peak, found = tables(options.quick)
     print(write_report(options.output, "ode_iteration", lines + notes(peak), found))

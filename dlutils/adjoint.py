@@ -16,9 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from dlutils.kernels import AutogradKernel, MLPKernel
-from dlutils.memory import keep_freed_memory
-
-keep_freed_memory()
 
 Drift = Callable[[Tensor, Tensor], Tensor]
 

@@ -1,43 +1,54 @@
 """Time and peak memory of one training step, each way in a process of its own.
 
-`python -m dlutils.complexity WAY T [T ...]` prints one JSON line for each number of steps T. Memory
-is the peak of the process's resident set, sampled while the step runs, above what it was before the
-first step: so it sees what PyTorch's own allocator takes. A fresh process keeps what one way has
-freed from hiding what the next needs.
+Memory is the peak of the process's resident set, sampled while the step runs, above what it was
+before the first step: so it sees what PyTorch's own allocator takes. A fresh process keeps what one
+way has freed from hiding what the next needs.
 """
 
-import argparse
-import json
-import sys
+import multiprocessing
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from functools import cache
-from itertools import pairwise
+from itertools import pairwise, repeat
 
-import psutil
+import psutil  # comes with Jupyter's kernel
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from dlutils.adjoint import mean_log_likelihood
+from dlutils.adjoint import check_solver, mean_log_likelihood
 from dlutils.datasets import make_dataset
+from dlutils.memory import keep_freed_memory
 from dlutils.notebooks import load
 from dlutils.seeding import seeded
 
 SEGMENTS = 10  # pieces of the trajectory that checkpointing recomputes
 
-ODE = load("ODE.ipynb")
+Measurement = dict[str, float | int]
+
+
+@cache
+def _ode():
+    return load("ODE.ipynb")
+
+
+@cache
+def _sde():
+    notebook = load("SDE.ipynb")
+    with seeded(0):
+        return notebook, notebook.build_sde("linear", "learned_in_t", "preconditioned")
 
 
 def forward(f, y, n_steps: int) -> None:
     """The value alone."""
     with torch.no_grad():
-        ODE.log_likelihood(f, y, n_steps)
+        _ode().log_likelihood(f, y, n_steps)
 
 
 def backprop(f, y, n_steps: int) -> None:
     """Backprop through the solver: every step's graph is kept."""
-    ODE.log_likelihood(f, y, n_steps).mean().backward()
+    _ode().log_likelihood(f, y, n_steps).mean().backward()
 
 
 def checkpointed(f, y, n_steps: int) -> None:
@@ -50,7 +61,7 @@ def checkpointed(f, y, n_steps: int) -> None:
 
     def piece(x, log_det, first, last):
         for n in range(first, last):
-            x, trace, _ = ODE.step(f, x, 1 + n * h, h, "euler")
+            x, trace, _ = _ode().step(f, x, 1 + n * h, h, "euler")
             log_det = log_det + trace
         return x, log_det
 
@@ -69,13 +80,6 @@ def adjoint_whole(f, y, n_steps: int) -> None:
 def adjoint_chunked(f, y, n_steps: int) -> None:
     """The batched adjoint, a cache's worth of steps at a time."""
     mean_log_likelihood(f, y, None, n_steps).backward()
-
-
-@cache
-def _sde():
-    notebook = load("SDE.ipynb")
-    with seeded(0):
-        return notebook, notebook.build_sde("linear", "learned_in_t", "preconditioned")
 
 
 def simulation_free(f, y, n_steps: int) -> None:
@@ -115,37 +119,58 @@ def peak_memory(run: Callable[[], None]) -> int:
     return max(peak, process.memory_info().rss)
 
 
-def measure(way: str, steps: list[int]) -> Iterator[dict[str, float | int | str]]:
-    """Seconds (median of up to three runs) and peak memory for each T, smallest first."""
-    nodes = make_dataset("laplace_mixture").compress(64)[0].float()
+def measure_way(way: str, steps: Sequence[int]) -> list[Measurement]:
+    """Measure one way in this process, with one thread.
+
+    Args:
+        way: One of `WAYS`.
+        steps: Numbers of steps T.
+
+    Returns:
+        For each T, smallest first: `n_steps`, `seconds` (median of up to three runs) and
+        `megabytes`.
+    """
+    torch.set_num_threads(1)
+    keep_freed_memory()  # as in training
+    nodes = make_dataset("laplace_mixture").compress(32)[0].float()
     with seeded(0):
-        f = ODE.MLPDrift()
+        f = _ode().MLPDrift()
+    WAYS[way](f, nodes[:2], 10)  # loads what is loaded at first use
     before = psutil.Process().memory_info().rss
-    WAYS[way](f, nodes, 10)  # warm up
+    rows = []
     for n_steps in sorted(steps):
         seconds, peaks = [], []
         for _ in range(3 if n_steps < 1000 else 1):
             start = time.perf_counter()
             peaks.append(peak_memory(lambda n=n_steps: WAYS[way](f, nodes, n)))
             seconds.append(time.perf_counter() - start)
-        yield {
-            "way": way,
-            "n_steps": n_steps,
-            "seconds": sorted(seconds)[len(seconds) // 2],
-            "megabytes": (max(peaks) - before) / 1e6,
-        }
+        megabytes = (max(peaks) - before) / 1e6
+        seconds = sorted(seconds)[len(seconds) // 2]
+        rows.append({"n_steps": n_steps, "seconds": seconds, "megabytes": megabytes})
+    return rows
 
 
-def main() -> int:
-    """Print the measurements of one way, a JSON line each."""
-    parser = argparse.ArgumentParser(prog="python -m dlutils.complexity", description=main.__doc__)
-    parser.add_argument("way", choices=WAYS)
-    parser.add_argument("n_steps", nargs="+", type=int)
-    options = parser.parse_args()
-    for row in measure(options.way, options.n_steps):
-        print(json.dumps(row), flush=True)
-    return 0
+def measure(ways: Sequence[str], steps: Sequence[int]) -> dict[str, list[Measurement]]:
+    """Measure ways one after the other, each in a process of its own.
 
+    Args:
+        ways: Some of `WAYS`.
+        steps: Numbers of steps T, integers of at least 1.
 
-if __name__ == "__main__":
-    sys.exit(main())
+    Returns:
+        What `measure_way` returns, by way.
+
+    Raises:
+        ValueError: If a way is unknown or a number is out of range.
+    """
+    for way in ways:
+        if way not in WAYS:
+            raise ValueError(f"unknown way {way!r}; choose from {', '.join(WAYS)}")
+    for n_steps in steps:
+        check_solver(n_steps, "euler")
+    # a server with the imports done makes each process in a moment, where the system can fork
+    choices = multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("forkserver" if "forkserver" in choices else "spawn")
+    context.set_forkserver_preload([__name__])
+    with ProcessPoolExecutor(1, context, max_tasks_per_child=1) as pool:
+        return dict(zip(ways, pool.map(measure_way, ways, repeat(steps)), strict=True))

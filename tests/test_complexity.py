@@ -1,4 +1,3 @@
-import json
 import subprocess
 import sys
 
@@ -6,17 +5,11 @@ import pytest
 import torch
 from conftest import ROOT
 
+from dlutils import complexity
 from dlutils.adjoint import mean_log_likelihood
 
 
-@pytest.fixture(scope="module")
-def complexity():
-    from dlutils import complexity  # loads ODE.ipynb from the working directory
-
-    return complexity
-
-
-def test_every_way_has_the_same_gradient(complexity, ode):
+def test_every_way_has_the_same_gradient(ode):
     y = torch.linspace(-2, 2, 7)
     f = ode.MLPDrift(hidden=8)
     mean_log_likelihood(f, y, None, 40).backward()
@@ -39,11 +32,26 @@ def test_peak_memory_sees_a_large_tensor_that_is_gone_again():
     assert 150e6 < int(done.stdout) < 200e6
 
 
-@pytest.mark.parametrize("way", ["adjoint, chunks", "simulation-free"])
-def test_command_prints_a_line_for_each_number_of_steps(way):
-    command = [sys.executable, "-m", "dlutils.complexity", way, "30", "10"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    rows = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [row["n_steps"] for row in rows] == [10, 30]
-    assert all(row["seconds"] > 0 for row in rows)
-    assert done.stderr == ""
+def test_measures_each_way_for_each_number_of_steps():
+    ways = ("adjoint, chunks", "simulation-free")
+    measured = complexity.measure(ways, [30, 10])
+    assert tuple(measured) == ways
+    for rows in measured.values():
+        assert [row["n_steps"] for row in rows] == [10, 30]
+        assert all(row["seconds"] > 0 for row in rows)
+
+
+def test_each_way_has_a_process_of_its_own():
+    """One batch needs an array of 3000 steps; chunks, measured after it, do not find it freed."""
+    measured = complexity.measure(("adjoint, one batch", "adjoint, chunks"), [3000])
+    batch, chunks = (rows[0]["megabytes"] for rows in measured.values())
+    assert batch > 10 * chunks > 10
+
+
+@pytest.mark.parametrize(
+    ("ways", "steps", "message"),
+    [(("magic",), [10], "unknown way 'magic'; choose from"), (("backprop",), [0], "n_steps")],
+)
+def test_bad_requests(ways, steps, message):
+    with pytest.raises(ValueError, match=message):
+        complexity.measure(ways, steps)

@@ -1,4 +1,3 @@
-
 import numpy as np
 import pytest
 import torch
@@ -217,7 +216,7 @@ def test_no_bin_is_twice_as_wide_or_twice_as_full_as_the_mean(name):
     assert weights.max() <= most
     widest = 2 * (y.max() - y.min()) / n_bins
     empty = y.sort().values.diff().max()
-    assert nodes.diff().max() <= 2 * widest + empty  # start of a bin to the end of the next full one
+    assert nodes.diff().max() <= 2 * widest + empty  # from a bin to the next full one
     if name == "student_t":  # most of its points lie in a few of the bins of equal width
         assert torch.histogram(y, n_bins).hist.max() > most
 
