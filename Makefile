@@ -27,8 +27,8 @@ lint: $(VENV)/.lint  ## check style, notebooks included
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-bench: $(VENV)/.bench  ## time a training step against torchdiffeq and diffrax
-	$(BIN)/python -m benchmarks.ode_iteration
+bench: $(VENV)/.bench  ## measure speed and quality against other libraries (QUICK=1: in minutes)
+	$(BIN)/python -m benchmarks $(if $(QUICK),--quick)
 
 clean:  ## remove what the other commands made
 	rm -rf $(VENV) build

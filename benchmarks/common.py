@@ -1,5 +1,6 @@
-"""What every benchmark needs: interleaved timing, tables, and a header that names the machine."""
+"""What every benchmark needs: its command line, interleaved timing, tables, a header."""
 
+import argparse
 import csv
 import datetime
 import os
@@ -7,14 +8,17 @@ import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
+from dlutils.memory import keep_freed_memory
+
 Row = dict[str, str | int | float]
+Tables = dict[str, list[Row]]
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,55 @@ def matmul_peak(sizes: Sequence[int] = (512, 1024, 2048), repeats: int = 5) -> f
     return best
 
 
+def command(
+    name: str,
+    description: str,
+    quick: str,
+    packages: Sequence[str],
+    make: Callable[[argparse.Namespace], tuple[list[str], Tables]],
+    arguments: list[str] | None = None,
+    flags: Mapping[str, str] | None = None,
+) -> int:
+    """Run a benchmark from the command line; print its report and write it as Markdown and CSV.
+
+    Args:
+        name: Of the module and of the files.
+        description: What the benchmark does, for `--help`.
+        quick: What `--quick` leaves out.
+        packages: Distributions it needs; the header names their versions.
+        make: From the options to paragraphs and tables.
+        arguments: Of the command line; None for the process's own.
+        flags: Further options, with their help.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=description)
+    parser.add_argument("--quick", action="store_true", help=quick)
+    parser.add_argument("--threads", type=int, help="threads of torch and jax; default: theirs")
+    parser.add_argument("--output", type=Path, metavar="FOLDER", default="build/benchmarks",
+                        help="default: %(default)s")  # fmt: skip
+    for flag, text in (flags or {}).items():
+        parser.add_argument(flag, action="store_true", help=text)
+    options = parser.parse_args(arguments)
+    for package in packages:
+        try:
+            version(package)
+        except PackageNotFoundError:
+            parser.error(
+                f"the package {package!r} is missing: run `make bench`, "
+                "or pip install -r requirements-bench.txt"
+            )
+    if options.threads is not None:
+        if options.threads < 1:
+            parser.error(f"--threads must be at least 1, not {options.threads}")
+        torch.set_num_threads(options.threads)
+        os.environ["NPROC"] = str(options.threads)  # read by jax when it computes first
+    keep_freed_memory()  # as in training; all contenders are in this process
+    lines, start = header(packages), time.perf_counter()
+    notes, tables = make(options)
+    lines.append(f"This run took {time.perf_counter() - start:.0f} s.")
+    print(write_report(options.output, name, lines + notes, tables))
+    return 0
+
+
 def header(packages: Sequence[str]) -> list[str]:
     """Lines on the machine, the software and the day; nothing that names a user or a folder."""
     versions = ", ".join(f"{package} {version(package)}" for package in packages)
@@ -104,9 +157,7 @@ def markdown_table(rows: Sequence[Row]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def write_report(
-    folder: Path, name: str, lines: Sequence[str], tables: dict[str, list[Row]]
-) -> str:
+def write_report(folder: Path, name: str, lines: Sequence[str], tables: Tables) -> str:
     """Write name.md and name.csv (all tables, numbers unrounded) to a folder; return the Markdown.
 
     Args:

@@ -21,11 +21,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.common import Row, header, interleaved, matmul_peak, milliseconds, write_report
+from benchmarks.common import Row, Tables, command, interleaved, matmul_peak, milliseconds
 from dlutils.adjoint import mean_log_likelihood
 from dlutils.datasets import make_dataset
 from dlutils.kernels import AutogradKernel, MLPKernel
-from dlutils.memory import keep_freed_memory
 from dlutils.notebooks import load
 from dlutils.seeding import seeded
 
@@ -36,10 +35,8 @@ try:
     import jax
     import jax.numpy as jnp
     import torchdiffeq
-except ImportError as error:
-    MISSING = error.name
-else:
-    MISSING = None
+except ImportError:  # `command` says so
+    pass
 
 PACKAGES = ("torch", "torchdiffeq", "diffrax", "jax", "equinox")
 NOTEBOOK = Path(__file__).resolve().parents[1] / "ODE.ipynb"
@@ -311,12 +308,12 @@ def size_table(f: nn.Module, sizes: list[int], rounds: int, peak: float) -> list
     return rows
 
 
-def tables(quick: bool) -> tuple[float, dict[str, list[Row]]]:
+def tables(quick: bool) -> tuple[float, Tables]:
     """The machine's peak in GFLOP/s, and the three tables by caption."""
     notebook = load(NOTEBOOK)
     with seeded(0):
         f = notebook.MLPDrift()
-    peak, rounds = matmul_peak(), 5 if quick else 30
+    peak, rounds = matmul_peak(), 5 if quick else 20
     methods = ["euler"] if quick else list(STAGES)
     sizes = [10**4, 10**5] if quick else [10**4, 10**5, 10**6]
     return peak, {
@@ -341,36 +338,16 @@ def notes(peak: float) -> list[str]:
     ]
 
 
+def make(options: argparse.Namespace) -> tuple[list[str], Tables]:
+    """Notes and tables."""
+    peak, found = tables(options.quick)
+    return notes(peak), found
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Time one training step of the ODE flow against torchdiffeq and diffrax."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.ode_iteration", description=main.__doc__
-    )
-    parser.add_argument("--quick", action="store_true", help="few rounds, only euler, no 10^6")
-    parser.add_argument("--threads", type=int, help="threads of torch and jax; default: theirs")
-    parser.add_argument(
-        "--output",
-        type=Path,
-        metavar="FOLDER",
-        default="build/benchmarks",
-        help="default: %(default)s",
-    )
-    options = parser.parse_args(arguments)
-    if MISSING:
-        parser.error(
-            f"the package {MISSING!r} is missing: run `make bench`, "
-            "or pip install -r requirements-bench.txt"
-        )
-    if options.threads is not None:
-        if options.threads < 1:
-            parser.error(f"--threads must be at least 1, not {options.threads}")
-        torch.set_num_threads(options.threads)
-        os.environ["NPROC"] = str(options.threads)  # read by jax when it computes first
-    keep_freed_memory()  # as in training; all contenders are in this process
-    lines = header(PACKAGES)
-    peak, found = tables(options.quick)
-    print(write_report(options.output, "ode_iteration", lines + notes(peak), found))
-    return 0
+    quick = "few rounds, only euler, no 10^6"
+    return command("ode_iteration", main.__doc__, quick, PACKAGES, make, arguments)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from math import inf, log, pi
 import torch
 from torch import Tensor, nn
 
-from dlutils.kernels import AutogradKernel, MLPKernel
+from dlutils.kernels import AutogradKernel, MLPKernel, SigmoidBasisKernel
 
 Drift = Callable[[Tensor, Tensor], Tensor]
 
@@ -121,7 +121,7 @@ def mean_log_likelihood(
 class _Solver:
     """One way to integrate one drift: the settings, checked."""
 
-    kernel: AutogradKernel | MLPKernel
+    kernel: AutogradKernel | MLPKernel | SigmoidBasisKernel
     n_steps: int
     method: str
     logdet: str

@@ -8,7 +8,7 @@ way has freed from hiding what the next needs.
 import multiprocessing
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
 from itertools import pairwise, repeat
@@ -168,9 +168,13 @@ def measure(ways: Sequence[str], steps: Sequence[int]) -> dict[str, list[Measure
             raise ValueError(f"unknown way {way!r}; choose from {', '.join(WAYS)}")
     for n_steps in steps:
         check_solver(n_steps, "euler")
-    # a server with the imports done makes each process in a moment, where the system can fork
+    return dict(zip(ways, alone(measure_way, ways, repeat(steps)), strict=True))
+
+
+def alone(function: Callable, *arguments: Iterable) -> list:
+    """Like `map`, each call in a fresh process; the function must have a module to its name."""
     choices = multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if "forkserver" in choices else "spawn")
-    context.set_forkserver_preload([__name__])
+    context.set_forkserver_preload([function.__module__])  # so its imports are done once for all
     with ProcessPoolExecutor(1, context, max_tasks_per_child=1) as pool:
-        return dict(zip(ways, pool.map(measure_way, ways, repeat(steps)), strict=True))
+        return list(pool.map(function, *arguments))

@@ -4,11 +4,12 @@ The batched adjoint asks two things of a drift: its velocity during the solve, a
 $F=f$, $G=\partial_xf$, $H=\partial_{xx}f$ at all stages together with the gradient in the weights
 of any $\sum(wF+cG)$. A value without a gradient needs the slope $G$ alone. `AutogradKernel` gets
 them from autograd for any drift. `MLPKernel` writes them out for a multilayer perceptron: the same
-numbers with fewer and cheaper passes over the activations. A drift chooses it with a method
-`kernel()`.
+numbers with fewer and cheaper passes over the activations; `SigmoidBasisKernel` does so for a sum
+of steps. A drift chooses with a method `kernel()`.
 """
 
 from collections.abc import Callable
+from math import pi
 
 import torch
 from torch import Tensor, nn
@@ -156,6 +157,69 @@ class MLPKernel:
                     gradient[:, 0] += tangent.sum(0)
                 gradients += [gradient, both.sum(0)]
             return [*gradients, (a[-1].T @ w + da[-1].T @ c).T, w.sum(0)]
+
+        return F, G, H, pullback
+
+
+class SigmoidBasisKernel:
+    r"""The derivatives of $f=\sum_jC_j(t)\tanh(k_j(x-\mu_j))+a(t)x+b(t)$, in closed form.
+
+    $C_j,a,b$ are sums $\sum_ic_{ji}\cos(\pi it)/(1+i)$, the last two rows of $c$ for $a$ and $b$;
+    $\mu=m+\mathrm{gap}\cdot\mathrm{shift}$, $k=e^{\mathrm{log\_k}}/\mathrm{gap}$. All follows
+    from $s=\tanh u$, $s'=1-s^2$, $s''=-2ss'$ at $u=k(x-\mu)$.
+
+    Args:
+        m: Where the steps start, shape `(J,)`.
+        gap: The unit of shift and of 1/k.
+        shift: Shape `(J,)`.
+        log_k: Shape `(J,)`.
+        c: Shape `(J + 2, number of cosines)`.
+    """
+
+    def __init__(self, m: Tensor, gap: float, shift: Tensor, log_k: Tensor, c: Tensor):
+        self.parameters = [shift, log_k, c]
+        self.gap, self.c = gap, c.detach()
+        self.mu = m + gap * shift.detach()
+        self.k = log_k.detach().exp() / gap
+        self.two_k, self.two_k_mu = 2 * self.k, -2 * self.k * self.mu
+        self.order = torch.arange(c.shape[1], dtype=c.dtype, device=c.device)
+
+    def velocity(self, x: Tensor, t: float) -> Tensor:
+        """f(x, t) without a gradient, shape `(n,)`."""
+        C, (a, b) = (self.c @ ((pi * t * self.order).cos() / (1 + self.order))).split(
+            [len(self.k), 2]
+        )
+        s = torch.addcmul(self.two_k_mu, x[:, None], self.two_k).sigmoid_()
+        return torch.addmv(torch.addcmul(b - C.sum(), x, a), s, C, alpha=2)
+
+    def slope(self, x: Tensor, t: Tensor) -> Tensor:
+        """G: see `AutogradKernel.slope`."""
+        _, ds, C, _, a, _ = self._basis(x, t)
+        return torch.addmv(a, ds.mul_(C), self.k)
+
+    def _basis(self, x: Tensor, t: Tensor) -> tuple[Tensor, ...]:
+        """The functions s and s' of u, C, the cosines, a and b at states and times."""
+        cosines = (pi * self.order * t[:, None]).cos() / (1 + self.order)
+        C, a_and_b = cosines @ self.c[:-2].T, cosines @ self.c[-2:].T
+        s = torch.addcmul(self.two_k_mu, x[:, None], self.two_k).sigmoid_().mul_(2).sub_(1)
+        return s, torch.addcmul(x.new_ones(()), s, s, value=-1), C, cosines, *a_and_b.unbind(1)
+
+    def derivatives(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Pullback]:
+        """F, G, H and the pullback: see `AutogradKernel.derivatives`."""
+        k = self.k
+        s, ds, C, cosines, a, b = self._basis(x, t)
+        C_ds, one = C * ds, torch.ones_like(k)
+        C_s_ds = C_ds * s
+        F = torch.addmv(torch.addcmul(b, a, x), C.mul_(s), one)
+        G, H = torch.addmv(a, C_ds, k), C_s_ds @ (-2 * k**2)
+
+        def pullback(w: Tensor, c: Tensor) -> list[Tensor]:
+            by_C = torch.addcmul(s * w[:, None], ds, c[:, None] * k)
+            by_c = [by_C.T @ cosines, torch.stack([w * x + c, w]) @ cosines]
+            by_u = torch.addcmul(C_ds * w[:, None], C_s_ds, c[:, None] * (-2 * k))
+            total = by_u.sum(0)
+            by_k = by_u.T @ x - self.mu * total + C_ds.T @ c
+            return [-self.gap * k * total, k * by_k, torch.cat(by_c)]
 
         return F, G, H, pullback
 

@@ -44,6 +44,7 @@ def fit(
     label: str = "train",
     quantity: str = "log-likelihood",
     progress: bool = True,
+    callback: Callable[[nn.Module, History], None] | None = None,
 ) -> History:
     """Maximise an objective over a model's weights with Adam: warm-up, then a cosine.
 
@@ -62,6 +63,7 @@ def fit(
         label: Text in front of the progress bar.
         quantity: Name of the objective's value behind the bar.
         progress: Whether to show the bar.
+        callback: Called with the model and the history so far after each validation.
 
     Raises:
         ValueError: If a setting is out of range or the first value is not valid.
@@ -100,11 +102,15 @@ def fit(
             history.train.append(value.item())
             if iteration % validate_every == 0:
                 _validate(history, validate, iteration)
+                if callback is not None:
+                    callback(model, history)
             optimizer.step()
             schedule.step()
             bar.update()
             bar.set_postfix_str(f"{quantity} {history.train[-1]:.4f}", refresh=False)
         _validate(history, validate, n_iterations)
+        if callback is not None:
+            callback(model, history)
     except KeyboardInterrupt:
         history.stopped = f"interrupted at iteration {len(history.train)}"
     except ValueError as error:

@@ -67,17 +67,26 @@ def linear(ode):
     return f
 
 
+def steps(ode):
+    f = ode.SigmoidBasisDrift(n_steps=5)
+    for p in f.parameters():
+        nn.init.normal_(p, std=0.3)
+    return f
+
+
 DRIFTS = {
     "mlp": lambda ode: WithoutKernel(ode.MLPDrift(hidden=8)),
     "kernel, depth 1": lambda ode: with_kernel(ode, 1),
     "kernel, depth 2": lambda ode: with_kernel(ode, 2),
     "kernel, depth 3": lambda ode: with_kernel(ode, 3),
+    "steps, kernel": steps,
+    "steps": lambda ode: WithoutKernel(steps(ode)),
     "linear": linear,
     "sine": lambda ode: Sine(),
     "time only": lambda ode: TimeOnly(),
     "time only, no graph": lambda ode: TimeOnlyNoGraph(),
 }
-NETS = ("mlp", "kernel, depth 2")  # one with each kernel
+NETS = ("mlp", "kernel, depth 2", "steps, kernel")  # one with each kernel
 
 
 def data(n=11):
@@ -231,15 +240,17 @@ def test_gradient_agrees_with_finite_differences(ode, drift, method, logdet):
         values = []
         for shift in (1e-5, -1e-5):
             with torch.no_grad():
-                weight[1, 0] += shift
+                weight.view(-1)[1] += shift
                 values.append(objective().item())
-                weight[1, 0] -= shift
-        assert (values[0] - values[1]) / 2e-5 == pytest.approx(gradient[1, 0].item(), rel=1e-6)
+                weight.view(-1)[1] -= shift
+        assert (values[0] - values[1]) / 2e-5 == pytest.approx(
+            gradient.view(-1)[1].item(), rel=1e-6
+        )
 
 
-@pytest.mark.parametrize("depth", [1, 2, 3])
-def test_the_kernels_agree(ode, depth):
-    f = with_kernel(ode, depth)
+@pytest.mark.parametrize("drift", [name for name in DRIFTS if "kernel" in name])
+def test_the_kernels_agree(ode, drift):
+    f = DRIFTS[drift](ode)
     closed, reference = f.kernel(), AutogradKernel(f)
     assert all(p is q for p, q in zip(closed.parameters, reference.parameters, strict=True))
     x, t, w, c = 2 * torch.randn(20), torch.rand(20), torch.randn(20), torch.randn(20)

@@ -35,6 +35,21 @@ def test_fit_climbs_and_records():
     assert history.stopped is None
 
 
+def test_callback_sees_model_and_history_after_each_validation():
+    model, seen = Point(), []
+    fit(
+        model,
+        model.objective,
+        lambda: 0.0,
+        validate_every=40,
+        callback=lambda model, history: seen.append((model.w.item(), len(history.val))),
+        **SETTINGS,
+    )
+    assert [count for _, count in seen] == [1, 2, 3, 4]
+    assert seen[0][0] == 0
+    assert seen[-1][0] == model.w.item()
+
+
 class Broken:
     """An objective that does something else at its nth call."""
 

@@ -1,0 +1,68 @@
+"""Parallel efficiency of a sweep: the same trainings by one process and by one a core.
+
+`python -m benchmarks.sweep --help` lists the options.
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.common import Tables, command
+from dlutils.sweep import load, read, train_and_measure
+from dlutils.sweep.jobs import cores, process_pool, run_all
+
+PACKAGES = ("torch",)
+GRID = """
+notebook = "ODE.ipynb"
+dataset = "laplace_mixture"
+method = "rk4"
+n_steps = 10
+logdet = "map"
+n_iterations = {n_iterations}
+seed = {seeds}
+"""
+
+
+def make(options: argparse.Namespace) -> tuple[list[str], Tables]:
+    """Notes and table."""
+    runs, n_iterations = (8, 100) if options.quick else (20, 300)
+    rows, numbers = [], {}
+    with tempfile.TemporaryDirectory() as folder:
+        config = Path(folder) / "grid.toml"
+        config.write_text(GRID.format(n_iterations=n_iterations, seeds=list(range(runs))))
+        configs = read(config)
+        for workers in dict.fromkeys((1, cores())):
+            results = Path(folder) / f"{workers}.jsonl"
+            pool = process_pool(workers, ["dlutils.sweep.grid"])
+            start = time.perf_counter()
+            run_all(train_and_measure, configs, results, pool, workers + 1, label=f"{workers}")
+            seconds = time.perf_counter() - start
+            numbers[workers] = {row["run"]: row["normalized_kl"] for row in load(results)}
+            first = rows[0]["seconds"] if rows else seconds
+            rows.append(
+                {
+                    "processes": workers,
+                    "runs": runs,
+                    "seconds": seconds,
+                    "runs a minute": 60 * runs / seconds,
+                    "efficiency, %": 100 * first / (workers * seconds),
+                }
+            )
+    if any(found != numbers[1] for found in numbers.values()):
+        raise RuntimeError("the numbers of processes do not give the same results")
+    note = (
+        f"Laplace mixture, rk4, T = 10, {n_iterations} iterations a run, one thread a process; "
+        "start-up and imports are in the seconds. Each run's KL is the same, to the last digit."
+    )
+    return [note], {"Scaling": rows}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure the parallel efficiency of a sweep."""
+    return command("sweep", main.__doc__, "fewer and shorter runs", PACKAGES, make, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

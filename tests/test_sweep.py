@@ -1,0 +1,321 @@
+"""A sweep writes each run down once, whoever is killed and when, and the same on any executor."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+import matplotlib.pyplot as plt
+import psutil
+import pytest
+from conftest import ROOT
+
+from dlutils import sweep
+from dlutils.sweep.__main__ import main
+from dlutils.sweep.jobs import identity, process_pool, run_all
+from dlutils.tables import markdown_table
+
+SMALL = """
+notebook = "ODE.ipynb"
+dataset = ["gaussian", "marron_wand_10"]
+drift = ["linear", "mlp"]
+method = ["euler", "rk2"]
+n_steps = [2, 3]
+seed = [0, 1, 2]
+n_iterations = 2
+n_train = 50
+n_val = 10
+n_test = 10
+"""
+MEASURED = ("seconds", "finished")  # what differs from run to run
+
+
+def grid(tmp_path, text=SMALL, **changes):
+    """A TOML file with some lines replaced."""
+    lines = [line for line in text.splitlines() if line.partition(" = ")[0] not in changes]
+    lines += [f"{key} = {json.dumps(value)}" for key, value in changes.items()]
+    path = tmp_path / "grid.toml"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+def start(path, *options):
+    command = [sys.executable, "-m", "dlutils.sweep", str(path), *options]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+def wait_for_lines(path, n, process, limit=120):
+    """Until the file has n lines; the process must still be at work."""
+    end = time.monotonic() + limit
+    while not path.exists() or path.read_bytes().count(b"\n") < n:
+        assert process.poll() is None, f"ended before it had {n} results"
+        assert time.monotonic() < end, f"{limit} s for {n} results"
+        time.sleep(0.01)
+
+
+def numbers(row):
+    return {key: value for key, value in row.items() if key not in MEASURED}
+
+
+def test_grid_is_complete(tmp_path):
+    configs = sweep.read(grid(tmp_path))
+    assert len(configs) == 48
+    assert len({identity(config) for config in configs}) == 48
+    assert all(config["n_bins"] == 32 for config in configs), "defaults are written down too"
+    assert all("progress" not in config for config in configs)
+    assert Counter(config["seed"] for config in configs) == {0: 16, 1: 16, 2: 16}
+
+
+def test_the_other_notebook_has_other_keys(tmp_path):
+    text = 'notebook = "SDE.ipynb"\ndataset = "uniform"\npath = ["linear", "learned"]'
+    configs = sweep.read(grid(tmp_path, text))
+    assert [config["path"] for config in configs] == ["linear", "learned"]
+    with pytest.raises(ValueError, match=r"unknown key 'path'; ODE.ipynb has dataset, n_train"):
+        sweep.read(grid(tmp_path, text, notebook="ODE.ipynb"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"notebook": "No.ipynb"}, "no notebook .*No.ipynb"),
+        ({"notebook": ["ODE.ipynb"]}, "notebook must be one file name"),
+        ({"dataset": ["gausian"]}, "unknown dataset 'gausian'; choose from gaussian"),
+        ({"steps": 3}, "unknown key 'steps'; ODE.ipynb has dataset, n_train, .*n_steps"),
+        ({"seed": []}, "the list of seed is empty"),
+    ],
+)
+def test_bad_grid(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        sweep.read(grid(tmp_path, **changes))
+
+
+def test_bad_file(tmp_path, capsys):
+    with pytest.raises(ValueError, match="no file"):
+        sweep.read(tmp_path / "none.toml")
+    (tmp_path / "bad.toml").write_text("dataset = [")
+    with pytest.raises(ValueError, match=r"bad.toml is not TOML"):
+        sweep.read(tmp_path / "bad.toml")
+    (tmp_path / "bad.toml").write_text('dataset = "gaussian"')
+    with pytest.raises(SystemExit):
+        main([str(tmp_path / "bad.toml")])
+    assert "does not say which notebook" in capsys.readouterr().err
+
+
+def test_twice_the_same_configuration(tmp_path):
+    with pytest.raises(ValueError, match="1 configurations are there twice"):
+        run_all(dict, [{"a": 1}, {"a": 1}], tmp_path / "r.jsonl", lambda: ThreadPoolExecutor(1), 1)
+
+
+def square(config):
+    if config["x"] == 3:
+        raise ArithmeticError("three")
+    return {"y": config["x"] ** 2}
+
+
+def test_a_run_that_fails_does_not_stop_the_rest(tmp_path):
+    configs = [{"x": x} for x in range(6)]
+    path, executor = tmp_path / "r.jsonl", lambda: ThreadPoolExecutor(2)
+    assert run_all(square, configs, path, executor, 3) == 1
+    rows = {row["x"]: row for row in sweep.load(path)}
+    assert rows.keys() == set(range(6))
+    assert rows[3]["status"] == "failed"
+    assert rows[3]["error"] == "ArithmeticError: three"
+    assert [rows[x]["y"] for x in (0, 1, 2, 4, 5)] == [0, 1, 4, 16, 25]
+    before = path.read_bytes()
+    assert run_all(square, configs, path, executor, 3) == 1, "nothing is left to do"
+    assert path.read_bytes() == before
+    assert run_all(square, configs, path, executor, 3, retry_failed=True) == 1
+    assert len(sweep.load(path)) == 6
+    assert path.read_bytes().count(b"\n") == 7
+
+
+def not_a_number(config):
+    return {"y": float("nan")}
+
+
+def test_a_result_that_is_not_finite_is_a_failure(tmp_path):
+    run_all(not_a_number, [{"x": 1}], tmp_path / "r.jsonl", lambda: ThreadPoolExecutor(1), 1)
+    (row,) = sweep.load(tmp_path / "r.jsonl")
+    assert row["status"] == "failed"
+    assert "not JSON compliant" in row["error"]
+
+
+def kill_own_process(config):
+    if config["x"] == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return {"y": config["x"]}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+def test_a_run_that_kills_its_process_is_found_and_the_others_finish(tmp_path):
+    configs = [{"x": x} for x in range(5)]
+    assert run_all(kill_own_process, configs, tmp_path / "r.jsonl", process_pool(2), 4) == 1
+    rows = {row["x"]: row for row in sweep.load(tmp_path / "r.jsonl")}
+    assert rows[2]["error"].startswith("its process died 3 times")
+    assert [rows[x]["y"] for x in (0, 1, 3, 4)] == [0, 1, 3, 4]
+
+
+def test_a_half_line_is_cut_off_and_its_run_repeated(tmp_path):
+    path, executor = tmp_path / "r.jsonl", lambda: ThreadPoolExecutor(1)
+    run_all(square, [{"x": 1}, {"x": 2}], path, executor, 1)
+    path.write_bytes(path.read_bytes()[:-20])
+    assert [row["x"] for row in sweep.load(path)] == [1]
+    run_all(square, [{"x": 1}, {"x": 2}], path, executor, 1)
+    assert [row["x"] for row in sweep.load(path)] == [1, 2]
+    assert path.read_bytes().count(b"\n") == 2
+    path.write_text("{}\n")
+    with pytest.raises(ValueError, match=r"r.jsonl, line 1: not a result"):
+        sweep.load(path)
+
+
+def test_a_full_disk_leaves_whole_lines(tmp_path, monkeypatch):
+    path, executor = tmp_path / "r.jsonl", lambda: ThreadPoolExecutor(1)
+    run_all(square, [{"x": 1}], path, executor, 1)
+    write = os.write
+    monkeypatch.setattr("dlutils.sweep.jobs.os.write", lambda file, data: write(file, data[:9]))
+    with pytest.raises(OSError, match="No space left"):
+        run_all(square, [{"x": 2}], path, executor, 1)
+    monkeypatch.undo()
+    assert [row["x"] for row in sweep.load(path)] == [1]
+    assert path.read_bytes().count(b"\n") == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="kill -9 and file locks")
+def test_killed_twice_and_a_worker_once_nothing_is_lost_done_twice_or_torn(tmp_path):
+    path = grid(tmp_path, seed=list(range(13)))  # 208 runs
+    results = path.with_suffix(".jsonl")
+    for lines in (50, 100):
+        process = start(path, "--workers", "2")
+        wait_for_lines(results, lines, process)
+        workers = psutil.Process(process.pid).children(recursive=True)
+        process.kill()
+        process.communicate(timeout=60)
+        _, alive = psutil.wait_procs(workers, timeout=20)
+        assert not alive, "workers end with their parent"
+    process = start(path, "--workers", "2")
+    wait_for_lines(results, 150, process)
+    server = max(psutil.Process(process.pid).children(), key=lambda p: len(p.children()))
+    server.children()[0].kill()
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors.decode()
+    lines = results.read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert {row["run"] for row in rows} == {identity(config) for config in sweep.read(path)}
+    assert len(rows) == 208
+    assert all(row["status"] == "done" for row in rows)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="file locks")
+def test_one_job_a_file(tmp_path):
+    path = tmp_path / "r.jsonl"
+
+    def meddle(config):
+        run_all(square, [{"x": 1}], path, lambda: ThreadPoolExecutor(1), 1)
+
+    run_all(meddle, [{"x": 0}], path, lambda: ThreadPoolExecutor(1), 1)
+    assert "another job is writing to" in sweep.load(path)[0]["error"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Ctrl-C by signal")
+def test_interrupt_writes_down_the_runs_under_way(tmp_path):
+    path = grid(tmp_path)
+    results = path.with_suffix(".jsonl")
+    process = start(path, "--workers", "2")
+    wait_for_lines(results, 5, process)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert b"the same command goes on" in errors
+    assert b"Traceback" not in errors
+    assert 5 <= len(sweep.load(results)) < 48
+
+
+@pytest.mark.filterwarnings("default")
+def test_dask_gives_the_same_numbers(tmp_path, monkeypatch, capsys):
+    distributed = pytest.importorskip("distributed")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.chdir(ROOT)
+    path = grid(tmp_path)
+    assert main([str(path), "--workers", "2"]) == 0
+    options = {"n_workers": 2, "dashboard_address": None}
+    with distributed.LocalCluster(threads_per_worker=1, **options) as cluster:
+        dask = tmp_path / "dask.jsonl"
+        command = [str(path), "--scheduler", cluster.scheduler_address, "--results", str(dask)]
+        assert main(command) == 0
+    by_run = [
+        {row["run"]: numbers(row) for row in sweep.load(file)}
+        for file in (path.with_suffix(".jsonl"), dask)
+    ]
+    assert by_run[0] == by_run[1]
+    assert len(by_run[0]) == 48
+
+
+@pytest.mark.filterwarnings("default")
+def test_dask_workers_with_several_threads_are_refused(tmp_path, capsys, monkeypatch):
+    distributed = pytest.importorskip("distributed")
+    monkeypatch.chdir(ROOT)
+    options = {"n_workers": 1, "threads_per_worker": 2, "dashboard_address": None}
+    cluster = distributed.LocalCluster(processes=False, **options)
+    with cluster, pytest.raises(SystemExit):
+        main([str(grid(tmp_path)), "--scheduler", cluster.scheduler_address])
+    assert "must have one thread each" in capsys.readouterr().err
+
+
+def test_a_dask_scheduler_that_does_not_answer(tmp_path, capsys, monkeypatch):
+    pytest.importorskip("distributed")
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr("distributed.Client", Silent)
+    with pytest.raises(SystemExit):
+        main([str(grid(tmp_path)), "--scheduler", "tcp://127.0.0.1:1"])
+    assert "no Dask scheduler answers at 'tcp://127.0.0.1:1'" in capsys.readouterr().err
+
+
+class Silent:
+    def __init__(self, address, timeout):
+        raise OSError("timed out")
+
+
+def test_command_prints_a_summary_and_says_what_failed(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    path = grid(tmp_path, drift=["linear", "liner"], dataset="gaussian", method="rk2", n_steps=2)
+    assert main([str(path), "--workers", "1"]) == 1
+    output = capsys.readouterr().out
+    assert "6 runs, 3 failed" in output
+    assert "| linear | 3 | 0 |" in output
+    failed = [row for row in sweep.load(path.with_suffix(".jsonl")) if row["status"] == "failed"]
+    assert all("unknown drift 'liner'; choose from linear" in row["error"] for row in failed)
+    assert main([str(path)]) == 1
+
+
+def rows_of(values):
+    return [
+        {"run": str(k), "status": "done", "n_steps": n, "method": m, "normalized_kl": v}
+        for k, (n, m, v) in enumerate(values)
+    ]
+
+
+def test_summary_and_plot():
+    rows = rows_of([(2, "a", 1.0), (2, "a", 3.0), (4, "a", 5.0), (2, "b", 7.0)])
+    rows.append({"run": "x", "status": "failed", "n_steps": 2, "method": "b", "error": "?"})
+    table = sweep.summarize(rows, ["method", "n_steps"])
+    assert table[0] == {
+        "method": "a", "n_steps": 2, "runs": 2, "failed": 0,
+        "normalized_kl": 2.0, "normalized_kl ±": 1.0,
+    }  # fmt: skip
+    assert table[2] == {
+        "method": "b", "n_steps": 2, "runs": 1, "failed": 1,
+        "normalized_kl": 7.0, "normalized_kl ±": None,
+    }  # fmt: skip
+    assert "| a | 2 | 2 | 0 | 2 | 1 |" in markdown_table(table)
+    ax = sweep.plot(rows, x="n_steps", by="method")
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["a", "b"]
+    assert ax.get_xscale() == "log"
+    assert list(ax.lines[0].get_ydata()) == [2.0, 5.0]
+    assert sweep.plot(rows, x="method").get_xscale() == "linear"
+    plt.close("all")
+    with pytest.raises(ValueError, match="no row has size"):
+        sweep.summarize(rows, ["size"])
