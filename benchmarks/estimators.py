@@ -38,19 +38,19 @@ def notebook(name: str) -> ModuleType:
     return module
 
 
-# drift net, precision of the prior on its weights, bins, peak learning rate
+# drift net, precision of the prior on its weights, bins, peak learning rate, iterations
 NETS = (
-    ("mlp", 10.0, 32, 0.02),
-    ("mlp", 1.0, 32, 0.02),
-    ("sigmoid_basis", 100.0, 64, 0.03),
-    ("sigmoid_basis_96", 30.0, 96, 0.03),
+    ("mlp", 10.0, 32, 0.02, 250),
+    ("mlp", 1.0, 32, 0.02, 250),
+    ("sigmoid_basis", 100.0, 64, 0.03, 300),
+    ("sigmoid_basis_96", 30.0, 96, 0.03, 300),
 )
 
 
 def ode(dataset: Dataset, seed: int) -> LogDensity:
     """Four flows, rk4 with ten steps, exact density; the best by `information_criterion`."""
     models = []
-    for drift, prior_precision, n_bins, learning_rate in NETS:
+    for drift, prior_precision, n_bins, learning_rate, n_iterations in NETS:
         model = notebook("ODE.ipynb").train(
             dataset,
             drift,
@@ -61,7 +61,7 @@ def ode(dataset: Dataset, seed: int) -> LogDensity:
             n_bins=n_bins,
             prior_precision=prior_precision,
             learning_rate=learning_rate,
-            n_iterations=300,
+            n_iterations=n_iterations,
             progress=False,
         )
         score = information_criterion(model, dataset, n_bins, prior_precision)
@@ -137,7 +137,7 @@ def nsf(dataset: Dataset, seed: int) -> LogDensity:
 
 
 def train_nsf(
-    dataset: Dataset, seed: int, n_iterations: int = 1000, batch: int = 1024, watch=None
+    dataset: Dataset, seed: int, n_iterations: int = 1500, batch: int = 256, watch=None
 ) -> LogDensity:
     """Fit a spline flow to the data, scaled into [-5, 5] where its splines are.
 

@@ -313,7 +313,7 @@ def tables(quick: bool) -> tuple[float, Tables]:
     notebook = load(NOTEBOOK)
     with seeded(0):
         f = notebook.MLPDrift()
-    peak, rounds = matmul_peak(), 5 if quick else 20
+    peak, rounds = matmul_peak(), 5 if quick else 12
     methods = ["euler"] if quick else list(STAGES)
     sizes = [10**4, 10**5] if quick else [10**4, 10**5, 10**6]
     return peak, {

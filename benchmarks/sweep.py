@@ -36,6 +36,8 @@ def make(options: argparse.Namespace) -> tuple[list[str], Tables]:
         for workers in dict.fromkeys((1, cores())):
             results = Path(folder) / f"{workers}.jsonl"
             pool = process_pool(workers, ["dlutils.sweep.grid"])
+            warm = Path(folder) / f"warm_{workers}.jsonl"
+            run_all(train_and_measure, configs[:workers], warm, pool, workers, label="warm-up")
             start = time.perf_counter()
             run_all(train_and_measure, configs, results, pool, workers + 1, label=f"{workers}")
             seconds = time.perf_counter() - start
@@ -54,7 +56,7 @@ def make(options: argparse.Namespace) -> tuple[list[str], Tables]:
         raise RuntimeError("the numbers of processes do not give the same results")
     note = (
         f"Laplace mixture, rk4, T = 10, {n_iterations} iterations a run, one thread a process; "
-        "start-up and imports are in the seconds. Each run's KL is the same, to the last digit."
+        "starting the processes counts. Each run's KL is the same, to the last digit."
     )
     return [note], {"Scaling": rows}
 
