@@ -13,7 +13,7 @@ help:  ## list the commands
 run: $(VENV)/.run  ## execute the notebooks into build/, write figures/, print a table of results
 	$(BIN)/python -m dlutils.notebooks
 
-test: $(VENV)/.run  ## pytest, then every notebook whole
+test: $(VENV)/.test  ## pytest, then every notebook whole
 	$(BIN)/python -m pytest
 	$(BIN)/python -m pytest $(NBVAL) $(NOTEBOOKS)
 
@@ -34,9 +34,10 @@ clean:  ## remove what the other commands made
 	rm -rf $(VENV) build
 
 $(VENV)/.run: requirements.txt
+$(VENV)/.test: requirements-test.txt requirements.txt
 $(VENV)/.lint: requirements-lint.txt
 $(VENV)/.bench: requirements-bench.txt requirements.txt
-$(VENV)/.run $(VENV)/.lint $(VENV)/.bench: | $(BIN)/python
+$(VENV)/.run $(VENV)/.test $(VENV)/.lint $(VENV)/.bench: | $(BIN)/python
 	@echo "Installing $< into $(VENV) ..."
 	@$(BIN)/python -m pip install --quiet --requirement $< || { \
 	  echo "make: pip could not install $<. Is the network, or a package index, reachable?"; exit 1; }

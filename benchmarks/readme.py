@@ -2,10 +2,10 @@
 
 A marker names a benchmark, a table of it and its columns:
 
-    <!-- table: ode_iteration | One step | method, contender, ms -->
+    <!-- table: ode_iteration | One step | method; contender; ms -->
     <!-- end -->
 
-`make bench-readme` runs it after `make bench`.
+`python -m benchmarks.readme` runs after `make bench`.
 """
 
 import argparse
@@ -46,7 +46,7 @@ def fill(readme: str, folder: Path) -> str:
             raise ValueError(f"there is no {path}: run python -m benchmarks.{name} first")
         with path.open(newline="", encoding="utf-8") as file:
             rows = [row for row in csv.DictReader(file) if row["table"] == caption]
-        columns = [column.strip() for column in match["columns"].split(",")]
+        columns = [column.strip() for column in match["columns"].split(";")]
         if not rows or any(column not in rows[0] for column in columns):
             raise ValueError(f"{path} has no table {caption!r} with the columns {columns}")
         cells = [{column: number(row[column]) for column in columns} for row in rows]

@@ -1,12 +1,13 @@
 """One-dimensional data with an exact density, and a user's own sample.
 
 `make_dataset` simulates training, validation and test data from a named distribution;
-`Dataset.from_samples` takes data whose density nobody knows.
+`Dataset.from_samples` and `Dataset.from_file` take data whose density nobody knows.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -26,6 +27,7 @@ from torch.distributions import (
     Uniform,
 )
 
+from dlutils.samples import read_sample
 from dlutils.seeding import seeded
 
 TAIL = 1e-6  # probability on either side of `Dataset.support`
@@ -206,6 +208,24 @@ class Dataset:
             test=test,
             support=(low - margin, high + margin),
         )
+
+    @classmethod
+    def from_file(cls, source: str | Path, *, drop_missing: bool = False, **options: float) -> Self:
+        """Read a user's own sample from a file and split it.
+
+        Args:
+            source: `file.csv`, `file.csv:column`, or a .txt or .npy file: see
+                `dlutils.samples.read_sample`.
+            drop_missing: Whether to leave out NaN and empty cells.
+            options: `name`, `val_fraction`, `test_fraction` and `seed` of `from_samples`.
+
+        Raises:
+            ValueError: If the file cannot be read, or its numbers are no proper sample.
+        """
+        y = read_sample(source, drop_missing=drop_missing)
+        file, _, column = Path(source).name.partition(":")
+        name = Path(file).stem + (f", {column}" if column else "")
+        return cls.from_samples(y, **{"name": name} | options)
 
     def log_prob(self, y: ArrayLike | Tensor) -> Tensor:
         """True log p(y) in nats, float64, with the shape of `y`.

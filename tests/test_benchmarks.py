@@ -52,7 +52,7 @@ def test_report_and_the_readme_made_of_it(tmp_path, capsys):
     report = (tmp_path / "demo.md").read_text(encoding="utf-8")
     assert report.strip() == capsys.readouterr().out.strip()
     assert "| a    | 0.00123 |   3 |" in report
-    before = "Text.\n<!-- table: demo | First | name, KL -->\nold\n<!-- end -->\nMore."
+    before = "Text.\n<!-- table: demo | First | name; KL -->\nold\n<!-- end -->\nMore."
     after = fill(before, tmp_path)
     assert "old" not in after
     assert "| b    |  12,346 |\n\n`python -m benchmarks.demo` on " in after
