@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 NOTEBOOKS := $(wildcard *.ipynb)
 NBVAL := --nbval-lax --nbval-current-env --nbval-cell-timeout=900
 
-.PHONY: help run test lab outputs lint bench clean
+.PHONY: help run test lab outputs lint bench report clean
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' Makefile | expand -t 16
@@ -29,6 +29,12 @@ lint: $(VENV)/.lint  ## check style, notebooks included
 
 bench: $(VENV)/.bench  ## measure speed and quality against other libraries (QUICK=1: in minutes)
 	$(BIN)/python -m benchmarks $(if $(QUICK),--quick)
+
+report:  ## build report/report.pdf from figures/, where LaTeX is installed
+	@command -v latexmk >/dev/null || { \
+	  echo "make: there is no latexmk. Install TeX Live (Debian: apt install latexmk texlive-latex-extra)"; \
+	  echo "or upload report/ and figures/ to an online LaTeX editor."; exit 1; }
+	cd report && latexmk -pdf -interaction=nonstopmode report.tex
 
 clean:  ## remove what the other commands made
 	rm -rf $(VENV) build

@@ -141,7 +141,8 @@ def main(arguments: list[str] | None = None) -> int:
             return 1
         nbformat.write(notebook, target)
         if not options.in_place:
-            html, _ = HTMLExporter().from_notebook_node(notebook)
+            folder = {"metadata": {"path": str(path.parent)}}
+            html, _ = HTMLExporter(embed_images=True).from_notebook_node(notebook, folder)
             target.with_suffix(".html").write_text(html, encoding="utf-8")
         found = summary(notebook)
         rows.append((path.name, f"{seconds:.0f}", *(found.get(name, "-") for name in header[2:])))

@@ -20,8 +20,8 @@ def read_sample(source: str | Path, *, drop_missing: bool = False) -> np.ndarray
 
     Args:
         source: A .csv, .tsv, .txt or .dat file, numbers apart by commas, semicolons, tabs or
-            blanks, with or without a line of names, `#` before comments; or a .npy file. Of several columns
-            `file.csv:name` takes one by its name, `file.csv:2` the second.
+            blanks, with or without a line of names, `#` before comments; or a .npy file. Of
+            several columns `file.csv:name` takes one by its name, `file.csv:2` the second.
         drop_missing: Whether to leave out NaN and empty cells.
 
     Returns:

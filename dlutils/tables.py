@@ -19,10 +19,10 @@ def markdown_table(rows: Sequence[Mapping[str, object]]) -> str:
         if list(row) != titles:
             raise ValueError(f"every row must have the columns {titles}, not {list(row)}")
     rule = ["---" if isinstance(rows[0][title], str) else "---:" for title in titles]
-    lines = [titles, rule, *([_cell(row[title]) for title in titles] for row in rows)]
+    lines = [titles, rule, *([cell(row[title]) for title in titles] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _cell(value: object) -> str:
-    """Four significant digits for a float, everything else as it is."""
+def cell(value: object) -> str:
+    """A value as text: four significant digits for a float, everything else as it is."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)

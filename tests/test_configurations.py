@@ -1,17 +1,16 @@
-"""The notebook runs whole when its configuration cell is changed."""
+"""The notebook runs whole when its configuration cell is changed, here by papermill."""
 
-import nbformat
+import papermill
 import pytest
 from conftest import ROOT
-from nbclient import NotebookClient
 
 SHORT = {
-    "ODE": {"N_ITERATIONS": 12, "COMPLEXITY_STEPS": (2, 4, 8)},
+    "ODE": {"N_ITERATIONS": 12, "COMPLEXITY_STEPS": [2, 4, 8]},
     "SDE": {
         "N_ITERATIONS": 12,
         "TABLE_ITERATIONS": 2,
         "TABLE_STEPS": 20,
-        "COMPLEXITY_STEPS": (2, 4),
+        "COMPLEXITY_STEPS": [2, 4],
     },
 }
 CONFIGURATIONS = {
@@ -56,39 +55,44 @@ CONFIGURATIONS = {
 }
 
 
-def configured(path, **settings):
-    """A notebook with the lines of its configuration cell replaced."""
-    notebook = nbformat.read(path, 4)
-    (cell,) = (c for c in notebook.cells if "parameters" in c.metadata.get("tags", []))
-    lines = cell.source.splitlines()
-    for name, value in settings.items():
-        (where,) = (k for k, line in enumerate(lines) if line.startswith(f"{name} = "))
-        lines[where] = f"{name} = {value!r}"
-    cell.source = "\n".join(lines)
-    return notebook
-
-
-def run(notebook, folder, monkeypatch):
+def run(notebook, folder, monkeypatch, parameters):
+    """Execute a copy of a notebook in a folder of its own; return it with its outputs."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     for path in ROOT.glob("*.ipynb"):  # for its processes, and for each other
         (folder / path.name).write_bytes(path.read_bytes())
-    client = NotebookClient(
-        notebook,
-        timeout=600,
+    return papermill.execute_notebook(
+        folder / notebook,
+        folder / "out.ipynb",
+        parameters,
         kernel_name="python3",
-        resources={"metadata": {"path": str(folder)}},
-        extra_arguments=["--log-level=ERROR"],
+        cwd=folder,
+        progress_bar=False,
+        execution_timeout=600,
     )
-    client.execute()
 
 
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("name", CONFIGURATIONS)
 def test_the_notebook_runs_with(name, tmp_path, monkeypatch):
     which = name.partition(":")[0]
-    notebook = configured(ROOT / f"{which}.ipynb", **SHORT[which], **CONFIGURATIONS[name])
-    run(notebook, tmp_path, monkeypatch)
+    parameters = SHORT[which] | CONFIGURATIONS[name]
+    notebook = run(f"{which}.ipynb", tmp_path, monkeypatch, parameters)
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             assert output.get("name") != "stderr", output.text
     assert len(list((tmp_path / "figures").glob(f"{which}_*.pdf"))) == 10
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize(
+    ("notebook", "parameters", "message"),
+    [
+        ("ODE.ipynb", {"DATASET": "gausian"}, "unknown dataset 'gausian'; choose from gaussian"),
+        ("SDE.ipynb", {"DATASET": "gausian"}, "unknown dataset 'gausian'; choose from gaussian"),
+        ("ODE.ipynb", {"METHOD": "rk5"}, "unknown method 'rk5'; choose from euler, rk2, rk4"),
+        ("SDE.ipynb", {"PATH": "straight"}, "unknown path 'straight'; choose from linear"),
+    ],
+)
+def test_a_wrong_value_is_named(tmp_path, monkeypatch, notebook, parameters, message):
+    with pytest.raises(papermill.PapermillExecutionError, match=message):
+        run(notebook, tmp_path, monkeypatch, parameters)

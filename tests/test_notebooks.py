@@ -142,10 +142,13 @@ def test_committed_notebook_is_clean(path):
 
 
 @pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.name)
-def test_every_figure_is_saved_for_the_report(path):
-    names = re.findall(r'save_figure\([^"\n]*"(\w+)"', path.read_text().replace('\\"', '"'))
-    assert names
-    for name in names:
-        assert name.startswith(path.stem)
-        assert (ROOT / "figures" / f"{name}.pdf").exists()
-        assert (ROOT / "figures" / f"{name}.png").exists()
+def test_every_figure_and_table_is_there_for_the_report(path):
+    code = "\n".join(c.source for c in nbformat.read(path, 4).cells if c.cell_type == "code")
+    report = (ROOT / "figures" / f"{path.stem}.tex").read_text(encoding="utf-8")
+    for kind, endings in (("figure", ("pdf", "png")), ("table", ("tex", "md", "csv"))):
+        names = re.findall(rf'report\.{kind}\(\s*[\w.]+, "(\w+)"', code)
+        assert len(names) == code.count(f"report.{kind}(")
+        for name in names:
+            assert name.startswith(path.stem)
+            assert all((ROOT / "figures" / f"{name}.{ending}").exists() for ending in endings)
+            assert f"\\label{{{name}}}" in report

@@ -1,0 +1,151 @@
+r"""Figures and tables for a report: written as files, by task, with a list of them at the end.
+
+A notebook hands over each figure and table with the task it answers and a caption. `contents` lists
+them, and writes `figures/NOTEBOOK.tex`, which puts every one into a LaTeX document with
+`\input`. A folder that cannot be written to costs the files, not the notebook.
+"""
+
+import csv
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from IPython.display import Markdown
+from matplotlib.figure import Figure
+
+from dlutils.plotting import COLUMN, save_figure
+from dlutils.tables import cell, markdown_table
+
+FOLDER = Path("figures")
+LATEX = {
+    **{mark: rf"\{mark}" for mark in "&%$#_{}"},
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "±": r"$\pm$",
+    "×": r"$\times$",
+    "−": "$-$",
+    "–": "--",
+    "σ": r"$\sigma$",
+}
+_entries: dict[str, "Entry"] = {}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One figure or table.
+
+    Attributes:
+        name: Of its files, without ending.
+        task: Number of the task it answers, such as "1.3"; "" beyond the assignment.
+        caption: One sentence; may have $mathematics$ in it.
+        wide: Whether a figure needs the width of the page.
+        is_figure: Or else a table.
+    """
+
+    name: str
+    task: str
+    caption: str
+    wide: bool
+    is_figure: bool
+
+
+def figure(fig: Figure, name: str, task: str, caption: str) -> None:
+    """Write a figure as PDF and PNG (`dlutils.plotting.save_figure`) and note it for the list."""
+    wide = fig.get_figwidth() > 1.2 * COLUMN
+    _note(Entry(name, task, caption, wide, is_figure=True), lambda: save_figure(fig, name, FOLDER))
+
+
+def table(rows: Sequence[Mapping[str, object]], name: str, task: str, caption: str) -> Markdown:
+    """Write a table as LaTeX (booktabs), Markdown and CSV and note it; return it for display.
+
+    Args:
+        rows: See `dlutils.tables.markdown_table`.
+        name: Of the files, without ending.
+        task: See `Entry`.
+        caption: See `Entry`.
+    """
+    text = markdown_table(rows)
+
+    def write() -> None:
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        (FOLDER / f"{name}.md").write_text(text + "\n", encoding="utf-8")
+        (FOLDER / f"{name}.tex").write_text(latex_table(rows), encoding="utf-8")
+        with (FOLDER / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+
+    _note(Entry(name, task, caption, wide=len(rows[0]) > 4, is_figure=False), write)
+    return Markdown(text)
+
+
+def latex_table(rows: Sequence[Mapping[str, object]]) -> str:
+    """The rows as a LaTeX tabular with booktabs' rules; text to the left, numbers to the right."""
+    titles = list(rows[0])
+    sides = "".join("l" if isinstance(rows[0][title], str) else "r" for title in titles)
+    lines = [" & ".join(escape(cell(row[title])) for title in titles) + r" \\" for row in rows]
+    head = " & ".join(escape(title) for title in titles) + r" \\"
+    parts = [rf"\begin{{tabular}}{{{sides}}}", r"\toprule", head, r"\midrule", *lines]
+    return "\n".join([*parts, r"\bottomrule", r"\end{tabular}", ""])
+
+
+def escape(text: str) -> str:
+    """Text for LaTeX; what stands between dollar signs is mathematics and stays."""
+    parts = re.split(r"(\$[^$]+\$)", text)
+    return "".join(
+        part if k % 2 else "".join(LATEX.get(mark, mark) for mark in part)
+        for k, part in enumerate(parts)
+    )
+
+
+def contents(notebook: str) -> Markdown:
+    """List what the notebook wrote, with thumbnails; write `figures/NOTEBOOK.tex` for a report.
+
+    Args:
+        notebook: Its name, "ODE" or "SDE": what its figures' and tables' names begin with.
+    """
+    entries = [entry for name, entry in _entries.items() if name.startswith(f"{notebook}_")]
+    lines = ["| task | | file | caption |", "| --- | --- | --- | --- |"]
+    for entry in entries:
+        path = (FOLDER / entry.name).as_posix()
+        image = f'<img src="{path}.png" width="140">' if entry.is_figure else "table"
+        endings = "pdf, png" if entry.is_figure else "tex, md, csv"
+        caption = entry.caption.replace("|", r"\|")
+        lines.append(f"| {entry.task} | {image} | `{path}` .{endings} | {caption} |")
+    text = "\n".join(_latex(entry) for entry in entries)
+    _or_say_so(lambda: (FOLDER / f"{notebook}.tex").write_text(text, encoding="utf-8"), notebook)
+    return Markdown("\n".join(lines))
+
+
+def _latex(entry: Entry) -> str:
+    r"""A floating figure or table that finds its file in the folder \figures."""
+    star = "*" if entry.wide else ""
+    width = r"\textwidth" if entry.wide else r"\columnwidth"
+    kind = "figure" if entry.is_figure else "table"
+    body = (
+        rf"\includegraphics[width={width}]{{\figures/{entry.name}.pdf}}"
+        if entry.is_figure
+        else rf"\resizebox{{{width}}}{{!}}{{\input{{\figures/{entry.name}.tex}}}}"
+    )
+    task = f"Task {entry.task}. " if entry.task else ""
+    return (
+        f"\\begin{{{kind}{star}}}\n  \\centering\n  {body}\n"
+        f"  \\caption{{{task}{escape(entry.caption)}}}\n  \\label{{{entry.name}}}\n"
+        f"\\end{{{kind}{star}}}\n"
+    )
+
+
+def _note(entry: Entry, write) -> None:
+    _entries.pop(entry.name, None)  # a cell that runs again moves it to the end, as on the page
+    _entries[entry.name] = entry
+    _or_say_so(write, entry.name)
+
+
+def _or_say_so(write, name: str) -> None:
+    """Write; a full disk or a folder without permission is reported and does not stop."""
+    try:
+        write()
+    except OSError as error:
+        print(f"{name} is not in {FOLDER}/: {error.strerror}")
