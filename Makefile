@@ -30,11 +30,11 @@ lint: $(VENV)/.lint  ## check style, notebooks included
 bench: $(VENV)/.bench  ## measure speed and quality against other libraries (QUICK=1: in minutes)
 	$(BIN)/python -m benchmarks $(if $(QUICK),--quick)
 
-report:  ## build report/report.pdf from figures/, where LaTeX is installed
+report:  ## build build/report/report.pdf from figures/, where LaTeX is installed
 	@command -v latexmk >/dev/null || { \
 	  echo "make: there is no latexmk. Install TeX Live (Debian: apt install latexmk texlive-latex-extra)"; \
 	  echo "or upload report/ and figures/ to an online LaTeX editor."; exit 1; }
-	cd report && latexmk -pdf -interaction=nonstopmode report.tex
+	cd report && latexmk -pdf -interaction=nonstopmode -outdir=../build/report report.tex
 
 clean:  ## remove what the other commands made
 	rm -rf $(VENV) build

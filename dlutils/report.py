@@ -13,8 +13,9 @@ from pathlib import Path
 
 from IPython.display import Markdown
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 
-from dlutils.plotting import COLUMN, save_figure
+from dlutils.plotting import COLUMN, animate_flow, save_figure
 from dlutils.tables import cell, markdown_table
 
 FOLDER = Path("figures")
@@ -55,6 +56,20 @@ def figure(fig: Figure, name: str, task: str, caption: str) -> None:
     """Write a figure as PDF and PNG (`dlutils.plotting.save_figure`) and note it for the list."""
     wide = fig.get_figwidth() > 1.2 * COLUMN
     _note(Entry(name, task, caption, wide, is_figure=True), lambda: save_figure(fig, name, FOLDER))
+
+
+def animation(x: ArrayLike, p: ArrayLike, paths: ArrayLike, name: str) -> Markdown:
+    """Write `figures/name.gif` (`dlutils.plotting.animate_flow`); return a link to it.
+
+    Args:
+        x: States, shape `(T + 1, n)`.
+        p: Densities there.
+        paths: Samples, `(T + 1, m)`.
+        name: Of the file, without ending.
+    """
+    path = FOLDER / f"{name}.gif"
+    _or_say_so(lambda: animate_flow(path, x, p, paths), name)
+    return Markdown(f"![The flow in motion]({path.as_posix()})")
 
 
 def table(rows: Sequence[Mapping[str, object]], name: str, task: str, caption: str) -> Markdown:

@@ -1,5 +1,8 @@
 """The notebook runs whole when its configuration cell is changed, here by papermill."""
 
+import subprocess
+import sys
+
 import papermill
 import pytest
 from conftest import ROOT
@@ -96,3 +99,16 @@ def test_the_notebook_runs_with(name, tmp_path, monkeypatch):
 def test_a_wrong_value_is_named(tmp_path, monkeypatch, notebook, parameters, message):
     with pytest.raises(papermill.PapermillExecutionError, match=message):
         run(notebook, tmp_path, monkeypatch, parameters)
+
+
+def test_command_of_the_readme(tmp_path, monkeypatch):
+    """The papermill command as it stands there, with fewer iterations."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (line,) = (line for line in readme.splitlines() if line.startswith("papermill "))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    (tmp_path / "ODE.ipynb").write_bytes((ROOT / "ODE.ipynb").read_bytes())
+    short = ["-p", "N_ITERATIONS", "4", "-y", "{COMPLEXITY_STEPS: [2, 4, 8]}", "-p", "N_STEPS", "5"]
+    command = [sys.executable, "-m", *line.split(), *short, "--no-progress-bar"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    out = (tmp_path / "out.ipynb").read_text(encoding="utf-8")
+    assert "0.5 Laplace(-1.5, 0.5) + 0.5 Laplace(1.5, 0.5)" in out

@@ -2,6 +2,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.distributions import Normal
 
 from dlutils import plotting
@@ -69,6 +70,19 @@ def test_a_saved_figure_has_the_same_bytes_every_time(tmp_path, dataset):
     assert contents[0] == contents[1]
     assert [path.name for path in paths] == ["figure.pdf", "figure.png"]
     assert b"CreationDate" not in contents[0][0]
+
+
+def test_an_animation_has_a_frame_for_each_time_and_the_same_bytes(tmp_path):
+    x = np.linspace(-2, 2, 9)[None].repeat(3, 0) * np.array([[1], [2], [3]])
+    contents = []
+    for _ in range(2):
+        plotting.animate_flow(tmp_path / "flow.gif", x, np.exp(-(x**2)), x[:, ::4], hold=1)
+        contents.append((tmp_path / "flow.gif").read_bytes())
+    assert contents[0] == contents[1]
+    with Image.open(tmp_path / "flow.gif") as image:
+        assert image.n_frames == 3  # the one that stays is shown for longer
+        assert image.info["loop"] == 0
+    assert not plt.get_fignums()
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "figure.pdf"])

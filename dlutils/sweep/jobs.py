@@ -201,11 +201,12 @@ def _results(
                 future.cancel()
             executor.shutdown()
         for future, config in under_way.items():  # left over by a death, and all ended by now
-            if not (future.cancelled() or isinstance(future.exception(), BrokenExecutor)):
+            if future.cancelled():
+                todo.append(config)
+            elif not isinstance(future.exception(), BrokenExecutor):
                 yield _outcome(future, config)
-                continue
-            deaths[identity(config)] += 1
-            if deaths[identity(config)] < DEATHS:
+            elif deaths[identity(config)] + 1 < DEATHS:
+                deaths[identity(config)] += 1
                 suspects.append(config)
             else:
                 yield _failure(config, f"its process died {DEATHS} times: killed, or no memory")
@@ -213,10 +214,9 @@ def _results(
 
 def _outcome(future, config: Config) -> str:
     """A run's line; an executor's own error (Dask: a worker died too often) is the run's."""
-    error = future.exception()
-    return (
-        future.result() if error is None else _failure(config, f"{type(error).__name__}: {error}")
-    )
+    if error := future.exception():
+        return _failure(config, f"{type(error).__name__}: {error}")
+    return future.result()
 
 
 def _start_worker() -> None:

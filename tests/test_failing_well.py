@@ -1,0 +1,162 @@
+"""Whatever is asked for: a finite result or an error that says why, never a silent NaN."""
+
+import time
+
+import pytest
+import torch
+from conftest import ROOT
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from jupyter_client.manager import start_new_kernel
+
+from dlutils.comparison import compare
+from dlutils.datasets import DISTRIBUTIONS, Dataset, make_dataset
+from dlutils.notebooks import load
+
+EXAMPLES = {
+    "deadline": None,
+    "suppress_health_check": list(HealthCheck),
+    "derandomize": True,
+    "phases": [Phase.generate],  # shrinking a configuration takes minutes and says little
+}
+ODE, SDE = load(ROOT / "ODE.ipynb"), load(ROOT / "SDE.ipynb")
+REASONS = (
+    "folds the line", "not finite", "the drift explodes", "try a smaller learning_rate", "must be",
+    "must not", "too few", "is too narrow", "are too coarse",
+)  # fmt: skip
+
+
+def numbers(low, high):
+    return st.floats(low, high, allow_nan=False)
+
+
+data = st.one_of(
+    st.builds(
+        make_dataset,
+        st.sampled_from(list(DISTRIBUTIONS)),
+        n_train=st.integers(2, 300) | st.sampled_from([10_000, 100_000]),
+        n_val=st.integers(2, 50),
+        n_test=st.integers(2, 50),
+        seed=st.integers(0, 100),
+    ),
+    st.builds(
+        lambda y, loc, scale: (y, loc, scale),
+        st.lists(numbers(-5, 5), min_size=1, max_size=60),
+        numbers(-1e6, 1e6),
+        st.sampled_from([1e-6, 1e-3, 1.0, 1e3, 1e6]),
+    ),
+)
+
+
+def as_dataset(drawn):
+    if isinstance(drawn, Dataset):
+        return drawn
+    y, loc, scale = drawn
+    return Dataset.from_samples(torch.tensor(y, dtype=torch.float64) * scale + loc)
+
+
+def check(train_model):
+    """Train and evaluate; the model's numbers are finite, or the error gives a reason."""
+    try:
+        dataset, model = train_model()
+        on_test = model.log_likelihood(dataset.test)
+        comparison = compare(dataset, model.log_likelihood, 401)
+    except ValueError as error:
+        reason = str(error)
+    else:
+        reason = None
+    if reason is not None:
+        assert any(known in reason for known in REASONS), f"the error gives no reason: {reason}"
+        return
+    assert not on_test.isnan().any()
+    assert (on_test < torch.inf).all()
+    assert comparison.mass >= 0
+    assert torch.isfinite(torch.tensor(model.history.train)).all()
+
+
+@settings(max_examples=350, **EXAMPLES)
+@given(
+    drawn=data,
+    drift=st.sampled_from(list(ODE.DRIFTS)),
+    method=st.sampled_from(["euler", "rk2", "rk4"]),
+    n_steps=st.integers(1, 12),
+    logdet=st.sampled_from(["trace", "map"]),
+    gradient=st.sampled_from(list(ODE.GRADIENTS)),
+    standardize=st.booleans(),
+    n_bins=st.integers(1, 40),
+    batch_size=st.none() | st.integers(1, 64),
+    learning_rate=st.sampled_from([1e-6, 0.02, 1.0, 1e3]),
+    prior_precision=st.none() | numbers(0, 1e6),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+    seed=st.integers(0, 10),
+)
+def test_any_ode(drawn, drift, method, n_steps, dtype, seed, **options):
+    torch.set_default_dtype(dtype)
+
+    def train_model():
+        dataset = as_dataset(drawn)
+        settings = options | {"n_iterations": 3, "validate_every": 1, "progress": False}
+        return dataset, ODE.train(dataset, drift, method, n_steps, seed, **settings)
+
+    check(train_model)
+
+
+@settings(max_examples=150, **EXAMPLES)
+@given(
+    drawn=data,
+    path=st.sampled_from(list(SDE.PATHS)),
+    diffusion=st.sampled_from(list(SDE.DIFFUSIONS)),
+    drift=st.sampled_from(list(SDE.DRIFTS)),
+    t_sampler=st.sampled_from(list(SDE.T_SAMPLERS)),
+    delta=st.sampled_from([0.01, 0.1, 0.5]),
+    batch_size=st.integers(1, 64),
+    learning_rate=st.sampled_from([1e-6, 0.02, 1.0, 1e3]),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+    seed=st.integers(0, 10),
+)
+def test_any_sde(drawn, path, diffusion, drift, dtype, **options):
+    torch.set_default_dtype(dtype)
+
+    def train_model():
+        dataset = as_dataset(drawn)
+        settings = options | {"n_iterations": 3, "validate_every": 3, "progress": False}
+        model = SDE.train(dataset, path, diffusion, drift, **settings)
+        return dataset, SDE.replace(model, n_steps=10)
+
+    check(train_model)
+
+
+@pytest.mark.filterwarnings("default")
+def test_interrupt_in_a_kernel_keeps_model_and_curve(monkeypatch):
+    """Kernel → Interrupt in the middle of a training."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    manager, client = start_new_kernel(cwd=str(ROOT))
+
+    def run(code, wait=True):
+        message = client.execute(code)
+        if not wait:
+            return None
+        reply = client.get_shell_msg(timeout=120)
+        assert reply["parent_header"]["msg_id"] == message
+        return reply["content"]
+
+    try:
+        setup = (
+            "from dlutils.notebooks import load; from dlutils.datasets import make_dataset\n"
+            "ODE, data = load('ODE.ipynb'), make_dataset('gaussian', n_train=100)"
+        )
+        assert run(setup)["status"] == "ok"
+        run("model = ODE.train(data, n_iterations=1_000_000)", wait=False)
+        time.sleep(4)
+        manager.interrupt_kernel()
+        reply = client.get_shell_msg(timeout=60)["content"]
+        assert reply["status"] == "ok", "the cell ends as if the training had"
+        after = (
+            "assert model.history.stopped.startswith('interrupted at iteration')\n"
+            "assert len(model.history.train) > 3 and len(model.history.val) > 0\n"
+            "assert model.log_likelihood(data.test).isfinite().all()"
+        )
+        assert run(after)["status"] == "ok"
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
