@@ -74,7 +74,7 @@ def check(train_model):
     assert torch.isfinite(torch.tensor(model.history.train)).all()
 
 
-@settings(max_examples=350, **EXAMPLES)
+@settings(max_examples=430, **EXAMPLES)
 @given(
     drawn=data,
     drift=st.sampled_from(list(ODE.DRIFTS)),
@@ -101,7 +101,7 @@ def test_any_ode(drawn, drift, method, n_steps, dtype, seed, **options):
     check(train_model)
 
 
-@settings(max_examples=150, **EXAMPLES)
+@settings(max_examples=70, **EXAMPLES)
 @given(
     drawn=data,
     path=st.sampled_from(list(SDE.PATHS)),
