@@ -84,10 +84,11 @@ def information_criterion(model, dataset: Dataset, n_bins: int, prior_precision:
     nodes, weights = dataset.compress(n_bins)
     x_1 = ((nodes - model.loc) / model.scale).float()
     parameters = list(model.drift.parameters())
-    log_p = adjoint.log_likelihood(model.drift, x_1, model.n_steps, model.method, model.logdet)
+    settings = model.n_steps, model.method, model.logdet
     scores = []
-    for one in torch.eye(len(x_1)):
-        gradient = torch.autograd.grad(log_p, parameters, one, retain_graph=True)
+    for x in x_1.split(1):
+        log_p = adjoint.mean_log_likelihood(model.drift, x, None, *settings)
+        gradient = torch.autograd.grad(log_p, parameters)
         scores.append(torch.cat([g.flatten() for g in gradient]).double())
     scores = torch.stack(scores) * (weights / n).sqrt()[:, None]
     eigenvalues = torch.linalg.eigvalsh(scores @ scores.T).clamp(min=0)
