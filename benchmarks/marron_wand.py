@@ -74,7 +74,7 @@ def draw(rows: list[Row], n: int) -> None:
         ax.set_title(f"{title(density)}: KL {1e3 * row['kl']:.1f}", fontsize=7)
         ax.set_yticks([])
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
-    fig.supxlabel("$y$", fontsize=8)
+    fig.supxlabel("$y$ (KL in thousandths of a nat)", fontsize=8)
     plotting.save_figure(fig, "marron_wand")
     plt.close(fig)
 
