@@ -105,8 +105,8 @@ def make(options: argparse.Namespace) -> tuple[list[str], Tables]:
         f"KL(truth || estimate) with the mass divided out, thousandths of a nat, mean over "
         f"{len(seeds)} sample{'s' if len(seeds) > 1 else ''} ± standard error; the smallest of a "
         "line in bold. ODE: the best of four flows by Akaike's criterion with the effective number "
-        "of parameters; SDE: the exact density of the notebook's default. Fits run side by side, "
-        "one thread each."
+        "of parameters, which were chosen while looking at samples 0 and 1; SDE: the exact density "
+        "of the notebook's default. Fits run side by side, one thread each."
     )
     return [note], {f"n = {n:,}": table(rows, densities, n) for n in sizes}
 
