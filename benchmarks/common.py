@@ -16,6 +16,7 @@ import torch
 from tqdm import tqdm
 
 from dlutils.memory import keep_freed_memory
+from dlutils.processes import cores
 
 Row = dict[str, str | int | float]
 Tables = dict[str, list[Row]]
@@ -133,7 +134,7 @@ def header(packages: Sequence[str]) -> list[str]:
     versions = ", ".join(f"{package} {version(package)}" for package in packages)
     load = f"; load {os.getloadavg()[0]:.1f} at the start" if hasattr(os, "getloadavg") else ""
     return [
-        f"Machine: {_processor()}, {_cores()} cores, {platform.system()}; "
+        f"Machine: {_processor()}, {cores()} cores, {platform.system()}; "
         f"torch uses {torch.get_num_threads()} threads{load}",
         f"Software: Python {platform.python_version()}, {versions}",
         f"Date: {datetime.date.today().isoformat()}",
@@ -200,9 +201,3 @@ def _processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -15,7 +15,8 @@ from benchmarks.common import Row, Tables, command
 from benchmarks.estimators import ESTIMATORS, GRID, measure
 from dlutils import plotting
 from dlutils.datasets import DISTRIBUTIONS, make_dataset
-from dlutils.sweep.jobs import cores, process_pool, run_all
+from dlutils.processes import cores
+from dlutils.sweep.jobs import process_pool, run_all
 from dlutils.sweep.results import load, summarize
 
 PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "KDEpy", "zuko")

@@ -10,8 +10,9 @@ import time
 from pathlib import Path
 
 from benchmarks.common import Tables, command
+from dlutils.processes import cores
 from dlutils.sweep import load, read, train_and_measure
-from dlutils.sweep.jobs import cores, process_pool, run_all
+from dlutils.sweep.jobs import process_pool, run_all
 
 PACKAGES = ("torch",)
 GRID = """

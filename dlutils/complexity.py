@@ -5,7 +5,6 @@ before the first step: so it sees what PyTorch's own allocator takes. A fresh pr
 way has freed from hiding what the next needs.
 """
 
-import multiprocessing
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -21,6 +20,7 @@ from dlutils.adjoint import check_solver, mean_log_likelihood
 from dlutils.datasets import make_dataset
 from dlutils.memory import keep_freed_memory
 from dlutils.notebooks import load
+from dlutils.processes import fresh_processes
 from dlutils.seeding import seeded
 
 SEGMENTS = 10  # pieces of the trajectory that checkpointing recomputes
@@ -173,8 +173,6 @@ def measure(ways: Sequence[str], steps: Sequence[int]) -> dict[str, list[Measure
 
 def alone(function: Callable, *arguments: Iterable) -> list:
     """Like `map`, each call in a fresh process; the function must have a module to its name."""
-    choices = multiprocessing.get_all_start_methods()
-    context = multiprocessing.get_context("forkserver" if "forkserver" in choices else "spawn")
-    context.set_forkserver_preload([function.__module__])  # so its imports are done once for all
+    context = fresh_processes([function.__module__])
     with ProcessPoolExecutor(1, context, max_tasks_per_child=1) as pool:
         return list(pool.map(function, *arguments))

@@ -6,8 +6,9 @@ import sys
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
+from dlutils.processes import cores
 from dlutils.sweep.grid import read, train_and_measure
-from dlutils.sweep.jobs import cores, dask_cluster, process_pool, run_all
+from dlutils.sweep.jobs import dask_cluster, process_pool, run_all
 from dlutils.sweep.results import load, summarize
 from dlutils.tables import markdown_table
 

@@ -24,6 +24,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from dlutils.processes import fresh_processes
 from dlutils.sweep.results import Row, load
 
 try:
@@ -41,11 +42,6 @@ def identity(config: Config) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def cores() -> int:
-    """Processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def process_pool(workers: int, preload: Sequence[str] = ()) -> Callable[[], Executor]:
     """A maker of process pools, for `run_all`.
 
@@ -53,9 +49,7 @@ def process_pool(workers: int, preload: Sequence[str] = ()) -> Callable[[], Exec
         workers: Processes, at least 1.
         preload: Modules to import once for all of them, where the system can fork.
     """
-    choices = multiprocessing.get_all_start_methods()
-    context = multiprocessing.get_context("forkserver" if "forkserver" in choices else "spawn")
-    context.set_forkserver_preload([__name__, *preload])
+    context = fresh_processes([__name__, *preload])
     return lambda: ProcessPoolExecutor(workers, context, initializer=_start_worker)
 
 
