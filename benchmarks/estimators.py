@@ -147,7 +147,7 @@ def train_nsf(
         seed: Of weights and batches.
         n_iterations: Of Adam with a cosine from 0.01 to 0.
         batch: Points an iteration.
-        watch: Called every ten iterations with the log-density so far.
+        watch: Called every ten iterations with the log-density so far and the iteration.
     """
     import zuko
 
@@ -173,7 +173,7 @@ def train_nsf(
         optimizer.step()
         schedule.step()
         if watch and iteration % 10 == 0:
-            watch(log_density)
+            watch(log_density, iteration)
         if iteration % 25 == 0 and (value := log_density(dataset.val).mean().item()) > best:
             best, kept = value, {k: v.clone() for k, v in flow.state_dict().items()}
     flow.load_state_dict(kept)

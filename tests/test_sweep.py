@@ -184,9 +184,12 @@ def test_a_full_disk_leaves_whole_lines(tmp_path, monkeypatch):
     assert path.read_bytes().count(b"\n") == 1
 
 
-@pytest.mark.skipif(os.name == "nt", reason="kill -9 and file locks")
-def test_killed_twice_and_a_worker_once_nothing_is_lost_done_twice_or_torn(tmp_path):
-    path = grid(tmp_path, seed=list(range(13)))  # 208 runs
+@pytest.fixture(scope="module")
+def killed_sweep(tmp_path_factory):
+    """The grid of a sweep of 208 runs: its parent was killed twice, a worker once."""
+    if os.name == "nt":
+        pytest.skip("kill -9 and file locks")
+    path = grid(tmp_path_factory.mktemp("sweep"), seed=list(range(13)))
     results = path.with_suffix(".jsonl")
     for lines in (50, 100):
         process = start(path, "--workers", "2")
@@ -202,11 +205,33 @@ def test_killed_twice_and_a_worker_once_nothing_is_lost_done_twice_or_torn(tmp_p
     server.children()[0].kill()
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors.decode()
-    lines = results.read_text(encoding="utf-8").splitlines()
+    return path
+
+
+def test_whoever_is_killed_nothing_is_lost_done_twice_or_torn(killed_sweep):
+    lines = killed_sweep.with_suffix(".jsonl").read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
-    assert {row["run"] for row in rows} == {identity(config) for config in sweep.read(path)}
+    assert {row["run"] for row in rows} == {identity(config) for config in sweep.read(killed_sweep)}
     assert len(rows) == 208
     assert all(row["status"] == "done" for row in rows)
+
+
+@pytest.mark.filterwarnings("default")
+def test_dask_gives_the_same_numbers(killed_sweep, tmp_path, monkeypatch):
+    distributed = pytest.importorskip("distributed")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.chdir(ROOT)
+    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
+    dask = tmp_path / "dask.jsonl"
+    with distributed.LocalCluster(**options) as cluster:
+        address = cluster.scheduler_address
+        assert main([str(killed_sweep), "--scheduler", address, "--results", str(dask)]) == 0
+    here, there = (
+        {row["run"]: numbers(row) for row in sweep.load(file)}
+        for file in (killed_sweep.with_suffix(".jsonl"), dask)
+    )
+    assert here == there
+    assert len(there) == 208
 
 
 @pytest.mark.skipif(os.name == "nt", reason="file locks")
@@ -232,26 +257,6 @@ def test_interrupt_writes_down_the_runs_under_way(tmp_path):
     assert b"the same command goes on" in errors
     assert b"Traceback" not in errors
     assert 5 <= len(sweep.load(results)) < 48
-
-
-@pytest.mark.filterwarnings("default")
-def test_dask_gives_the_same_numbers(tmp_path, monkeypatch, capsys):
-    distributed = pytest.importorskip("distributed")
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.chdir(ROOT)
-    path = grid(tmp_path)
-    assert main([str(path), "--workers", "2"]) == 0
-    options = {"n_workers": 2, "dashboard_address": None}
-    with distributed.LocalCluster(threads_per_worker=1, **options) as cluster:
-        dask = tmp_path / "dask.jsonl"
-        command = [str(path), "--scheduler", cluster.scheduler_address, "--results", str(dask)]
-        assert main(command) == 0
-    by_run = [
-        {row["run"]: numbers(row) for row in sweep.load(file)}
-        for file in (path.with_suffix(".jsonl"), dask)
-    ]
-    assert by_run[0] == by_run[1]
-    assert len(by_run[0]) == 48
 
 
 @pytest.mark.filterwarnings("default")
