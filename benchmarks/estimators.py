@@ -7,25 +7,22 @@ the spline flow alone sees the validation points besides, to know when to stop.
 
 import math
 import time
-import warnings
 from collections.abc import Callable, Mapping
 from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
 
-import numpy as np
 import torch
-from scipy.stats import gaussian_kde
 from torch import Tensor
 
-from dlutils import adjoint
+from dlutils import adjoint, yardsticks
 from dlutils.comparison import compare
 from dlutils.datasets import Dataset, make_dataset
 from dlutils.notebooks import load
 from dlutils.seeding import seeded
+from dlutils.yardsticks import LogDensity
 
 GRID = 8001  # points of the quadrature
-LogDensity = Callable[[Tensor], Tensor]  # (n,) to (n,), nats
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -102,34 +99,12 @@ def sde(dataset: Dataset, seed: int) -> LogDensity:
     return notebook("SDE.ipynb").train(dataset, seed=seed, progress=False).log_likelihood
 
 
-def kde_scott(dataset: Dataset, seed: int) -> LogDensity:
-    """Gaussian kernels, Scott's bandwidth (SciPy)."""
-    kde = gaussian_kde(dataset.train.double().numpy())
-    return lambda y: _log(kde(y.double().numpy()))
-
-
 def kde_botev(dataset: Dataset, seed: int) -> LogDensity:
     """Gaussian kernels, the bandwidth of Botev, Grotowski & Kroese 2010 (KDEpy)."""
     from KDEpy.bw_selection import improved_sheather_jones
 
     y = dataset.train.double().numpy()
-    kde = gaussian_kde(y, improved_sheather_jones(y[:, None]) / y.std(ddof=1))
-    return lambda y: _log(kde(y.double().numpy()))
-
-
-def em_bic(dataset: Dataset, seed: int, most: int = 15) -> LogDensity:
-    """A mixture of Gaussians by EM, the number of components by BIC (scikit-learn)."""
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.mixture import GaussianMixture
-
-    y = dataset.train.double().numpy()[:, None]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        models = [
-            GaussianMixture(k, max_iter=500, random_state=seed).fit(y) for k in range(1, most + 1)
-        ]
-    best = min(models, key=lambda model: model.bic(y))
-    return lambda y: torch.from_numpy(best.score_samples(y.double().numpy()[:, None]))
+    return yardsticks.kde(dataset.train, seed, improved_sheather_jones(y[:, None]) / y.std(ddof=1))
 
 
 def nsf(dataset: Dataset, seed: int) -> LogDensity:
@@ -180,17 +155,12 @@ def train_nsf(
     return log_density
 
 
-def _log(density: np.ndarray) -> Tensor:
-    """The logarithm; where a kernel estimate underflows, that of the smallest number."""
-    return torch.from_numpy(np.log(np.maximum(density, np.finfo(float).tiny)))
-
-
 ESTIMATORS: dict[str, Callable[[Dataset, int], LogDensity]] = {
     "ODE": ode,
     "SDE": sde,
-    "KDE, Scott": kde_scott,
+    "KDE, Scott": lambda dataset, seed: yardsticks.kde(dataset.train, seed),
     "KDE, Botev": kde_botev,
-    "EM, BIC": em_bic,
+    "EM, BIC": lambda dataset, seed: yardsticks.em_mixture(dataset.train, seed),
     "NSF": nsf,
 }
 

@@ -18,11 +18,12 @@ import torch
 from torch import Tensor
 
 from benchmarks.common import Row, Tables, command
-from benchmarks.estimators import LogDensity, em_bic, kde_botev, kde_scott, notebook, train_nsf
+from benchmarks.estimators import ESTIMATORS, notebook, train_nsf
 from benchmarks.ode_iteration import classic_rk4, equinox_net
 from dlutils.comparison import compare
 from dlutils.datasets import Dataset, make_dataset
 from dlutils.seeding import seeded
+from dlutils.yardsticks import LogDensity
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # torch's tensors are on the CPU too
 with contextlib.suppress(ImportError):  # `command` says so
@@ -184,9 +185,8 @@ CONTENDERS: dict[str, Callable[[Dataset, Watch], None]] = {
     "diffrax CNF, T = 4": partial(watch_diffrax, n_steps=4),
     "diffrax CNF, Euler 100": partial(watch_diffrax, method="euler", n_steps=100),
     "zuko NSF": lambda dataset, watch: train_nsf(dataset, 0, watch=watch),
-    "EM, BIC": partial(watch_once, em_bic),
-    "KDE, Scott": partial(watch_once, kde_scott),
-    "KDE, Botev": partial(watch_once, kde_botev),
+} | {
+    name: partial(watch_once, ESTIMATORS[name]) for name in ("EM, BIC", "KDE, Scott", "KDE, Botev")
 }
 
 

@@ -21,19 +21,19 @@ class Comparison:
         log_q: Fitted log-density there, nats.
         mass: $\int q\,dy$ over the support: one, for a density.
         kl: $\int p\log(p/q)\,dy$, nats; below zero only if the mass exceeds one.
-            None if p is unknown.
+            NaN if p is unknown.
     """
 
     y: np.ndarray
     log_p: np.ndarray | None
     log_q: np.ndarray
     mass: float
-    kl: float | None
+    kl: float
 
     @property
-    def normalized_kl(self) -> float | None:
+    def normalized_kl(self) -> float:
         r"""KL from the truth to $q/\int q$: what is left when the mass is divided out, nats."""
-        return None if self.kl is None else self.kl + float(np.log(self.mass))
+        return self.kl + float(np.log(self.mass))
 
 
 def compare(
@@ -66,7 +66,7 @@ def compare(
         )
     mass = float(simpson(np.exp(log_q), x=y))
     if dataset.distribution is None:
-        return Comparison(y, None, log_q, mass, None)
+        return Comparison(y, None, log_q, mass, float("nan"))
     log_p = dataset.log_prob(y).numpy()
     p = np.exp(log_p)
     inside = p > 0

@@ -1,7 +1,8 @@
 """One-dimensional data with an exact density, and a user's own sample.
 
 `make_dataset` simulates training, validation and test data from a named distribution;
-`Dataset.from_samples` and `Dataset.from_file` take data whose density nobody knows.
+`Dataset.from_samples` and `Dataset.from_file` take data whose density nobody knows. `load_dataset`
+does either, by what it is given: a name or a file.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,7 +28,7 @@ from torch.distributions import (
     Uniform,
 )
 
-from dlutils.samples import read_sample
+from dlutils.samples import is_source, read_sample
 from dlutils.seeding import seeded
 
 TAIL = 1e-6  # probability on either side of `Dataset.support`
@@ -227,6 +228,11 @@ class Dataset:
         name = Path(file).stem + (f", {column}" if column else "")
         return cls.from_samples(y, **{"name": name} | options)
 
+    @property
+    def title(self) -> str:
+        """The name as it stands at the beginning of a caption."""
+        return self.name[:1].upper() + self.name[1:].replace("_", " ")
+
     def log_prob(self, y: ArrayLike | Tensor) -> Tensor:
         """True log p(y) in nats, float64, with the shape of `y`.
 
@@ -290,7 +296,10 @@ def make_dataset(
         Marron & Wand, Exact mean integrated squared error, Annals of Statistics 20 (1992), table 1.
     """
     if name not in DISTRIBUTIONS:
-        raise ValueError(f"unknown dataset {name!r}; choose from {', '.join(DISTRIBUTIONS)}")
+        raise ValueError(
+            f"unknown dataset {name!r}; choose from {', '.join(DISTRIBUTIONS)}; "
+            "a file of your own ends in .csv, .tsv, .txt, .dat or .npy"
+        )
     sizes = {"n_train": n_train, "n_val": n_val, "n_test": n_test}
     for label, n in sizes.items():
         if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 2:
@@ -301,6 +310,22 @@ def make_dataset(
         _draw(distribution, n, seed, split) for split, n in enumerate(sizes.values())
     )
     return Dataset(name, description, train, val, test, _support(distribution), distribution)
+
+
+def load_dataset(source: str, *, seed: int = 0, drop_missing: bool = False) -> Dataset:
+    """Simulate a named distribution, or read a user's own file.
+
+    Args:
+        source: One of `DISTRIBUTIONS`, `file.csv`, `file.csv:column`, or a .txt or .npy file.
+        seed: Of the simulation, or of the split of the file's numbers.
+        drop_missing: Whether to leave out NaN and empty cells of a file.
+
+    Raises:
+        ValueError: If there is no such distribution or file, or its numbers are no proper sample.
+    """
+    if is_source(source):
+        return Dataset.from_file(source, seed=seed, drop_missing=drop_missing)
+    return make_dataset(source, seed=seed)
 
 
 def check_sample(y: ArrayLike | Tensor) -> Tensor:
