@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 NOTEBOOKS := $(wildcard *.ipynb)
 NBVAL := --nbval-lax --nbval-current-env --nbval-cell-timeout=900
 
-.PHONY: help run test lab outputs lint bench report clean
+.PHONY: help run test test-browser lab outputs lint bench report clean
 
 help:  ## list the commands
-	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 20
 
 run: $(VENV)/.run  ## execute the notebooks into build/, write figures/, print a table of results
 	$(BIN)/python -m dlutils.notebooks
@@ -16,6 +16,9 @@ run: $(VENV)/.run  ## execute the notebooks into build/, write figures/, print a
 test: $(VENV)/.test  ## pytest, then every notebook whole
 	$(BIN)/python -m pytest
 	$(BIN)/python -m pytest $(NBVAL) $(NOTEBOOKS)
+
+test-browser: $(VENV)/.browser  ## run both notebooks in JupyterLab, in Chromium
+	$(BIN)/python -m pytest tests/browser
 
 lab: $(VENV)/.run  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab $(NOTEBOOKS)
@@ -41,9 +44,10 @@ clean:  ## remove what the other commands made
 
 $(VENV)/.run: requirements.txt
 $(VENV)/.test: requirements-test.txt requirements.txt
+$(VENV)/.browser: requirements-browser.txt requirements-test.txt requirements.txt
 $(VENV)/.lint: requirements-lint.txt
 $(VENV)/.bench: requirements-bench.txt requirements.txt
-$(VENV)/.run $(VENV)/.test $(VENV)/.lint $(VENV)/.bench: | $(BIN)/python
+$(VENV)/.run $(VENV)/.test $(VENV)/.browser $(VENV)/.lint $(VENV)/.bench: | $(BIN)/python
 	@echo "Installing $< into $(VENV) ..."
 	@$(BIN)/python -m pip install --quiet --requirement $< || { \
 	  echo "make: pip could not install $<. Is the network, or a package index, reachable?"; exit 1; }

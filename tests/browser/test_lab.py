@@ -1,0 +1,184 @@
+"""Both notebooks in a real JupyterLab: run whole, then the explorer used by hand.
+
+Started by `make test-browser`, not by pytest alone. Screenshots are left in build/browser.
+"""
+
+import json
+import math
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+
+playwright = pytest.importorskip(
+    "playwright.sync_api", reason="Playwright is not installed: see requirements-browser.txt"
+)
+ROOT = Path(__file__).parents[2]
+SCREENSHOTS = ROOT / "build" / "browser"
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
+)
+SETTINGS = {  # every cell in the page at once, no questions, and the theme of the night
+    "notebook-extension/tracker": {"windowingMode": "none"},
+    "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
+    "apputils-extension/themes": {"theme": "JupyterLab Dark"},
+}
+SECONDS = 600  # for one notebook
+DRAWN = "[...document.querySelectorAll('.explorer img')].every(image => image.naturalWidth > 300)"
+
+pytestmark = [
+    pytest.mark.skipif(not CHROMIUM, reason="there is no Chromium (Debian: apt install chromium)"),
+    pytest.mark.filterwarnings("default"),
+]
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    """A JupyterLab server on a copy of the project, its notebooks without outputs; its address."""
+    home = tmp_path_factory.mktemp("lab")
+    folder = home / "project"
+    unwanted = shutil.ignore_patterns(".git", ".venv", "build", "figures", "__pycache__")
+    shutil.copytree(ROOT, folder, ignore=unwanted)
+    for path in folder.glob("*.ipynb"):
+        notebook = nbformat.read(path, 4)
+        for cell in notebook.cells:
+            if cell.cell_type == "code":
+                cell.outputs, cell.execution_count = [], None
+        nbformat.write(notebook, path)
+    for name, values in SETTINGS.items():
+        path = home / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(values), encoding="utf-8")
+    runtime = home / "runtime"
+    environment = os.environ | {
+        "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"),
+        "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces"),
+        "JUPYTER_CONFIG_DIR": str(home / "config"),
+        "JUPYTER_RUNTIME_DIR": str(runtime),
+    }
+    command = [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root", "--port=0"]
+    with (home / "log").open("wb") as log:
+        server = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
+        try:
+            yield address(runtime, server, home / "log")
+        finally:
+            server.send_signal(signal.SIGTERM)
+            server.wait(timeout=30)
+
+
+def address(runtime, server, log):
+    """What the server writes down when it is ready: address and token."""
+    end = time.monotonic() + 60
+    while time.monotonic() < end and server.poll() is None:
+        for file in runtime.glob("jpserver-*.json"):
+            text = file.read_text(encoding="utf-8")
+            if text.endswith("}\n") or text.endswith("}"):
+                return json.loads(text)
+        time.sleep(0.2)
+    raise AssertionError(f"no JupyterLab:\n{log.read_text(encoding='utf-8')[-2000:]}")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as play:
+        chromium = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page(browser):
+    page = browser.new_page(viewport={"width": 1280, "height": 1400})
+    page.set_default_timeout(60_000)
+    yield page
+    page.screenshot(path=SCREENSHOTS / "last.png")
+    page.close()
+
+
+@pytest.mark.parametrize("name", ["ODE", "SDE"])
+def test_notebook_runs_and_its_explorer_moves(lab, page, name):
+    page.goto(f"{lab['url']}lab/workspaces/{name}/tree/{name}.ipynb?token={lab['token']}")
+    page.wait_for_selector(".jp-Notebook .jp-CodeCell")
+    page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle]")
+    run_all(page)
+    wait_until_run(page)
+    screenshots(page, name)
+    prompts = page.locator(".jp-CodeCell .jp-InputPrompt").all_inner_texts()
+    assert [prompt.strip() for prompt in prompts] == [f"[{k + 1}]:" for k in range(len(prompts))]
+    shown = page.locator(".jp-OutputArea-output img[src^='data:image/png']")
+    assert shown.count() >= (ROOT / f"{name}.ipynb").read_text("utf-8").count("report.figure(")
+    assert page.locator("[data-mime-type='application/vnd.jupyter.stderr']").count() == 0
+
+    explorer = page.locator(".explorer").first
+    explorer.scroll_into_view_if_needed()
+    explorer.get_by_role("button", name="Train").click()
+    page.wait_for_function(f"() => {DRAWN}", timeout=120_000)
+    assert "mass divided out" in explorer.inner_text()
+    fit, moment = explorer.locator("img").all()
+    before = moment.get_attribute("src")
+    handle = explorer.locator(".noUi-handle, .ui-slider-handle").first
+    handle.focus()
+    for _ in range(40):
+        handle.press("ArrowLeft")
+    page.wait_for_function(
+        "before => document.querySelectorAll('.explorer img')[1].src !== before", arg=before
+    )
+    value = explorer.locator(".widget-readout").first.inner_text()
+    assert re.fullmatch(r"0\.\d+", value), "the slider has left t = 1"
+    fit.scroll_into_view_if_needed()
+    page.wait_for_timeout(1000)
+    page.screenshot(path=SCREENSHOTS / f"{name}-explorer.png")
+
+
+def run_all(page):
+    """Choose Run → Run All Cells, again if JupyterLab was not ready for it."""
+    started = page.locator(".jp-CodeCell .jp-InputPrompt", has_text=re.compile(r"\[[*1]\]:"))
+    for _ in range(10):
+        page.click(".lm-MenuBar-itemLabel:text-is('Run')")
+        page.click(".lm-Menu-itemLabel:text-is('Run All Cells')")
+        try:
+            started.first.wait_for(timeout=5_000)
+            return
+        except playwright.TimeoutError:
+            page.keyboard.press("Escape")
+    raise AssertionError("JupyterLab does not run the cells")
+
+
+def wait_until_run(page):
+    """Until the last code cell has a number; an error ends the waiting."""
+    end = time.monotonic() + SECONDS
+    while time.monotonic() < end:
+        failed = page.locator("[data-mime-type='application/vnd.jupyter.error']")
+        assert failed.count() == 0, failed.first.inner_text()
+        last = page.locator(".jp-CodeCell .jp-InputPrompt").last.inner_text().strip()
+        if re.fullmatch(r"\[\d+\]:", last):
+            return
+        page.wait_for_timeout(500)
+    raise AssertionError(f"not at its end after {SECONDS} s")
+
+
+def screenshots(page, name, height=4000):
+    """The whole notebook, in as many pictures as it takes."""
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    for old in SCREENSHOTS.glob(f"{name}-*.png"):
+        old.unlink()
+    page.set_viewport_size({"width": 1280, "height": height})
+    notebook = ".jp-WindowedPanel-outer"
+    page.wait_for_timeout(500)
+    top = page.locator(".jp-Cell").first.bounding_box()["y"]
+    last = page.locator(".jp-Cell").last.bounding_box()
+    total = last["y"] + last["height"] - top
+    for k in range(math.ceil(total / (height - 200))):
+        page.eval_on_selector(
+            notebook, "(panel, top) => panel.scrollTo(0, top)", k * (height - 200)
+        )
+        page.wait_for_timeout(500)
+        page.screenshot(path=SCREENSHOTS / f"{name}-{k + 1}.png")
+    page.set_viewport_size({"width": 1280, "height": 1400})
