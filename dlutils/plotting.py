@@ -9,7 +9,6 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.animation import FuncAnimation, PillowWriter
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
@@ -135,37 +134,62 @@ def flow(
     return ax
 
 
+def moment(
+    times: ArrayLike,
+    x: ArrayLike,
+    p: ArrayLike,
+    paths: ArrayLike,
+    k: int,
+    ax: Axes | None = None,
+) -> Axes:
+    """The density at the k-th time with samples under it, on the axes that all times need.
+
+    Args:
+        times: Shape `(T + 1,)`.
+        x: States where the density is known, increasing, shape `(T + 1, n)` or `(n,)`.
+        p: The density there, `(T + 1, n)`.
+        paths: Samples, `(T + 1, m)`.
+        k: Which time.
+        ax: Where to draw; what was there is wiped out.
+    """
+    ax = _axes(ax)
+    p, paths = np.asarray(p), np.asarray(paths)
+    x = np.broadcast_to(x, p.shape)
+    seen, top = x[p > 1e-3 * p.max()], p.max()
+    ax.clear()
+    ax.plot(x[k], p[k], color=COLORS["model"])
+    ax.plot(paths[k], np.full(paths.shape[1], -0.04 * top), ".", color=COLORS["path"], ms=3)
+    ax.text(0.03, 0.9, f"$t={times[k]:.2f}$", transform=ax.transAxes)
+    ax.set(xlim=(seen.min(), seen.max()), ylim=(-0.08 * top, 1.05 * top))
+    ax.set(xlabel="$x_t$", ylabel="$p(x, t)$")
+    return ax
+
+
 def animate_flow(
-    path: str | Path, x: ArrayLike, p: ArrayLike, paths: ArrayLike, fps: int = 16, hold: int = 16
+    path: str | Path,
+    times: ArrayLike,
+    x: ArrayLike,
+    p: ArrayLike,
+    paths: ArrayLike,
+    fps: int = 16,
+    hold: int = 16,
 ) -> None:
     """Write a GIF of a density on its way from prior to data, with samples under it.
 
     Args:
         path: The file.
-        x: States at each time where the density is known, increasing, shape `(T + 1, n)`.
-        p: The density there, `(T + 1, n)`.
-        paths: Samples, `(T + 1, m)`.
-        fps: Frames a second; one frame a time.
+        times: See `moment`; a frame each.
+        x: See `moment`.
+        p: See `moment`.
+        paths: See `moment`.
+        fps: Frames a second.
         hold: Frames for which the last one stays.
     """
-    x, p, paths = (np.asarray(values) for values in (x, p, paths))
     fig, ax = plt.subplots(figsize=(COLUMN, 2))
-    seen, top = x[p > 1e-3 * p.max()], p.max()
-    ax.set(xlim=(seen.min(), seen.max()), ylim=(-0.08 * top, 1.05 * top))
-    ax.set(xlabel="$x_t$", ylabel="$p(x, t)$")
-    (curve,) = ax.plot([], [], color=COLORS["model"])
-    (dots,) = ax.plot([], [], ".", color=COLORS["path"], ms=3)
-    label = ax.text(0.03, 0.9, "", transform=ax.transAxes)
-
-    def draw(k: int) -> list[Artist]:
-        curve.set_data(x[k], p[k])
-        dots.set_data(paths[k], np.full(paths.shape[1], -0.04 * top))
-        label.set_text(f"$t={k / (len(x) - 1):.2f}$")
-        return [curve, dots, label]
-
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    frames = [*range(len(x)), *[len(x) - 1] * hold]
-    FuncAnimation(fig, draw, frames).save(path, writer=PillowWriter(fps=fps), dpi=144)
+    frames = [*range(len(times)), *[len(times) - 1] * hold]
+    animation = FuncAnimation(fig, lambda k: [moment(times, x, p, paths, k, ax)], frames)
+    animation.save(path, writer=PillowWriter(fps=fps), dpi=144)
     plt.close(fig)
 
 

@@ -58,17 +58,20 @@ def figure(fig: Figure, name: str, task: str, caption: str) -> None:
     _note(Entry(name, task, caption, wide, is_figure=True), lambda: save_figure(fig, name, FOLDER))
 
 
-def animation(x: ArrayLike, p: ArrayLike, paths: ArrayLike, name: str) -> Markdown:
+def animation(
+    times: ArrayLike, x: ArrayLike, p: ArrayLike, paths: ArrayLike, name: str
+) -> Markdown:
     """Write `figures/name.gif` (`dlutils.plotting.animate_flow`); return a link to it.
 
     Args:
-        x: States, shape `(T + 1, n)`.
+        times: See `dlutils.plotting.moment`, as the next three.
+        x: States.
         p: Densities there.
-        paths: Samples, `(T + 1, m)`.
+        paths: Samples.
         name: Of the file, without ending.
     """
     path = FOLDER / f"{name}.gif"
-    _or_say_so(lambda: animate_flow(path, x, p, paths), name)
+    _or_say_so(lambda: animate_flow(path, times, x, p, paths), name)
     return Markdown(f"![The flow in motion]({path.as_posix()})")
 
 

@@ -129,6 +129,17 @@ def fit(
     return history
 
 
+def check_device(device: str) -> None:
+    """Raise a `ValueError` with the choices, if nothing can be computed there."""
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        usable = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+        raise ValueError(
+            f"cannot compute on the device {device!r}; choose from {', '.join(usable)}"
+        ) from error
+
+
 def _warm_up_and_cosine(iteration: int, n_iterations: int) -> float:
     """Factor of the peak learning rate."""
     warm_up = max(1, n_iterations // 5)

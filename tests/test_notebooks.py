@@ -1,7 +1,9 @@
+import os
 import re
 import subprocess
 import sys
 import traceback
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -124,7 +126,7 @@ def test_committed_notebook_is_clean(path):
     assert notebook.metadata.kernelspec.name == "python3"
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
-    assert [cell for cell in code if "parameters" in cell.metadata.get("tags", [])] == [code[1]]
+    assert [cell for cell in code if "parameters" in cell.metadata.get("tags", [])] == [code[2]]
     assert notebook.cells[0].source.startswith("# ")
     for cell in notebook.cells:
         assert cell.source.strip(), "no empty cells"
@@ -139,6 +141,26 @@ def test_committed_notebook_is_clean(path):
             assert not re.search(r"(?:/home/|/tmp/|/work/|/root/|site-packages|[A-Z]:\\)", text)
             assert not re.search(r"[Ww]arning", text)
             assert "application/vnd.jupyter.widget-view+json" not in output.get("data", {})
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="this is no git repository")
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.name)
+def test_opened_alone_it_fetches_the_rest(path, tmp_path):
+    cell = next(c for c in nbformat.read(path, 4).cells if c.cell_type == "code").source
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+
+    def run(code, folder=tmp_path):
+        command = [sys.executable, "-W", "error", "-c", code]
+        return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+
+    assert "dlutils is not beside this notebook: set REPOSITORY" in run(cell).stderr
+    filled = cell.replace('REPOSITORY = ""', f'REPOSITORY = "{ROOT.as_uri()}"')
+    for _ in range(2):  # the second time it is there already
+        done = run(f"{filled}\nfrom dlutils import sweep\nprint(sweep.__file__)")
+        assert done.stderr == ""
+        assert Path(done.stdout).parts[-4:-1] == ("densities", "dlutils", "sweep")
+    beside = run(cell, ROOT)
+    assert (beside.returncode, beside.stdout, beside.stderr) == (0, "", "")
 
 
 @pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.name)

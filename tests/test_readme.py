@@ -42,7 +42,9 @@ def test_sweep_example_runs(tmp_path, monkeypatch):
 
 def test_make_commands_exist():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    for command in re.findall(r"(?:`|^)make ([a-z]+)", README, flags=re.MULTILINE):
+    for command in re.findall(
+        r"(?:`|^)make (?:-C \w+ )?([a-z][a-z-]*)", README, flags=re.MULTILINE
+    ):
         assert re.search(rf"^{command}:", makefile, flags=re.MULTILINE), command
 
 

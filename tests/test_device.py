@@ -1,0 +1,33 @@
+"""Training elsewhere than on the CPU brings back the same model."""
+
+import pytest
+import torch
+from conftest import ROOT
+
+from dlutils.datasets import make_dataset
+from dlutils.notebooks import load
+from dlutils.training import check_device
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+
+
+@needs_gpu
+@pytest.mark.parametrize("name", ["ODE", "SDE"])
+def test_the_gpu_agrees_with_the_cpu(name):
+    torch.set_default_dtype(torch.float32)
+    dataset = make_dataset("laplace_mixture", n_train=2000)
+    train = load(ROOT / f"{name}.ipynb").train
+    found = []
+    for device in ("cpu", "cuda"):
+        model = train(dataset, device=device, n_iterations=40, progress=False)
+        found.append(model.log_likelihood(dataset.test))
+        assert found[-1].device.type == "cpu"
+    assert (found[0] - found[1]).abs().max() < 0.02
+
+
+@pytest.mark.parametrize("name", ["ODE", "SDE"])
+def test_a_device_that_is_not_there_is_named(name):
+    for device in ("gpu", "cuda:99"):
+        with pytest.raises(ValueError, match=f"on the device '{device}'; choose from cpu"):
+            load(ROOT / f"{name}.ipynb").train(make_dataset("gaussian"), device=device)
+    check_device("cpu")

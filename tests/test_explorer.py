@@ -1,0 +1,96 @@
+"""The explorer without a browser: its buttons pressed and its slider moved by the program."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from jupyter_client.manager import start_new_kernel
+from torch.distributions import Normal
+
+from dlutils import explorer, plotting
+from dlutils.datasets import make_dataset
+from dlutils.explorer import Explorer
+from dlutils.training import History
+
+PNG = b"\x89PNG"
+
+
+def train(show, dataset, size):
+    if size == "wrong":
+        raise ValueError("size must be <small>")
+    data = make_dataset(dataset, n_train=50, n_val=10, n_test=10)
+    history = History([-2.0, -1.5, -1.0], [0, 2], [-2.0, -1.1], 0.5)
+    show(data, history)
+    if size == "interrupted":
+        history.stopped = "interrupted at iteration 3"
+        print("a word for nobody")
+    normal = Normal(1.0, 0.5)
+    return data, SimpleNamespace(log_likelihood=normal.log_prob, history=history)
+
+
+def evolve(model):
+    times, x = np.array([0, 0.5, 1]), np.linspace(-3, 3, 41)
+    p = np.exp(-0.5 * (x - times[:, None]) ** 2)
+    return times, x, p, np.zeros((3, 4))
+
+
+@pytest.fixture
+def widget():
+    plotting.use_style()
+    return Explorer(
+        train, evolve, dataset=["gaussian", "laplace"], size=["small", "wrong", "interrupted"]
+    )
+
+
+def test_train_then_move_in_time(widget, capsys):
+    frames = []
+    widget.fit.observe(lambda change: frames.append(change.new), "value")
+    assert widget.slider.disabled
+    widget.slider.value = 0.5  # nothing to draw yet
+    widget.button.click()
+    assert len(frames) == 2, "the curve while it trained, then curve and density"
+    assert all(bytes(frame).startswith(PNG) for frame in frames)
+    assert "mass <b>1.0000</b>" in widget.message.value
+    assert "KL(truth ‖ model), mass divided out <b>" in widget.message.value
+    assert not widget.slider.disabled
+    assert not widget.button.disabled
+    before = bytes(widget.moment.value)
+    widget.slider.value = 0.0
+    assert bytes(widget.moment.value).startswith(PNG)
+    assert bytes(widget.moment.value) != before
+    assert capsys.readouterr().out == ""
+
+
+def test_what_is_wrong_is_shown_and_can_be_mended(widget):
+    widget.menus["size"].value = "wrong"
+    widget.button.click()
+    assert widget.message.value == "<b>ValueError:</b> size must be &lt;small&gt;"
+    widget.menus["size"].value = "interrupted"
+    widget.button.click()
+    assert "interrupted at iteration 3" in widget.message.value
+    assert not widget.slider.disabled
+
+
+def test_without_a_front_end_nothing_is_shown(capsys):
+    assert not explorer.has_front_end()
+    explorer.show(train, evolve, dataset=["gaussian"], size=["small"])
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_kernel_knows_whether_a_front_end_asks(monkeypatch):
+    """JupyterLab says which cell it runs; nbclient, nbval and papermill do not."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    manager, client = start_new_kernel(kernel_name="python3")
+    try:
+        code = "from dlutils import explorer; assert explorer.has_front_end() is {}"
+        for metadata, expected in (({}, False), ({"cellId": "a"}, True)):
+            content = {"code": code.format(expected), "silent": False}
+            message = client.session.msg("execute_request", content, metadata=metadata)
+            client.shell_channel.send(message)
+            reply = client.get_shell_msg(timeout=60)
+            assert reply["content"]["status"] == "ok", reply["content"]
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
