@@ -155,7 +155,7 @@ def measure(ways: Sequence[str], steps: Sequence[int]) -> dict[str, list[Measure
 
     Args:
         ways: Some of `WAYS`.
-        steps: Numbers of steps T, integers of at least 1.
+        steps: Numbers of steps T, increasing integers of at least 1.
 
     Returns:
         What `measure_way` returns, by way.
@@ -168,6 +168,8 @@ def measure(ways: Sequence[str], steps: Sequence[int]) -> dict[str, list[Measure
             raise ValueError(f"unknown way {way!r}; choose from {', '.join(WAYS)}")
     for n_steps in steps:
         check_solver(n_steps, "euler")
+    if list(steps) != sorted(set(steps)):
+        raise ValueError(f"the numbers of steps must increase, not {tuple(steps)}")
     return dict(zip(ways, alone(measure_way, ways, repeat(steps)), strict=True))
 
 

@@ -28,7 +28,7 @@ from torch.distributions import (
     Uniform,
 )
 
-from dlutils.samples import is_source, read_sample
+from dlutils.samples import is_source, read_sample, split_source
 from dlutils.seeding import seeded
 
 TAIL = 1e-6  # probability on either side of `Dataset.support`
@@ -224,8 +224,8 @@ class Dataset:
             ValueError: If the file cannot be read, or its numbers are no proper sample.
         """
         y = read_sample(source, drop_missing=drop_missing)
-        file, _, column = Path(source).name.partition(":")
-        name = Path(file).stem + (f", {column}" if column else "")
+        path, column = split_source(source)
+        name = path.stem + (f", {column}" if column else "")
         return cls.from_samples(y, **{"name": name} | options)
 
     @property
@@ -296,10 +296,7 @@ def make_dataset(
         Marron & Wand, Exact mean integrated squared error, Annals of Statistics 20 (1992), table 1.
     """
     if name not in DISTRIBUTIONS:
-        raise ValueError(
-            f"unknown dataset {name!r}; choose from {', '.join(DISTRIBUTIONS)}; "
-            "a file of your own ends in .csv, .tsv, .txt, .dat or .npy"
-        )
+        raise ValueError(f"unknown dataset {name!r}; choose from {', '.join(DISTRIBUTIONS)}")
     sizes = {"n_train": n_train, "n_val": n_val, "n_test": n_test}
     for label, n in sizes.items():
         if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 2:
@@ -325,7 +322,13 @@ def load_dataset(source: str, *, seed: int = 0, drop_missing: bool = False) -> D
     """
     if is_source(source):
         return Dataset.from_file(source, seed=seed, drop_missing=drop_missing)
-    return make_dataset(source, seed=seed)
+    try:
+        return make_dataset(source, seed=seed)
+    except ValueError as error:
+        if source in DISTRIBUTIONS:
+            raise
+        more = "a file of your own ends in .csv, .tsv, .txt, .dat or .npy"
+        raise ValueError(f"{error}; {more}") from error
 
 
 def check_sample(y: ArrayLike | Tensor) -> Tensor:
@@ -349,6 +352,13 @@ def check_sample(y: ArrayLike | Tensor) -> Tensor:
         raise ValueError(
             f"data must be finite in single precision: {count} of {len(y)} values are not, "
             f"the first is {y[first].item()} at index {first}"
+        )
+    spread, lost = y.max() - y.min(), (y_single - y).abs().max()
+    if spread > 0 and lost > 1e-4 * spread:
+        raise ValueError(
+            f"data must keep their differences in single precision, but values of up to "
+            f"{y.abs().max().item():g} are rounded by up to {lost.item():.2g}, and all lie within "
+            f"{spread.item():.2g}: subtract a constant from them"
         )
     if y_single.min() == y_single.max():
         raise ValueError(

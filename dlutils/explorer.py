@@ -104,7 +104,7 @@ class Explorer:
             self.slider.disabled = False
             self.draw_moment()
         except (ValueError, KeyboardInterrupt) as error:
-            reason = html.escape(str(error)) or "nothing was trained yet"
+            reason = html.escape(str(error)) or "before the end; press Train again"
             self.message.value = f"<b>{type(error).__name__}:</b> {reason}"
         finally:
             self.button.disabled = False

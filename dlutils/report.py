@@ -30,6 +30,9 @@ LATEX = {
     "–": "--",
     "σ": r"$\sigma$",
 }
+HEAD = r"""% \usepackage{graphicx,booktabs}; \figures is where the files lie
+\providecommand{\figures}{figures}
+"""
 _entries: dict[str, "Entry"] = {}
 
 
@@ -132,7 +135,7 @@ def contents(notebook: str) -> Markdown:
         endings = "pdf, png" if entry.is_figure else "tex, md, csv"
         caption = entry.caption.replace("|", r"\|")
         lines.append(f"| {entry.task} | {image} | `{path}` .{endings} | {caption} |")
-    text = "\n".join(_latex(entry) for entry in entries)
+    text = "\n".join([HEAD, *(_latex(entry) for entry in entries)])
     _or_say_so(lambda: (FOLDER / f"{notebook}.tex").write_text(text, encoding="utf-8"), notebook)
     return Markdown("\n".join(lines))
 

@@ -15,6 +15,18 @@ def is_source(name: str) -> bool:
     return SOURCE.fullmatch(name) is not None
 
 
+def split_source(source: str | Path) -> tuple[Path, str | None]:
+    """The file and the column of `file.csv:column`; None where no column is named.
+
+    Raises:
+        ValueError: If it is not the name of such a file.
+    """
+    match = SOURCE.fullmatch(str(source))
+    if match is None:
+        raise ValueError(f"{str(source)!r} is not a .csv, .tsv, .txt, .dat or .npy file")
+    return Path(match["file"]), match["column"]
+
+
 def read_sample(source: str | Path, *, drop_missing: bool = False) -> np.ndarray:
     """Read one column of numbers.
 
@@ -31,10 +43,7 @@ def read_sample(source: str | Path, *, drop_missing: bool = False) -> np.ndarray
         ValueError: If there is no such file or column, there are several columns and none was
             named, a cell is not a finite number, or values are missing and are not to be dropped.
     """
-    match = SOURCE.fullmatch(str(source))
-    if match is None:
-        raise ValueError(f"{str(source)!r} is not a .csv, .tsv, .txt, .dat or .npy file")
-    path, column = Path(match["file"]), match["column"]
+    path, column = split_source(source)
     if not path.is_file():
         raise ValueError(f"there is no file {str(path)!r}")
     lines, values = _read_npy(path, column) if path.suffix.lower() == ".npy" else _read_text(
@@ -44,7 +53,8 @@ def read_sample(source: str | Path, *, drop_missing: bool = False) -> np.ndarray
     if missing.any() and not drop_missing:
         raise ValueError(
             f"{path}: {missing.sum()} of {len(values)} values are missing or NaN, the first in "
-            f"line {lines[missing.argmax()]}; drop_missing=True leaves them out"
+            f"line {lines[missing.argmax()]}; drop_missing=True (in a notebook: DROP_MISSING) "
+            "leaves them out"
         )
     infinite = np.isinf(values)
     if infinite.any():
@@ -81,7 +91,8 @@ def _read_text(path: Path, column: str | None) -> tuple[np.ndarray, np.ndarray]:
     ]
     if not rows:
         raise ValueError(f"{path} is empty")
-    separator = next((mark for mark in ("\t", ";", ",") if mark in rows[0][1]), " ")
+    blank = " " if " " in rows[-1][1].strip() else "\x1f"  # the name of one column may have blanks
+    separator = next((mark for mark in ("\t", ";", ",") if mark in rows[0][1]), blank)
     cells = [(number, _split(line, separator)) for number, line in rows]
     names = [str(k) for k in range(1, len(cells[0][1]) + 1)]
     if any(_number(cell) is None for cell in cells[0][1]):

@@ -42,15 +42,21 @@ def em_mixture(y: Tensor, seed: int = 0, most: int = 15) -> LogDensity:
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
 
-    y = y.double().numpy()[:, None]
+    loc, scale = y.double().mean(), y.double().std()
+    x = ((y.double() - loc) / scale).numpy()[:, None]  # scikit-learn's least variance is absolute
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         models = [
-            GaussianMixture(k, max_iter=500, random_state=seed).fit(y)
-            for k in range(1, 1 + min(most, len(np.unique(y))))
+            GaussianMixture(k, max_iter=500, random_state=seed).fit(x)
+            for k in range(1, 1 + min(most, len(np.unique(x))))
         ]
-    best = min(models, key=lambda model: model.bic(y))
-    return lambda points: torch.from_numpy(best.score_samples(points.double().numpy()[:, None]))
+    best = min(models, key=lambda model: model.bic(x))
+
+    def log_density(points: Tensor) -> Tensor:
+        x = ((points.double() - loc) / scale).numpy()[:, None]
+        return torch.from_numpy(best.score_samples(x)) - scale.log()
+
+    return log_density
 
 
 YARDSTICKS: dict[str, Callable[[Tensor, int], LogDensity]] = {
@@ -82,7 +88,10 @@ def held_out(models: Mapping[str, LogDensity], y: Tensor) -> list[dict[str, str]
         ValueError: If there are fewer than 2 points or no models.
     """
     if len(y) < 2 or not models:
-        raise ValueError(f"{len(models)} models on {len(y)} points: at least 1 and 2 are needed")
+        raise ValueError(
+            f"{len(models)} models on {len(y)} held-out points: at least 1 and 2 are needed; "
+            "a larger sample, or a larger test_fraction, leaves more"
+        )
     values = {name: log_density(y).double() for name, log_density in models.items()}
     first, reference = next(iter(values.items()))
     return [

@@ -34,7 +34,7 @@ def test_peak_memory_sees_a_large_tensor_that_is_gone_again():
 
 def test_measures_each_way_for_each_number_of_steps():
     ways = ("adjoint, chunks", "simulation-free")
-    measured = complexity.measure(ways, [30, 10])
+    measured = complexity.measure(ways, [10, 30])
     assert tuple(measured) == ways
     for rows in measured.values():
         assert [row["n_steps"] for row in rows] == [10, 30]
@@ -55,3 +55,8 @@ def test_each_way_has_a_process_of_its_own():
 def test_bad_requests(ways, steps, message):
     with pytest.raises(ValueError, match=message):
         complexity.measure(ways, steps)
+
+
+def test_steps_must_increase():
+    with pytest.raises(ValueError, match=r"must increase, not \(3, 2\)"):
+        complexity.measure(["forward"], (3, 2))

@@ -4,7 +4,7 @@ import torch
 from scipy import stats
 from scipy.integrate import cumulative_simpson, simpson
 
-from dlutils.datasets import DISTRIBUTIONS, Dataset, compress, make_dataset
+from dlutils.datasets import DISTRIBUTIONS, Dataset, compress, load_dataset, make_dataset
 
 FALSE_ALARM = 1e-6  # probability that a right sampler fails one of the random tests
 MARRON_WAND = [name for name in DISTRIBUTIONS if name.startswith("marron_wand")]
@@ -253,3 +253,30 @@ def test_bin_means_alone_would_fail_that_test():
 def test_compress_refuses_a_wrong_number_of_bins(n_bins):
     with pytest.raises(ValueError, match="n_bins must be an integer of at least 1"):
         make_dataset("gaussian", n_train=10).compress(n_bins)
+
+
+def test_load_dataset_takes_a_name_or_a_file(tmp_path):
+    assert torch.equal(load_dataset("laplace", seed=3).train, make_dataset("laplace", seed=3).train)
+    path = tmp_path / "a.csv"
+    path.write_text("x,y\n" + "\n".join(f"{k},{k % 7}" for k in range(50)) + "\n50,\n")
+    own = load_dataset(f"{path}:y", seed=3, drop_missing=True)
+    assert own.distribution is None
+    assert (own.title, len(own.train)) == ("A, y", 35)
+    with pytest.raises(ValueError, match="1 of 51 values are missing"):
+        load_dataset(f"{path}:y")
+    with pytest.raises(ValueError, match=r"unknown dataset 'a.xls'; choose from .* ends in \.csv"):
+        load_dataset("a.xls")
+    with pytest.raises(ValueError, match="non-negative integer"):
+        load_dataset("laplace", seed=-1)
+
+
+def test_the_name_of_a_column_may_have_a_slash(tmp_path):
+    (tmp_path / "cars.csv").write_text("no,speed m/s\n" + "\n".join(f"{k},{k}" for k in range(9)))
+    assert Dataset.from_file(f"{tmp_path / 'cars.csv'}:speed m/s").title == "Cars, speed m/s"
+
+
+def test_differences_that_single_precision_loses_are_refused():
+    times = 1.7e9 + np.arange(100.0)
+    with pytest.raises(ValueError, match=r"rounded by up to 64, and all lie within 99: subtract"):
+        Dataset.from_samples(times)
+    Dataset.from_samples(times - 1.7e9)

@@ -11,15 +11,24 @@ from dlutils.training import check_device
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 
 
+CHOICES = [
+    *(("ODE", {"drift": drift}) for drift in ("mlp", "fourier", "concat_squash", "sigmoid_basis")),
+    ("ODE", {"gradient": "backprop", "batch_size": 64}),
+    ("SDE", {"path": "variance_preserving", "diffusion": "optimal", "drift": "free"}),
+    ("SDE", {"path": "learned", "diffusion": "learned_in_x_and_t", "drift": "predict_y"}),
+    ("SDE", {}),
+]
+
+
 @needs_gpu
-@pytest.mark.parametrize("name", ["ODE", "SDE"])
-def test_the_gpu_agrees_with_the_cpu(name):
+@pytest.mark.parametrize(("name", "choice"), CHOICES)
+def test_the_gpu_agrees_with_the_cpu(name, choice):
     torch.set_default_dtype(torch.float32)
     dataset = make_dataset("laplace_mixture", n_train=2000)
     train = load(ROOT / f"{name}.ipynb").train
     found = []
     for device in ("cpu", "cuda"):
-        model = train(dataset, device=device, n_iterations=40, progress=False)
+        model = train(dataset, device=device, n_iterations=40, progress=False, **choice)
         found.append(model.log_likelihood(dataset.test))
         assert found[-1].device.type == "cpu"
     assert (found[0] - found[1]).abs().max() < 0.02

@@ -101,3 +101,9 @@ def test_dataset_from_file(tmp_path):
     assert dataset.train.tolist() == same.train.tolist()
     (tmp_path / "two.csv").write_text("a,b\n" + "\n".join(f"1,{value}" for value in y))
     assert Dataset.from_file(f"{tmp_path}/two.csv:b").name == "two, b"
+
+
+@pytest.mark.parametrize("name", ["", ":waiting time", ":1"])
+def test_the_name_of_one_column_may_have_blanks(tmp_path, name):
+    (tmp_path / "a.csv").write_text("waiting time\n1.5\n2.5\n3.0\n")
+    assert list(read_sample(f"{tmp_path / 'a.csv'}{name}")) == [1.5, 2.5, 3.0]

@@ -29,6 +29,15 @@ def test_a_mixture_finds_two_peaks_where_one_gaussian_and_a_wide_kernel_fail():
     )
 
 
+@pytest.mark.parametrize("unit", [1e-6, 1e6])
+def test_a_mixture_does_not_depend_on_the_unit(unit):
+    y = make_dataset("marron_wand_07", n_train=500).train.double()
+    one = yardsticks.em_mixture(y)(y)
+    assert torch.allclose(
+        yardsticks.em_mixture(unit * y)(unit * y) + math.log(unit), one, atol=1e-3
+    )
+
+
 def test_a_kernel_estimate_that_underflows_has_a_finite_logarithm():
     far = yardsticks.kde(torch.tensor([0.0, 1.0, 2.0]))(torch.tensor([1e4]))
     assert far.isfinite().all()
@@ -49,5 +58,5 @@ def test_held_out_differences_are_paired():
 
 @pytest.mark.parametrize(("models", "n"), [({}, 5), ({"a": lambda y: y}, 1)])
 def test_held_out_needs_a_model_and_points(models, n):
-    with pytest.raises(ValueError, match="at least 1 and 2 are needed"):
+    with pytest.raises(ValueError, match="at least 1 and 2 are needed; a larger sample"):
         yardsticks.held_out(models, torch.zeros(n))

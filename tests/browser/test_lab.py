@@ -138,9 +138,10 @@ def test_notebook_runs_and_its_explorer_moves(lab, page, name):
 
 
 def run_all(page):
-    """Choose Run → Run All Cells, again if JupyterLab was not ready for it."""
-    started = page.locator(".jp-CodeCell .jp-InputPrompt", has_text=re.compile(r"\[[*1]\]:"))
+    """Choose Run → Run All Cells, again if JupyterLab forgets it: the kernel may be connecting."""
+    started = page.locator(".jp-CodeCell .jp-InputPrompt", has_text=re.compile(r"\[1\]:"))
     for _ in range(10):
+        page.wait_for_timeout(2000)
         page.click(".lm-MenuBar-itemLabel:text-is('Run')")
         page.click(".lm-Menu-itemLabel:text-is('Run All Cells')")
         try:
@@ -152,14 +153,17 @@ def run_all(page):
 
 
 def wait_until_run(page):
-    """Until the last code cell has a number; an error ends the waiting."""
-    end = time.monotonic() + SECONDS
+    """Until the last code cell has a number; an error, or nothing at work, ends the waiting."""
+    prompts = page.locator(".jp-CodeCell .jp-InputPrompt")
+    busy, end = time.monotonic(), time.monotonic() + SECONDS
     while time.monotonic() < end:
         failed = page.locator("[data-mime-type='application/vnd.jupyter.error']")
         assert failed.count() == 0, failed.first.inner_text()
-        last = page.locator(".jp-CodeCell .jp-InputPrompt").last.inner_text().strip()
-        if re.fullmatch(r"\[\d+\]:", last):
+        if re.fullmatch(r"\[\d+\]:", prompts.last.inner_text().strip()):
             return
+        if prompts.filter(has_text="[*]").count():
+            busy = time.monotonic()
+        assert time.monotonic() - busy < 10, "JupyterLab has forgotten the cells that are left"
         page.wait_for_timeout(500)
     raise AssertionError(f"not at its end after {SECONDS} s")
 
