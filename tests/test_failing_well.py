@@ -22,7 +22,7 @@ EXAMPLES = {
 ODE, SDE = load(ROOT / "ODE.ipynb"), load(ROOT / "SDE.ipynb")
 REASONS = (
     "folds the line", "not finite", "the drift explodes", "try a smaller learning_rate", "must be",
-    "must not", "too few", "is too narrow", "are too coarse",
+    "must not", "must keep", "too few", "is too narrow", "are too coarse",
 )  # fmt: skip
 
 
