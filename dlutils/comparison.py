@@ -1,10 +1,11 @@
 """How far a fitted density is from the true one: integrals, not sample means."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from scipy.integrate import simpson
 from torch import Tensor
 
@@ -73,3 +74,42 @@ def compare(
     integrand = np.zeros_like(p)
     integrand[inside] = p[inside] * (log_p[inside] - log_q[inside])
     return Comparison(y, log_p, log_q, mass, float(simpson(integrand, x=y)))
+
+
+def evaluate(
+    dataset: Dataset, log_likelihood: Callable[[Tensor], Tensor], n_grid: int = 4001
+) -> dict[str, object]:
+    """One row of a table of models: on the test points, and by quadrature.
+
+    Args:
+        dataset: Gives test points, support and, where it is known, the true density.
+        log_likelihood: The model's log-density, `(n,)` to `(n,)`, nats.
+        n_grid: See `compare`.
+
+    Returns:
+        The final log-likelihood, a mean over the test points; the mass; and, where the truth is
+        known, the final minus the expected log-likelihood with the standard error of that
+        difference on the same points, and the KL divergence once the mass is divided out.
+    """
+    final = log_likelihood(dataset.test).double()
+    found = compare(dataset, log_likelihood, n_grid)
+    row = {"final log-likelihood": f"{final.mean():.4f}", "mass": f"{found.mass:.4f}"}
+    if dataset.distribution is None:
+        return row
+    excess = final - dataset.log_prob(dataset.test)
+    error = excess.std() / len(excess) ** 0.5
+    return row | {
+        "minus expected": f"{excess.mean():+.4f} ± {error:.4f}",
+        "KL": found.normalized_kl,
+    }
+
+
+def slope(x: Sequence[float], y: ArrayLike) -> float:
+    """The slope of log y against log x by least squares: an order of convergence, or its negative.
+
+    Args:
+        x: Positive, shape `(k,)`.
+        y: Shape `(k,)`; an error of zero counts as 1e-16, since it has no logarithm.
+    """
+    y = np.maximum(np.asarray(y, dtype=float), 1e-16)
+    return float(np.polyfit(np.log(np.asarray(x, dtype=float)), np.log(y), 1)[0])

@@ -5,6 +5,7 @@
 does either, by what it is given: a name or a file.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -229,9 +230,16 @@ class Dataset:
         return cls.from_samples(y, **{"name": name} | options)
 
     @property
+    def is_known(self) -> bool:
+        """Whether the true density is known."""
+        return self.distribution is not None
+
+    @property
     def title(self) -> str:
-        """The name as it stands at the beginning of a caption."""
-        return self.name[:1].upper() + self.name[1:].replace("_", " ")
+        """The name in words, as it stands at the beginning of a caption: "Laplace mixture"."""
+        numbered = re.search(r"number \d+, ([^:]+):", self.description)  # of Marron and Wand
+        name = numbered[1] if numbered else self.name
+        return name[:1].upper() + name[1:].replace("_", " ")
 
     def log_prob(self, y: ArrayLike | Tensor) -> Tensor:
         """True log p(y) in nats, float64, with the shape of `y`.

@@ -1,9 +1,10 @@
 """The figures of both notebooks: one style, one colour for one thing, files for a report.
 
-Every function draws on `ax` (a new figure's if None) and returns it. None trains, none shows.
+What draws one panel draws on `ax` (a new figure's if None) and returns it; what draws several
+returns the figure. They take as many items as they are given. None trains, none shows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -13,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from dlutils.comparison import Comparison
+from dlutils.comparison import Comparison, slope
 from dlutils.datasets import Dataset
 from dlutils.training import History
 
@@ -27,8 +28,21 @@ COLORS = {  # Okabe & Ito's palette, safe for colour-blind readers
     "bound": "#D55E00",
     "validation": "#009E73",
     "path": "0.35",
-    "quantile": "#D55E00",
+    "quantile": "#E69F00",
 }
+SERIES = ("#CC79A7", "#56B4E9", "#8C6D31", "#6A3D9A", "#E69F00", "#7F7F7F")  # nothing from above
+MARKERS = "os^vDxP*"
+DASHES = ("-", "--", "-.", ":")
+
+
+def line_style(k: int) -> dict[str, object]:
+    """Colour, marker and dashes of the k-th of any number of lines, no two alike for long."""
+    return {
+        "color": SERIES[k % len(SERIES)],
+        "marker": MARKERS[k % len(MARKERS)],
+        "ls": DASHES[k % len(DASHES)],
+        "ms": 3,
+    }
 
 
 def use_style() -> None:
@@ -45,10 +59,115 @@ def density(dataset: Dataset, fit: Comparison, ax: Axes | None = None) -> Axes:
     if fit.log_p is not None:
         ax.plot(fit.y, np.exp(fit.log_p), color=COLORS["truth"], label="truth $p(y)$")
     ax.plot(fit.y, np.exp(fit.log_q), "--", color=COLORS["model"], label="model")
-    ax.set(xlabel="$y$", ylabel="density", xlim=(low, high), title=_title(dataset))
+    ax.set(xlabel="$y$", ylabel="density", xlim=(low, high), title=dataset.title)
     ax.set_ylim(top=1.2 * ax.get_ylim()[1])  # room for the legend above the data
     ax.legend(loc="upper center", ncols=3, columnspacing=1, handlelength=1.5)
     return ax
+
+
+def densities(
+    dataset: Dataset,
+    fits: Mapping[str, Comparison],
+    limit: float = 0.3,
+    styles: Mapping[str, Mapping[str, object]] | None = None,
+) -> Figure:
+    """Any number of fitted densities over the true one, and below it their errors in the logarithm.
+
+    Args:
+        dataset: Its density must be known.
+        fits: By name. One whose error leaves the lower panel almost everywhere is not drawn there.
+        limit: Of the lower panel, nats.
+        styles: Of some of the lines, in place of `line_style`.
+    """
+    fig, (top, bottom) = plt.subplots(2, 1, figsize=(COLUMN, 3.8), sharex=True)
+    density_and_errors(dataset, fits, top, bottom, limit, styles)
+    fig.legend(*top.get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    return fig
+
+
+def density_and_errors(
+    dataset: Dataset,
+    fits: Mapping[str, Comparison],
+    top: Axes,
+    bottom: Axes,
+    limit: float = 0.3,
+    styles: Mapping[str, Mapping[str, object]] | None = None,
+) -> None:
+    """The two panels of `densities` on axes that are given."""
+    some = next(iter(fits.values()))
+    p = np.exp(some.log_p)
+    seen = p > 1e-3 * p.max()
+    top.plot(some.y, p, color=COLORS["truth"], lw=0.8, label="truth")
+    bottom.axhline(0, color=COLORS["truth"], lw=0.5)
+    for k, (name, fit) in enumerate(fits.items()):
+        style = line_style(k) | {"marker": None, "lw": 0.9} | dict((styles or {}).get(name, {}))
+        top.plot(fit.y, np.exp(fit.log_q), label=name.replace("_", " "), **style)
+        error = fit.log_q - fit.log_p
+        if np.median(np.abs(error[seen])) < limit:
+            bottom.plot(fit.y, error, **style)
+    top.set(ylabel="density", xlim=(some.y[seen][0], some.y[seen][-1]), title=dataset.title)
+    bottom.set(xlabel="$y$", ylabel=r"$\log q(y)-\log p(y)$", ylim=(-limit, limit))
+
+
+def gallery(fits: Sequence[tuple[Dataset, Comparison]]) -> Figure:
+    """Fitted and true densities side by side, one panel each, with one legend; three a row."""
+    columns = min(len(fits), 3)
+    rows = -(-len(fits) // columns)
+    size = (PAGE, 0.4 + 2 * rows)
+    fig, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
+    for (dataset, fit), ax in zip(fits, axes.flat, strict=False):
+        density(dataset, fit, ax).get_legend().remove()
+        ax.set_ylabel("density" if ax in axes[:, 0] else "")
+    for ax in axes.flat[len(fits) :]:
+        ax.remove()
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    return fig
+
+
+def lines(
+    x: Sequence[float],
+    series: Mapping[str, ArrayLike],
+    ax: Axes | None = None,
+    *,
+    slopes: bool = False,
+    styles: Mapping[str, Mapping[str, object]] | None = None,
+    **labels: object,
+) -> Axes:
+    """Any number of lines on logarithmic axes, with ticks where the measurements are.
+
+    Args:
+        x: Shape `(k,)`, positive.
+        series: By name, `(k,)` each.
+        ax: Where to draw.
+        slopes: Whether the legend gives each line's slope (`dlutils.comparison.slope`).
+        styles: Of some of the lines, in place of `line_style`.
+        labels: Of `Axes.set`: xlabel, ylabel, title, ylim.
+    """
+    ax = _axes(ax)
+    for k, (name, values) in enumerate(series.items()):
+        style = line_style(k) | dict((styles or {}).get(name, {}))
+        values = np.maximum(np.asarray(values, dtype=float), 1e-16)  # zero has no logarithm
+        label = f"{name}: slope {slope(x, values):.2f}" if slopes else name
+        ax.loglog(x, values, label=label.replace("_", " "), **style)
+    ax.set_xticks(x, labels=[f"{value:g}" for value in x], minor=False)
+    ax.set_xticks([], minor=True)
+    ax.set(**labels)
+    ax.legend(fontsize=6)
+    return ax
+
+
+def panels(
+    x: Sequence[float],
+    series_by_title: Mapping[str, Mapping[str, ArrayLike]],
+    *,
+    xlabel: str = "$T$",
+    **options: object,
+) -> Figure:
+    """`lines` in panels side by side, each with what its vertical axis shows as its key."""
+    fig, axes = plt.subplots(1, len(series_by_title), figsize=(PAGE, 2.6), squeeze=False)
+    for (title, series), ax in zip(series_by_title.items(), axes[0], strict=True):
+        lines(x, series, ax, xlabel=xlabel, ylabel=title, **options)
+    return fig
 
 
 def training_curve(
@@ -214,7 +333,3 @@ def save_figure(fig: Figure, name: str, folder: str | Path = "figures") -> tuple
 
 def _axes(ax: Axes | None) -> Axes:
     return plt.subplots()[1] if ax is None else ax
-
-
-def _title(dataset: Dataset) -> str:
-    return dataset.name.replace("_", " ")

@@ -56,6 +56,28 @@ def test_functions_draw_where_they_are_told_and_never_show(dataset, monkeypatch)
     assert drawn is axes[2]
 
 
+@pytest.mark.parametrize("n", [1, 2, 7, 12])
+def test_any_number_of_things_can_be_drawn(dataset, n):
+    fits = {f"net_{k}": compare(dataset, Normal(1.0, 0.5 + 0.01 * k).log_prob) for k in range(n)}
+    fits["far off"] = compare(dataset, Normal(3.0, 0.5).log_prob)
+    top, bottom = plotting.densities(dataset, fits).axes
+    assert len(top.get_lines()) == n + 2
+    assert len(bottom.get_lines()) == n + 1, "what is far off is left out below, the zero is not"
+    assert [line.get_label() for line in top.get_lines()][1:3] == ["net 0", "net 1"][:n] + [
+        "far off"
+    ] * (n == 1)
+    assert bottom.get_ylim() == (-0.3, 0.3)
+    fig = plotting.gallery([(dataset, fit) for fit in fits.values()])
+    assert len(fig.axes) == n + 1
+    values = {name: [1.0, 0.1 * k + 0.1] for k, name in enumerate(fits)}
+    fig = plotting.panels([1, 10], {"error": values, "time / s": values}, slopes=True)
+    assert [len(ax.get_lines()) for ax in fig.axes] == [n + 1, n + 1]
+    assert fig.axes[0].get_lines()[0].get_label() == "net 0: slope -1.00"
+    taken = {plotting.COLORS[thing] for thing in ("truth", "model", "bound", "validation")}
+    for ax in fig.axes:
+        assert not taken & {line.get_color() for line in ax.get_lines()}
+
+
 def test_an_interrupted_run_without_history_can_be_drawn(dataset):
     plotting.training_curve(History(), dataset)
 

@@ -1,0 +1,51 @@
+import ast
+
+import nbformat
+import pytest
+from conftest import ROOT
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from dlutils.lesson import DEFAULTS, Lesson, structure
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_defaults_are_those_of_the_configuration_cell(name):
+    cells = nbformat.read(ROOT / f"{name}.ipynb", 4).cells
+    (source,) = (c.source for c in cells if "parameters" in c.metadata.get("tags", []))
+    found = {node.targets[0].id: ast.literal_eval(node.value) for node in ast.parse(source).body}
+    assert found == DEFAULTS[name]
+
+
+def test_a_changed_setting_is_named_and_lets_every_result_pass(capsys):
+    settings = DEFAULTS["ODE"] | {"COMPLEXITY_STEPS": list(DEFAULTS["ODE"]["COMPLEXITY_STEPS"])}
+    unchanged = Lesson("ODE", settings)
+    assert "its answers apply" in capsys.readouterr().out
+    assert not unchanged.holds(1 > 2)
+    assert not unchanged.quotes("0.0024", 0.0026)
+    assert unchanged.quotes("0.0024", 0.00249)
+    assert unchanged.quotes("−0.0024", -0.0024)
+    assert unchanged.quotes("12", 15, within=0.3)
+    assert not unchanged.quotes("12", 17, within=0.3)
+    changed = Lesson("ODE", settings | {"SEED": 1})
+    assert "SEED = 1" in capsys.readouterr().out
+    assert changed.holds(1 > 2)
+    assert changed.quotes("1", 5)
+
+
+def test_what_is_missing_or_unknown_is_named():
+    with pytest.raises(ValueError, match="unknown notebook 'PDE'; choose from ODE, SDE"):
+        Lesson("PDE", {})
+    with pytest.raises(ValueError, match="the setting DATASET is missing"):
+        Lesson("ODE", {})
+
+
+def test_structure_counts_code_without_blank_lines_and_comments():
+    sources = ("x = 1\n\n# why\ny = 2", "if own.is_known:\n    z = 'a longer line than that'")
+    cells = [new_code_cell(sources[0]), new_markdown_cell("## 1.1 The equations")]
+    assert structure(new_notebook(cells=[*cells, new_code_cell(sources[1])])) == {
+        "lines of code": 4,
+        "longest cell": 2,
+        "longest line": 33,
+        "cells before the first question": 1,
+        "asks what is known or unchanged": 1,
+    }
