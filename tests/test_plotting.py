@@ -58,7 +58,7 @@ def test_functions_draw_where_they_are_told_and_never_show(dataset, monkeypatch)
 
 @pytest.mark.parametrize("n", [1, 2, 7, 12])
 def test_any_number_of_things_can_be_drawn(dataset, n):
-    fits = {f"net_{k}": compare(dataset, Normal(1.0, 0.5 + 0.01 * k).log_prob) for k in range(n)}
+    fits = {f"net_{k}": compare(dataset, Normal(1.0, 0.5 + 0.004 * k).log_prob) for k in range(n)}
     fits["far off"] = compare(dataset, Normal(3.0, 0.5).log_prob)
     top, bottom = plotting.densities(dataset, fits).axes
     assert len(top.get_lines()) == n + 2
