@@ -277,6 +277,22 @@ class Dataset:
         y = _breakpoints(self.distribution)
         return float(tanhsinh(integrand, y[:-1], y[1:], rtol=1e-10, atol=1e-12).integral.sum())
 
+    def summary(self) -> str:
+        """What was drawn, how many points, and what any model can expect, in lines to print."""
+        sizes = ", ".join(
+            f"{len(y)} {name}"
+            for name, y in (("training", self.train), ("validation", self.val), ("test", self.test))
+        )
+        lines = [self.description, f"{sizes} points"]
+        if self.is_known:
+            value, error = self.expected_log_likelihood, self.standard_error
+            population = self.population_log_likelihood
+            lines += [
+                f"expected log-likelihood  {value:.4f} ± {error:.4f}: the mean over the test points",
+                f"population value         {population:.4f}: the integral of p log p",
+            ]
+        return "\n".join(lines)
+
     def compress(self, n_bins: int) -> tuple[Tensor, Tensor]:
         """The training data as about `2 * n_bins` weighted points: see `compress`."""
         return compress(self.train, n_bins)

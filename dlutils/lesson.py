@@ -91,17 +91,19 @@ class Lesson:
         """The claim, where the settings are as they come; True where they are not."""
         return bool(self.changed) or bool(claim)
 
-    def quotes(self, text: str, value: float, within: float = 0.0) -> bool:
+    def quotes(self, text: str, value: float | str, within: float = 0.0) -> bool:
         """Whether a value is the one that an answer quotes; True where the settings were changed.
 
         Args:
             text: The number as the answer prints it, such as "0.0024".
-            value: What was computed; one unit of the last digit is allowed, for other processors.
+            value: What was computed, or the cell of a table that begins with it. One unit of the
+                last digit is allowed, for other processors.
             within: Relative tolerance, where the value is a time.
         """
         quoted = Decimal(text.replace("−", "-").replace(" ", ""))
         unit = 10.0 ** quoted.as_tuple().exponent
-        difference = abs(float(value) - float(quoted))
+        found = float(value.split()[0]) if isinstance(value, str) else float(value)
+        difference = abs(found - float(quoted))
         return self.holds(difference <= max(unit, within * abs(float(quoted))))
 
 

@@ -78,7 +78,13 @@ def animation(
     return Markdown(f"![The flow in motion]({path.as_posix()})")
 
 
-def table(rows: Sequence[Mapping[str, object]], name: str, task: str, caption: str) -> Markdown:
+def table(
+    rows: Sequence[Mapping[str, object]],
+    name: str,
+    task: str,
+    caption: str,
+    only_here: Sequence[str] = (),
+) -> Markdown:
     """Write a table as LaTeX (booktabs), Markdown and CSV and note it; return it for display.
 
     Args:
@@ -86,7 +92,10 @@ def table(rows: Sequence[Mapping[str, object]], name: str, task: str, caption: s
         name: Of the files, without ending.
         task: See `Entry`.
         caption: See `Entry`.
+        only_here: Columns that are displayed and not written: times, which differ in every run.
     """
+    shown = Markdown(markdown_table(rows))
+    rows = [{key: value for key, value in row.items() if key not in only_here} for row in rows]
     text = markdown_table(rows)
 
     def write() -> None:
@@ -99,7 +108,12 @@ def table(rows: Sequence[Mapping[str, object]], name: str, task: str, caption: s
             writer.writerows(rows)
 
     _note(Entry(name, task, caption, wide=len(rows[0]) > 4, is_figure=False), write)
-    return Markdown(text)
+    return shown
+
+
+def show(rows: Sequence[Mapping[str, object]]) -> Markdown:
+    """A table for display alone: one of measured times."""
+    return Markdown(markdown_table(rows))
 
 
 def latex_table(rows: Sequence[Mapping[str, object]]) -> str:

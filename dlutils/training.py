@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
+from dlutils.datasets import compress
 from dlutils.memory import keep_freed_memory
 
 
@@ -127,6 +128,34 @@ def fit(
     if history.stopped:
         print(f"{label}: {history.stopped}; the last good weights are kept")
     return history
+
+
+def data_source(
+    y: Tensor, n_bins: int, batch_size: int | None = None, seed: int = 0, device: str = "cpu"
+) -> Callable[[], tuple[Tensor, Tensor | None]]:
+    """A function that returns points and weights: all of y, compressed if long, or a minibatch.
+
+    Args:
+        y: Data, shape `(n,)`.
+        n_bins: See `dlutils.datasets.compress`.
+        batch_size: Random points a call, instead of all.
+        seed: Names the minibatches.
+        device: Where the points are to be.
+
+    Raises:
+        ValueError: If `batch_size` is not an integer of at least 1, or None.
+    """
+    y = y.to(torch.get_default_dtype())
+    if batch_size is None:
+        data = compress(y, n_bins) if len(y) > 2 * n_bins else (y, torch.ones_like(y))
+        nodes, weights = (values.to(device, y.dtype) for values in data)
+        return lambda: (nodes, weights)
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(
+            f"batch_size must be an integer of at least 1, or None, not {batch_size!r}"
+        )
+    random, y = torch.Generator().manual_seed(seed), y.to(device)
+    return lambda: (y[torch.randint(len(y), (batch_size,), generator=random)], None)
 
 
 def check_device(device: str) -> None:

@@ -24,6 +24,8 @@ def test_a_changed_setting_is_named_and_lets_every_result_pass(capsys):
     assert not unchanged.quotes("0.0024", 0.0026)
     assert unchanged.quotes("0.0024", 0.00249)
     assert unchanged.quotes("−0.0024", -0.0024)
+    assert unchanged.quotes("0.0024", "+0.0025 ± 0.0003")
+    assert not unchanged.quotes("0.0024", "-0.0024")
     assert unchanged.quotes("12", 15, within=0.3)
     assert not unchanged.quotes("12", 17, within=0.3)
     changed = Lesson("ODE", settings | {"SEED": 1})
