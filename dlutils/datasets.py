@@ -288,7 +288,7 @@ class Dataset:
             value, error = self.expected_log_likelihood, self.standard_error
             population = self.population_log_likelihood
             lines += [
-                f"expected log-likelihood  {value:.4f} ± {error:.4f}: the mean over the test points",
+                f"expected log-likelihood  {value:.4f} ± {error:.4f}: mean over the test points",
                 f"population value         {population:.4f}: the integral of p log p",
             ]
         return "\n".join(lines)
