@@ -36,6 +36,14 @@ class Comparison:
         r"""KL from the truth to $q/\int q$: what is left when the mass is divided out, nats."""
         return self.kl + float(np.log(self.mass))
 
+    @property
+    def worst(self) -> float:
+        """The largest difference of the two densities, in units of the true one's peak."""
+        if self.log_p is None:
+            return float("nan")
+        p, q = np.exp(self.log_p), np.exp(self.log_q)
+        return float(np.abs(q - p).max() / p.max())
+
 
 def compare(
     dataset: Dataset, log_likelihood: Callable[[Tensor], Tensor], n_grid: int = 4001

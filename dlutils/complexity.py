@@ -2,7 +2,8 @@
 
 Memory is the peak of the process's resident set, sampled while the step runs, above what it was
 before the first step: so it sees what PyTorch's own allocator takes. A fresh process keeps what one
-way has freed from hiding what the next needs.
+way has freed from hiding what the next needs. Time is that of the processor in the one thread that
+computes: what a clock shows on an idle machine, and not what other programs take meanwhile.
 """
 
 import threading
@@ -12,6 +13,7 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import cache
 from itertools import pairwise, repeat
 
+import numpy as np
 import psutil  # comes with Jupyter's kernel
 import torch
 from torch.utils.checkpoint import checkpoint
@@ -119,6 +121,16 @@ def peak_memory(run: Callable[[], None]) -> int:
     return max(peak, process.memory_info().rss)
 
 
+def median_seconds(run: Callable[[], object], repeats: int = 3) -> float:
+    """Median processor time of a call in one thread, after a warm-up."""
+    times = []
+    for _ in range(repeats + 1):
+        start = time.thread_time()
+        run()
+        times.append(time.thread_time() - start)
+    return sorted(times[1:])[repeats // 2]
+
+
 def measure_way(way: str, steps: Sequence[int]) -> list[Measurement]:
     """Measure one way in this process, with one thread.
 
@@ -141,9 +153,9 @@ def measure_way(way: str, steps: Sequence[int]) -> list[Measurement]:
     for n_steps in sorted(steps):
         seconds, peaks = [], []
         for _ in range(3 if n_steps < 1000 else 1):
-            start = time.perf_counter()
+            start = time.thread_time()
             peaks.append(peak_memory(lambda n=n_steps: WAYS[way](f, nodes, n)))
-            seconds.append(time.perf_counter() - start)
+            seconds.append(time.thread_time() - start)
         megabytes = (max(peaks) - before) / 1e6
         seconds = sorted(seconds)[len(seconds) // 2]
         rows.append({"n_steps": n_steps, "seconds": seconds, "megabytes": megabytes})
@@ -171,6 +183,27 @@ def measure(ways: Sequence[str], steps: Sequence[int]) -> dict[str, list[Measure
     if list(steps) != sorted(set(steps)):
         raise ValueError(f"the numbers of steps must increase, not {tuple(steps)}")
     return dict(zip(ways, alone(measure_way, ways, repeat(steps)), strict=True))
+
+
+def columns(
+    measured: dict[str, list[Measurement]],
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Seconds and megabytes by way, shape `(len(steps),)` each."""
+    return tuple(
+        {way: np.array([row[what] for row in rows]) for way, rows in measured.items()}
+        for what in ("seconds", "megabytes")
+    )
+
+
+def table(measured: dict[str, list[Measurement]]) -> list[dict[str, object]]:
+    """What was measured as rows to show, one for each T."""
+    first = next(iter(measured.values()))
+    return [
+        {"T": row["n_steps"]}
+        | {f"{way}, ms": f"{1e3 * rows[k]['seconds']:.3g}" for way, rows in measured.items()}
+        | {f"{way}, MB": f"{rows[k]['megabytes']:.3g}" for way, rows in measured.items()}
+        for k, row in enumerate(first)
+    ]
 
 
 def alone(function: Callable, *arguments: Iterable) -> list:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Self
 
 import numpy as np
@@ -277,6 +278,15 @@ class Dataset:
         y = _breakpoints(self.distribution)
         return float(tanhsinh(integrand, y[:-1], y[1:], rtol=1e-10, atol=1e-12).integral.sum())
 
+    def units(self, standardize: bool) -> tuple[float, float]:
+        """Location and scale in which a model sees the data: (0, 1), or training mean and sd.
+
+        A user's own sample is always standardized, since nothing is known of its units.
+        """
+        if standardize or not self.is_known:
+            return self.train.mean().item(), self.train.std().item()
+        return 0.0, 1.0
+
     def summary(self) -> str:
         """What was drawn, how many points, and what any model can expect, in lines to print."""
         sizes = ", ".join(
@@ -353,6 +363,14 @@ def load_dataset(source: str, *, seed: int = 0, drop_missing: bool = False) -> D
             raise
         more = "a file of your own ends in .csv, .tsv, .txt, .dat or .npy"
         raise ValueError(f"{error}; {more}") from error
+
+
+def waiting_times(seed: int = 0) -> Dataset:
+    """An example of a user's own data: a file of 3000 waiting times with a long tail, read back."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "waiting_times.csv"
+        np.savetxt(path, np.random.default_rng(seed).gamma(2.0, 30.0, size=3000), fmt="%.6f")
+        return load_dataset(str(path), seed=seed)
 
 
 def check_sample(y: ArrayLike | Tensor) -> Tensor:

@@ -91,20 +91,26 @@ class Lesson:
         """The claim, where the settings are as they come; True where they are not."""
         return bool(self.changed) or bool(claim)
 
-    def quotes(self, text: str, value: float | str, within: float = 0.0) -> bool:
-        """Whether a value is the one that an answer quotes; True where the settings were changed.
+    def quotes(self, numbers: Mapping[str, object], within: float = 0.0) -> bool:
+        """Whether an answer's numbers are what was computed; True where the settings were changed.
 
         Args:
-            text: The number as the answer prints it, such as "0.0024".
-            value: What was computed, or the cell of a table that begins with it. One unit of the
-                last digit is allowed, for other processors.
-            within: Relative tolerance, where the value is a time.
+            numbers: From a number as the answer prints it, such as "0.0024", to what was computed:
+                a value, the cell of a table that begins with one, or a list of these. One unit of
+                the last digit is allowed, for other processors.
+            within: Relative tolerance, where the values are times.
         """
-        quoted = Decimal(text.replace("−", "-").replace(" ", ""))
-        unit = 10.0 ** quoted.as_tuple().exponent
-        found = float(value.split()[0]) if isinstance(value, str) else float(value)
-        difference = abs(found - float(quoted))
-        return self.holds(difference <= max(unit, within * abs(float(quoted))))
+        right = True
+        for text, found in numbers.items():
+            quoted = Decimal(text.replace("−", "-").replace(" ", ""))
+            unit = 10.0 ** quoted.as_tuple().exponent
+            for value in found if isinstance(found, list) else [found]:
+                value = float(value.split()[0] if isinstance(value, str) else value)
+                if abs(value - float(quoted)) > max(unit, within * abs(float(quoted))):
+                    right = False
+                    if not self.changed:
+                        print(f"an answer quotes {text}, and {value:.4g} was computed")
+        return self.holds(right)
 
 
 def structure(notebook: nbformat.NotebookNode) -> dict[str, int]:

@@ -21,17 +21,17 @@ def test_a_changed_setting_is_named_and_lets_every_result_pass(capsys):
     unchanged = Lesson("ODE", settings)
     assert "its answers apply" in capsys.readouterr().out
     assert not unchanged.holds(1 > 2)
-    assert not unchanged.quotes("0.0024", 0.0026)
-    assert unchanged.quotes("0.0024", 0.00249)
-    assert unchanged.quotes("−0.0024", -0.0024)
-    assert unchanged.quotes("0.0024", "+0.0025 ± 0.0003")
-    assert not unchanged.quotes("0.0024", "-0.0024")
-    assert unchanged.quotes("12", 15, within=0.3)
-    assert not unchanged.quotes("12", 17, within=0.3)
+    assert not unchanged.quotes({"0.0024": 0.0026})
+    assert "an answer quotes 0.0024, and 0.0026 was computed" in capsys.readouterr().out
+    assert unchanged.quotes({"0.0024": 0.00249, "−0.0024": -0.0024, "10 000": 10_000})
+    assert unchanged.quotes({"0.0024": [0.0024, "+0.0025 ± 0.0003"]})
+    assert not unchanged.quotes({"0.0024": [0.0024, "-0.0024"]})
+    assert unchanged.quotes({"12": 15}, within=0.3)
+    assert not unchanged.quotes({"12": 17}, within=0.3)
     changed = Lesson("ODE", settings | {"SEED": 1})
     assert "SEED = 1" in capsys.readouterr().out
     assert changed.holds(1 > 2)
-    assert changed.quotes("1", 5)
+    assert changed.quotes({"1": 5})
 
 
 def test_what_is_missing_or_unknown_is_named():
