@@ -4,6 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 NOTEBOOKS := $(wildcard *.ipynb)
 NBVAL := --nbval-lax --nbval-current-env --nbval-cell-timeout=900
+PARALLEL := --numprocesses=auto --dist=loadgroup
 
 .PHONY: help run test test-browser lab outputs lint bench report clean
 
@@ -13,9 +14,8 @@ help:  ## list the commands
 run: $(VENV)/.run  ## execute the notebooks into build/, write figures/, print a table of results
 	$(BIN)/python -m dlutils.notebooks
 
-test: $(VENV)/.test  ## pytest, then every notebook whole
-	$(BIN)/python -m pytest
-	$(BIN)/python -m pytest $(NBVAL) $(NOTEBOOKS)
+test: $(VENV)/.test  ## pytest, and every notebook whole, on all cores
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) $(NBVAL) tests $(NOTEBOOKS)
 
 test-browser: $(VENV)/.browser  ## run both notebooks in JupyterLab, in Chromium
 	$(BIN)/python -m pytest tests/browser

@@ -1,14 +1,33 @@
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import matplotlib as mpl
 import pytest
 import torch
+from jupyter_client import BlockingKernelClient, KernelManager
+from jupyter_client.manager import start_new_kernel
 
 from dlutils.notebooks import load
+from dlutils.processes import cores
 
 mpl.use("Agg")
 ROOT = Path(__file__).parents[1]
+HANGS = 600  # seconds after which something is taken to hang, on however busy a machine
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """As many as there are processors for this process, each with a few hundred MB."""
+    return min(cores(), 8)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The cells of a notebook stay together, in one kernel."""
+    for item in items:
+        if item.path.suffix == ".ipynb":
+            item.add_marker(pytest.mark.xdist_group(item.path.name))
 
 
 @pytest.fixture(autouse=True)
@@ -25,3 +44,13 @@ def float64_and_seed():
 def ode() -> ModuleType:
     """The definitions of ODE.ipynb."""
     return load(ROOT / "ODE.ipynb")
+
+
+@pytest.fixture
+def kernel(monkeypatch) -> Iterator[tuple[KernelManager, BlockingKernelClient]]:
+    """A kernel as a notebook's, with the package, in the repository."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    manager, client = start_new_kernel(startup_timeout=HANGS, cwd=str(ROOT))
+    yield manager, client
+    client.stop_channels()
+    manager.shutdown_kernel(now=True)

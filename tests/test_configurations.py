@@ -4,7 +4,6 @@ import os
 import re
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from json import dumps
 
 import nbformat
@@ -12,8 +11,6 @@ import numpy as np
 import papermill
 import pytest
 from conftest import ROOT
-
-from dlutils.processes import cores
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SHORT = {
@@ -85,39 +82,24 @@ def prepare(folder):
     (folder / "people.csv").write_text("\n".join(["number,height", *lines]), encoding="utf-8")
 
 
-@pytest.fixture(scope="module")
-def executed(tmp_path_factory):
-    """The folder in which each configuration runs, as a future: one for each core at a time."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-
-    def execute(name, folder):
-        which = name.partition(":")[0]
-        prepare(folder)
-        command = f"papermill {which}.ipynb out.ipynb"
-        if "README" in name:
-            (command,) = re.findall(r"^papermill .*$", README, flags=re.MULTILINE)
-        parameters = dumps(SHORT[which] | CONFIGURATIONS[name])
-        command = [sys.executable, "-m", *command.split(), "-y", parameters, "--no-progress-bar"]
-        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr[-3000:]
-        return folder
-
-    with ThreadPoolExecutor(cores()) as pool:
-        yield {
-            name: pool.submit(execute, name, tmp_path_factory.mktemp("run"))
-            for name in CONFIGURATIONS
-        }
-
-
 @pytest.mark.parametrize("name", CONFIGURATIONS)
-def test_the_notebook_runs_with(name, executed):
-    folder, which = executed[name].result(), name.partition(":")[0]
+def test_the_notebook_runs_with(name, tmp_path):
+    which = name.partition(":")[0]
+    prepare(tmp_path)
+    command = f"papermill {which}.ipynb out.ipynb"
+    if "README" in name:
+        (command,) = re.findall(r"^papermill .*$", README, flags=re.MULTILINE)
+    parameters = dumps(SHORT[which] | CONFIGURATIONS[name])
+    command = [sys.executable, "-m", *command.split(), "-y", parameters, "--no-progress-bar"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
     text = ""
-    for cell in nbformat.read(folder / "out.ipynb", 4).cells:
+    for cell in nbformat.read(tmp_path / "out.ipynb", 4).cells:
         for output in cell.get("outputs", []):
             assert output.get("name") != "stderr", output.text
             text += str(output.get("text") or output.get("data", {}).get("text/markdown", ""))
-    assert len(list((folder / "figures").glob(f"{which}_*.pdf"))) == 10
+    assert len(list((tmp_path / "figures").glob(f"{which}_*.pdf"))) == 10
     assert not re.search(r"\bnan\b|\bNone\b", text), "what is not known is not printed"
     if "README" in name:
         assert "0.5 Laplace(-1.5, 0.5) + 0.5 Laplace(1.5, 0.5)" in text

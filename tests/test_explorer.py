@@ -4,8 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import ROOT
-from jupyter_client.manager import start_new_kernel
+from conftest import HANGS
 from torch.distributions import Normal
 
 from dlutils import explorer, plotting
@@ -79,18 +78,13 @@ def test_without_a_front_end_nothing_is_shown(capsys):
 
 
 @pytest.mark.filterwarnings("default")
-def test_a_kernel_knows_whether_a_front_end_asks(monkeypatch):
+def test_a_kernel_knows_whether_a_front_end_asks(kernel):
     """JupyterLab says which cell it runs; nbclient, nbval and papermill do not."""
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    manager, client = start_new_kernel(kernel_name="python3")
-    try:
-        code = "from dlutils import explorer; assert explorer.has_front_end() is {}"
-        for metadata, expected in (({}, False), ({"cellId": "a"}, True)):
-            content = {"code": code.format(expected), "silent": False}
-            message = client.session.msg("execute_request", content, metadata=metadata)
-            client.shell_channel.send(message)
-            reply = client.get_shell_msg(timeout=60)
-            assert reply["content"]["status"] == "ok", reply["content"]
-    finally:
-        client.stop_channels()
-        manager.shutdown_kernel(now=True)
+    _, client = kernel
+    code = "from dlutils import explorer; assert explorer.has_front_end() is {}"
+    for metadata, expected in (({}, False), ({"cellId": "a"}, True)):
+        content = {"code": code.format(expected), "silent": False}
+        message = client.session.msg("execute_request", content, metadata=metadata)
+        client.shell_channel.send(message)
+        reply = client.get_shell_msg(timeout=HANGS)
+        assert reply["content"]["status"] == "ok", reply["content"]

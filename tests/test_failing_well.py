@@ -1,13 +1,10 @@
 """Whatever is asked for: a finite result or an error that says why, never a silent NaN."""
 
-import time
-
 import pytest
 import torch
-from conftest import ROOT
+from conftest import HANGS, ROOT
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from jupyter_client.manager import start_new_kernel
 
 from dlutils.comparison import compare
 from dlutils.datasets import DISTRIBUTIONS, Dataset, make_dataset
@@ -127,36 +124,33 @@ def test_any_sde(drawn, path, diffusion, drift, dtype, **options):
 
 
 @pytest.mark.filterwarnings("default")
-def test_interrupt_in_a_kernel_keeps_model_and_curve(monkeypatch):
+def test_interrupt_in_a_kernel_keeps_model_and_curve(kernel):
     """Kernel → Interrupt in the middle of a training."""
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    manager, client = start_new_kernel(cwd=str(ROOT))
+    manager, client = kernel
 
-    def run(code, wait=True):
-        message = client.execute(code)
-        if not wait:
-            return None
-        reply = client.get_shell_msg(timeout=120)
+    def reply_to(message):
+        reply = client.get_shell_msg(timeout=HANGS)
         assert reply["parent_header"]["msg_id"] == message
         return reply["content"]
 
-    try:
-        setup = (
-            "from dlutils.notebooks import load; from dlutils.datasets import make_dataset\n"
-            "ODE, data = load('ODE.ipynb'), make_dataset('gaussian', n_train=100)"
-        )
-        assert run(setup)["status"] == "ok"
-        run("model = ODE.train(data, n_iterations=1_000_000)", wait=False)
-        time.sleep(4)
-        manager.interrupt_kernel()
-        reply = client.get_shell_msg(timeout=60)["content"]
-        assert reply["status"] == "ok", "the cell ends as if the training had"
-        after = (
-            "assert model.history.stopped.startswith('interrupted at iteration')\n"
-            "assert len(model.history.train) > 3 and len(model.history.val) > 0\n"
-            "assert model.log_likelihood(data.test).isfinite().all()"
-        )
-        assert run(after)["status"] == "ok"
-    finally:
-        client.stop_channels()
-        manager.shutdown_kernel(now=True)
+    setup = (
+        "from dlutils.notebooks import load; from dlutils.datasets import make_dataset\n"
+        "ODE, data = load('ODE.ipynb'), make_dataset('gaussian', n_train=100)\n"
+        "def callback(model, history):\n"
+        "    if len(history.val) == 3: print('three validations')"
+    )
+    assert reply_to(client.execute(setup))["status"] == "ok"
+    endless = "n_iterations=1_000_000, validate_every=3, callback=callback"
+    training = client.execute(f"model = ODE.train(data, {endless})")
+    printed = ""
+    while "three validations" not in printed:
+        message = client.get_iopub_msg(timeout=HANGS)
+        printed += message["content"].get("text", "")
+    manager.interrupt_kernel()
+    assert reply_to(training)["status"] == "ok", "the cell ends as if the training had"
+    after = (
+        "assert model.history.stopped.startswith('interrupted at iteration')\n"
+        "assert len(model.history.train) > 6 and len(model.history.val) > 2\n"
+        "assert model.log_likelihood(data.test).isfinite().all()"
+    )
+    assert reply_to(client.execute(after))["status"] == "ok"
