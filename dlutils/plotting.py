@@ -9,10 +9,11 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.animation import FuncAnimation, PillowWriter
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
+from PIL import Image
 
 from dlutils.comparison import Comparison, slope
 from dlutils.datasets import Dataset
@@ -304,12 +305,19 @@ def animate_flow(
         fps: Frames a second.
         hold: Frames for which the last one stays.
     """
-    fig, ax = plt.subplots(figsize=(COLUMN, 2))
+    fig = Figure(figsize=(COLUMN, 2), dpi=144)
+    canvas, ax = FigureCanvasAgg(fig), fig.subplots()
+    frames = []
+    for k in range(len(times)):
+        moment(times, x, p, paths, k, ax)
+        canvas.draw()
+        fig.set_layout_engine("none")  # all frames are laid out as the first
+        frames.append(Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB"))
+    palette = frames[0].quantize()
+    frames = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    milliseconds = [1000 // fps] * (len(frames) - 1) + [1000 * (1 + hold) // fps]
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    frames = [*range(len(times)), *[len(times) - 1] * hold]
-    animation = FuncAnimation(fig, lambda k: [moment(times, x, p, paths, k, ax)], frames)
-    animation.save(path, writer=PillowWriter(fps=fps), dpi=144)
-    plt.close(fig)
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=milliseconds, loop=0)
 
 
 def save_figure(fig: Figure, name: str, folder: str | Path = "figures") -> tuple[Path, Path]:
