@@ -5,9 +5,10 @@ import argparse
 import pytest
 import torch
 
+from benchmarks import tables
 from benchmarks.common import command
 from benchmarks.estimators import ESTIMATORS, information_criterion, measure, notebook
-from benchmarks.readme import fill
+from benchmarks.tables import fill
 from dlutils.comparison import compare
 from dlutils.datasets import make_dataset
 
@@ -45,7 +46,7 @@ def make(options: argparse.Namespace):
     return ["A note."], {"First": rows}
 
 
-def test_report_and_the_readme_made_of_it(tmp_path, capsys):
+def test_report_and_the_page_made_of_it(tmp_path, capsys):
     assert command("demo", "Doc.", "less", ["torch"], make, ["--output", str(tmp_path)]) == 0
     report = (tmp_path / "demo.md").read_text(encoding="utf-8")
     assert report.strip() == capsys.readouterr().out.strip()
@@ -64,6 +65,29 @@ def test_report_and_the_readme_made_of_it(tmp_path, capsys):
     ):
         with pytest.raises(ValueError, match=message):
             fill(f"<!-- table: {wrong} -->\n<!-- end -->", tmp_path)
+
+
+def test_all_pages_are_renewed_or_none(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert command("demo", "Doc.", "less", [], make, ["--output", "build/benchmarks"]) == 0
+    page = "Page.\n<!-- table: {} | First | name; KL -->\n<!-- end -->\n"
+    (tmp_path / "docs").mkdir()
+    paths = [tmp_path / "README.md", tmp_path / "docs/first.md", tmp_path / "docs/second.md"]
+    for path, text in zip(
+        paths, ["No marker.", page.format("demo"), page.format("none")], strict=True
+    ):
+        path.write_text(text, encoding="utf-8")
+    with pytest.raises(SystemExit):
+        tables.main([])
+    assert "run python -m benchmarks.none first" in capsys.readouterr().err
+    assert paths[1].read_text(encoding="utf-8") == page.format("demo")
+    paths[2].unlink()
+    assert tables.main([]) == 0
+    assert "12,346" in paths[1].read_text(encoding="utf-8")
+    assert paths[0].read_text(encoding="utf-8") == "No marker."
+    with pytest.raises(SystemExit):
+        tables.main(["no_page.md"])
+    assert "no_page.md" in capsys.readouterr().err
 
 
 def test_a_missing_package_is_named(tmp_path, capsys):

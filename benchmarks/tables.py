@@ -1,11 +1,11 @@
-"""Copy tables from build/benchmarks into README.md, between their markers.
+"""Copy tables from build/benchmarks into the pages of docs/ and README.md, between their markers.
 
 A marker names a benchmark, a table of it and its columns:
 
     <!-- table: ode_iteration | One step | method; contender; ms -->
     <!-- end -->
 
-`python -m benchmarks.readme` runs after `make bench`.
+`python -m benchmarks.tables` runs after `make bench`.
 """
 
 import argparse
@@ -32,8 +32,8 @@ def number(text: str) -> str | int | float:
     return text
 
 
-def fill(readme: str, folder: Path) -> str:
-    """The text with every table renewed and followed by its machine, date and command.
+def fill(page: str, folder: Path) -> str:
+    """The page with every table renewed and followed by its machine, date and command.
 
     Raises:
         ValueError: If a benchmark, a table or a column is not there.
@@ -57,20 +57,22 @@ def fill(readme: str, folder: Path) -> str:
         source = f"`python -m benchmarks.{name}` on {machine}; {date}."
         return f"{match[1]}{markdown_table(cells)}\n\n{source}\n{match[5]}"
 
-    return MARKER.sub(renew, readme)
+    return MARKER.sub(renew, page)
 
 
-def main() -> int:
-    """Renew the tables of a text from the results of the benchmarks."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.readme", description=main.__doc__)
+def main(arguments: list[str] | None = None) -> int:
+    """Renew the tables of all pages, or of none, from the results of the benchmarks."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.tables", description=main.__doc__)
+    parser.add_argument("pages", nargs="*", type=Path, help="default: README.md and docs/*.md")
     parser.add_argument("--results", type=Path, default=Path("build/benchmarks"))
-    parser.add_argument("--text", type=Path, default=Path("README.md"))
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
+    pages = options.pages or [Path("README.md"), *sorted(Path("docs").glob("*.md"))]
     try:
-        text = fill(options.text.read_text(encoding="utf-8"), options.results)
-    except ValueError as error:
+        texts = [fill(page.read_text(encoding="utf-8"), options.results) for page in pages]
+    except (OSError, ValueError) as error:
         parser.error(str(error))
-    options.text.write_text(text, encoding="utf-8")
+    for page, text in zip(pages, texts, strict=True):
+        page.write_text(text, encoding="utf-8")
     return 0
 
 
