@@ -1,53 +1,178 @@
-"""What the README tells people to type is run as it stands there."""
+"""What README and the pages of docs/ say: commands run as they stand, links lead there, numbers."""
 
+import importlib.util
 import re
+import shutil
 import subprocess
 import sys
+from urllib.parse import quote
 
+import nbformat
 import numpy as np
+import pytest
 from conftest import ROOT
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {
+    path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+}
+NOTEBOOKS = {path.name: nbformat.read(path, 4).cells for path in ROOT.glob("*.ipynb")}
+MARKDOWN = PAGES | {
+    name: "\n\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    for name, cells in NOTEBOOKS.items()
+}
+README, TEXT = PAGES["README.md"], "\n".join(PAGES.values())
+NUMBER = re.compile(r"(?<![\w.])[-−]?\d+(?:\.\d+)?(?:e-?\d+)?(?![\w])")
 
 
-def blocks(language):
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+def blocks(page, language=""):
+    return re.findall(rf"^```{language}\n(.*?)^```$", PAGES[page], flags=re.DOTALL | re.MULTILINE)
+
+
+def run(folder, monkeypatch, *arguments):
+    """Python in a folder that has a notebook and finds the package, warnings as errors."""
+    (folder / "ODE.ipynb").write_bytes((ROOT / "ODE.ipynb").read_bytes())
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    command = [sys.executable, "-W", "error", *arguments]
+    return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout
 
 
 def test_own_data_example_runs(tmp_path, monkeypatch):
-    (code,) = (block for block in blocks("python") if "my_data" in block)
+    (code,) = blocks("docs/own-data.md", "python")
     np.savetxt(tmp_path / "my_data.csv", np.random.default_rng(0).gamma(4, size=500))
-    (tmp_path / "ODE.ipynb").write_bytes((ROOT / "ODE.ipynb").read_bytes())
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.setenv("MPLBACKEND", "Agg")
-    subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=tmp_path, check=True)
+    run(tmp_path, monkeypatch, "-c", code)
     assert (tmp_path / "figures" / "my_density.pdf").exists()
 
 
 def test_sweep_example_runs(tmp_path, monkeypatch):
-    (text,), (code,) = blocks("toml"), (block for block in blocks("python") if "sweep" in block)
+    (text,), (code,) = blocks("docs/sweeps.md", "toml"), blocks("docs/sweeps.md", "python")
     small = text.replace("n_iterations = 300", "n_iterations = 1\nn_train = 50\nn_test = 10")
     small = small.replace("[0, 1, 2]", "0").replace("[10, 100]", "[1, 2]")
     assert small.count("\n") == text.count("\n") + 2
     (tmp_path / "grid.toml").write_text(small, encoding="utf-8")
-    (tmp_path / "ODE.ipynb").write_bytes((ROOT / "ODE.ipynb").read_bytes())
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.setenv("MPLBACKEND", "Agg")
-    command = [sys.executable, "-W", "error"]
-    sweep = [*command, "-m", "dlutils.sweep", "grid.toml"]
-    done = subprocess.run(sweep, cwd=tmp_path, check=True, capture_output=True, text=True)
-    assert "16 runs, 0 failed: grid.jsonl" in done.stdout
-    subprocess.run([*command, "-c", code], cwd=tmp_path, check=True)
+    assert "`python -m dlutils.sweep grid.toml` runs the 48" in PAGES["docs/sweeps.md"]
+    done = run(tmp_path, monkeypatch, "-m", "dlutils.sweep", "grid.toml")
+    assert "16 runs, 0 failed: grid.jsonl" in done
+    run(tmp_path, monkeypatch, "-c", code)
 
 
-def test_make_commands_exist():
+def test_colab_cell_finds_the_package(tmp_path):
+    """All but the download: a notebook opened elsewhere imports what stands in the clone."""
+    (cell,) = (block for block in blocks("README.md") if "%cd" in block)
+    clone, enter, install = cell.splitlines()
+    assert clone == "!git clone ADDRESS densities"
+    shutil.copytree(ROOT / "dlutils", tmp_path / "densities" / "dlutils")
+    assert install == "%pip install -r requirements.txt"
+    command = [sys.executable, "-m", "IPython", "--colors=NoColor", "-c"]
+    done = subprocess.run(
+        [*command, f"{enter}\nimport dlutils; print(dlutils.__file__)"],
+        cwd=tmp_path, check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    assert str(tmp_path / "densities" / "dlutils") in done.stdout
+
+
+def test_every_example_has_a_test():
+    """Those of extend.md are run by tests of their own."""
+    tested = {"docs/own-data.md", "docs/sweeps.md", "docs/extend.md"}
+    assert {page for page in PAGES if blocks(page, "python")} <= tested
+    assert TEXT.count("papermill ODE.ipynb") == 1, "run by test_configurations.py"
+
+
+def test_commands_exist():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    for command in re.findall(
-        r"(?:`|^)make (?:-C \w+ )?([a-z][a-z-]*)", README, flags=re.MULTILINE
-    ):
+    for command in re.findall(r"(?:`|^)make (?:-C \w+ )?([a-z][a-z-]*)", TEXT, flags=re.MULTILINE):
         assert re.search(rf"^{command}:", makefile, flags=re.MULTILINE), command
+    for module in re.findall(r"python -m ((?:dlutils|benchmarks)[\w.]*)", TEXT):
+        assert importlib.util.find_spec(module), module
+    for file in re.findall(r"pip install -r (\S+)", TEXT):
+        assert (ROOT / file).exists(), file
+    for figure in re.findall(r"\\includegraphics\S*{(.*?)}", TEXT):
+        assert (ROOT / f"{figure}.pdf").exists(), figure
 
 
-def test_links_and_figures_exist():
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
-        assert target.startswith("https://") or (ROOT / target).exists(), target
+def headings(markdown):
+    """The text of each heading, without code blocks and the marks of emphasis."""
+    text = re.sub(r"^```.*?^```$", "", markdown, flags=re.DOTALL | re.MULTILINE)
+    return [re.sub(r"[`*]", "", h) for h in re.findall(r"^#+ +(.*?) *$", text, flags=re.MULTILINE)]
+
+
+def anchors(name):
+    """The names that Jupyter gives the headings of a notebook, and GitHub those of a page."""
+    found = headings(MARKDOWN[name])
+    if name in NOTEBOOKS:
+        return {quote(h.replace(" ", "-"), safe="?/:@!$&'()*+,;=") for h in found}
+    return {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in found}
+
+
+@pytest.mark.parametrize("page", MARKDOWN)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", MARKDOWN[page]):
+        if target.startswith("https://"):
+            continue
+        file, _, anchor = target.partition("#")
+        path = ((ROOT / page).parent / file).resolve() if file else ROOT / page
+        assert path.exists(), target
+        if anchor:
+            assert anchor in anchors(path.relative_to(ROOT).as_posix()), target
+
+
+def test_every_question_is_answered():
+    numbers = [f"1.{k}" for k in range(1, 6)] + [f"2.{k}" for k in range(1, 7)]
+    assert [row[0] for row in questions()] == numbers
+    for number, notebook, anchor, answer in questions():
+        assert anchor.startswith(f"{number}-")
+        assert notebook == {"1": "ODE.ipynb", "2": "SDE.ipynb"}[number[0]]
+        assert len(answer) > 40
+
+
+def questions():
+    """Number, notebook, anchor and answer of each question in README's table."""
+    row = r"^\| \[(\d\.\d)\]\((\w+\.ipynb)#(\S+)\) \|[^|]*\| (.*) \|$"
+    return re.findall(row, README, flags=re.MULTILINE)
+
+
+def section(notebook, number):
+    """What a reader sees of a question: its Markdown cells and the text of its outputs."""
+    text, inside = [], False
+    for cell in NOTEBOOKS[notebook]:
+        if cell.cell_type == "markdown" and (found := re.search(r"^## (\S*)", cell.source, re.M)):
+            inside = found[1] == number
+        if inside:
+            text += [cell.source] if cell.cell_type == "markdown" else []
+            for output in cell.get("outputs", []):
+                text.append(output.get("text") or output.get("data", {}).get("text/markdown", ""))
+    return "\n".join(text)
+
+
+def missing(quoted, source):
+    """The numbers of a text, outside formulas, that no number of another comes near.
+
+    Near is within a unit of the last digit; zeros that end an integer are no digits.
+    """
+    known = [float(n.replace("−", "-")) for n in NUMBER.findall(source)]
+    wrong = []
+    for text in NUMBER.findall(re.sub(r"\$.*?\$", "", quoted)):
+        number = text.replace("−", "-")
+        digits = number.partition(".")[2]
+        zeros = 0 if digits else len(number) - len(number.rstrip("0"))
+        unit = 10.0 ** (zeros - len(digits))
+        if not any(abs(value - float(number)) <= unit for value in known):
+            wrong.append(text)
+    return wrong
+
+
+@pytest.mark.parametrize(("number", "notebook", "anchor", "answer"), questions())
+def test_an_answer_quotes_the_notebook(number, notebook, anchor, answer):
+    assert not missing(answer, section(notebook, number))
+
+
+def test_readme_quotes_the_benchmarks():
+    (text,) = re.findall(r"^## Benchmarks\n(.*?)^!\[", README, flags=re.DOTALL | re.MULTILINE)
+    assert not missing(text, PAGES["docs/benchmarks.md"].replace(",", ""))
+
+
+def test_a_wrong_number_is_missing():
+    source = "| euler | 1.0029 | 657 | -0.7270 |"
+    assert not missing("mass 1.003, −0.727, 660 ms, $T=5$", source)
+    assert missing("mass 1.0041, −0.73, 700 ms, 0.7270", source) == ["1.0041", "0.7270"]
