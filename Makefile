@@ -6,7 +6,7 @@ NOTEBOOKS := $(wildcard *.ipynb)
 NBVAL := --nbval-lax --nbval-current-env --nbval-cell-timeout=900
 PARALLEL := --numprocesses=auto --dist=loadgroup
 
-.PHONY: help run test test-browser lab outputs lint bench report clean
+.PHONY: help run test test-browser lab outputs handout solution slides lint bench report clean
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 20
@@ -25,6 +25,15 @@ lab: $(VENV)/.run  ## open the notebooks in JupyterLab
 
 outputs: $(VENV)/.run  ## execute the committed notebooks in place
 	$(BIN)/python -m dlutils.notebooks --in-place
+
+handout: $(VENV)/.run  ## write the notebooks without answers to build/handout/ (BLANK=integrator,...: functions too)
+	$(BIN)/python -m dlutils.handout $(if $(BLANK),--blank $(BLANK))
+
+solution: $(VENV)/.run  ## write the same with answers and outputs to build/solution/
+	$(BIN)/python -m dlutils.handout --solution
+
+slides: $(VENV)/.run $(VENV)/.slides  ## write slide shows of the notebooks to build/slides/
+	$(BIN)/python -m dlutils.publish --slides
 
 lint: $(VENV)/.lint  ## check style, notebooks included
 	$(BIN)/ruff check .
@@ -47,9 +56,11 @@ $(VENV)/.test: requirements-test.txt requirements.txt
 $(VENV)/.browser: requirements-browser.txt requirements-test.txt requirements.txt
 $(VENV)/.lint: requirements-lint.txt
 $(VENV)/.bench: requirements-bench.txt requirements.txt
-$(VENV)/.run $(VENV)/.test $(VENV)/.browser $(VENV)/.lint $(VENV)/.bench: | $(BIN)/python
+$(VENV)/.slides: requirements-slides.txt
+$(VENV)/.slides: OPTIONS := --no-deps
+$(VENV)/.run $(VENV)/.test $(VENV)/.browser $(VENV)/.slides $(VENV)/.lint $(VENV)/.bench: | $(BIN)/python
 	@echo "Installing $< into $(VENV) ..."
-	@$(BIN)/python -m pip install --quiet --requirement $< || { \
+	@$(BIN)/python -m pip install --quiet $(OPTIONS) --requirement $< || { \
 	  echo "make: pip could not install $<. Is the network, or a package index, reachable?"; exit 1; }
 	@touch $@
 

@@ -18,8 +18,9 @@ import nbformat
 from IPython.core.inputtransformer2 import TransformerManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
-from nbconvert import HTMLExporter
 from tqdm import tqdm
+
+from dlutils.publish import page
 
 IMPORTS_AND_DEFINITIONS = (
     ast.Import,
@@ -141,9 +142,8 @@ def main(arguments: list[str] | None = None) -> int:
             return 1
         nbformat.write(notebook, target)
         if not options.in_place:
-            folder = {"metadata": {"path": str(path.parent)}}
-            html, _ = HTMLExporter(embed_images=True).from_notebook_node(notebook, folder)
-            target.with_suffix(".html").write_text(html, encoding="utf-8")
+            text = page(notebook, path.parent, path.stem)
+            target.with_suffix(".html").write_text(text, encoding="utf-8")
         found = summary(notebook)
         rows.append((path.name, f"{seconds:.0f}", *(found.get(name, "-") for name in header[2:])))
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from IPython.display import Markdown
+import matplotlib.pyplot as plt
+from IPython.display import Markdown, display
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
@@ -56,9 +57,17 @@ class Entry:
 
 
 def figure(fig: Figure, name: str, task: str, caption: str) -> None:
-    """Write a figure as PDF and PNG (`dlutils.plotting.save_figure`) and note it for the list."""
+    """Write a figure as PDF and PNG (`dlutils.plotting.save_figure`) and note it for the list.
+
+    In a notebook it is shown as well, with its caption and an alternative text in the output's
+    metadata, from which `dlutils.publish` takes them.
+    """
     wide = fig.get_figwidth() > 1.2 * COLUMN
     _note(Entry(name, task, caption, wide, is_figure=True), lambda: save_figure(fig, name, FOLDER))
+    if "inline" in plt.get_backend():
+        alt = re.sub(r"[$\\]", "", caption)
+        display(fig, metadata={"alt": alt, "caption": caption, "name": name})
+        plt.close(fig)  # or it would be shown once more, without them
 
 
 def animation(
@@ -145,7 +154,8 @@ def contents(notebook: str) -> Markdown:
     lines = ["| task | | file | caption |", "| --- | --- | --- | --- |"]
     for entry in entries:
         path = (FOLDER / entry.name).as_posix()
-        image = f'<img src="{path}.png" width="140">' if entry.is_figure else "table"
+        image = f'<img src="{path}.png" alt="{entry.name}" width="140">'
+        image = image if entry.is_figure else "table"
         endings = "pdf, png" if entry.is_figure else "tex, md, csv"
         caption = entry.caption.replace("|", r"\|")
         lines.append(f"| {entry.task} | {image} | `{path}` .{endings} | {caption} |")

@@ -28,7 +28,10 @@ def test_files_list_and_latex(tmp_path):
         "A_three.pdf", "A_three.png",
     ]  # fmt: skip
     listed = report.contents("A").data
-    assert '| 1.3 | <img src="figures/A_one.png" width="140"> | `figures/A_one` .pdf' in listed
+    assert (
+        '| 1.3 | <img src="figures/A_one.png" alt="A_one" width="140"> | `figures/A_one` .pdf'
+        in listed
+    )
     assert (
         r"| 1.4 | table | `figures/A_table_two` .tex, md, csv | A table \| of two rows." in listed
     )
