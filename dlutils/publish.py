@@ -66,6 +66,7 @@ PAGE_STYLE = """
 """
 SLIDE_STYLE = """
 .reveal :is(h1, h2, h3) { text-transform: none; margin: 0 0 0.5em; }
+.reveal h1 { font-size: 1.8em; }
 .reveal figure { text-align: center; margin: 0; }
 .reveal figure img { height: 500px; max-width: 100%; object-fit: contain; margin: 0; }
 .reveal figcaption { max-width: none; font-size: 20px; }
@@ -97,6 +98,12 @@ SLIDES = f"""
 {{%- block footer_js -%}}
 <script>{{{{ resources.reveal_js }}}}</script>
 <script>
+const fit = ({{ currentSlide }}) => {{  // what is higher than the slide is made smaller
+  currentSlide.style.zoom = 1;
+  currentSlide.style.zoom = Math.min(1, 690 / currentSlide.scrollHeight);
+}};
+Reveal.on("ready", fit);
+Reveal.on("slidechanged", fit);
 Reveal.initialize({{ hash: true, slideNumber: true, width: 1280, height: 720, margin: 0.03 }});
 </script>
 {{%- endblock -%}}
@@ -135,14 +142,13 @@ class _Offline:
         yield from super().default_filters()
         yield "picture", self.picture
 
-    def write(self, notebook, name: str, style: str, **resources) -> BeautifulSoup:
+    def write(self, notebook, name: str, **resources) -> BeautifulSoup:
         """The page, parsed, with each glyph of its formulas once."""
         resources |= {"metadata": {"path": str(self.folder), "name": name}}
         written, _ = self.from_notebook_node(notebook, resources)
         written = BeautifulSoup(_glyphs_once(written), "html.parser")
         for link in written.select("a[href]"):  # to the page of the other notebook
             link["href"] = re.sub(r"^(\w+)\.ipynb(?=#|$)", r"\1.html", link["href"])
-        written.head.append(_html(f"<style>{STYLE}{style}</style>"))
         return written
 
 
@@ -172,7 +178,8 @@ def page(notebook: nbformat.NotebookNode, folder: Path, name: str) -> str:
     Raises:
         ValueError: If a formula has a command in it that cannot be drawn.
     """
-    written = _Page(folder).write(notebook, name, PAGE_STYLE)
+    written = _Page(folder).write(notebook, name)
+    written.head.append(_html(f"<style>{STYLE}{PAGE_STYLE}</style>"))
     items = [
         f'<li class="{heading.name}"><a href="#{html.escape(heading["id"])}">'
         f"{_without_anchor(heading)}</a></li>"
@@ -207,12 +214,12 @@ def slides(notebook: nbformat.NotebookNode, folder: Path, name: str) -> str:
     reveal = _reveal()
     script = (reveal / "reveal.js").read_text(encoding="utf-8")
     exporter = _Slides(folder, reveal_url_prefix="reveal", reveal_theme="white")
-    written = exporter.write(shown, name, SLIDE_STYLE, reveal_js=script)
+    written = exporter.write(shown, name, reveal_js=script)
     for link in written.select('link[href^="reveal/dist/"]'):
         css = (reveal / link["href"].removeprefix("reveal/dist/")).read_text(encoding="utf-8")
         css = re.sub(r"@import url\([^)]*\);", "", css)  # fonts, which the system has too
         link.replace_with(_html(f"<style>{css}</style>"))
-    written.head.append(written.head.find_all("style")[-3].extract())
+    written.head.append(_html(f"<style>{STYLE}{SLIDE_STYLE}</style>"))
     return str(written)
 
 
