@@ -16,9 +16,6 @@ from typing import Self
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from scipy.integrate import tanhsinh
-from scipy.optimize import brentq
-from scipy.special import stdtr
 from torch import Tensor
 from torch.distributions import (
     Categorical,
@@ -30,10 +27,9 @@ from torch.distributions import (
     Uniform,
 )
 
+from dlutils.densities import Density, Triple
 from dlutils.samples import is_source, read_sample, split_source
 from dlutils.seeding import seeded
-
-TAIL = 1e-6  # probability on either side of `Dataset.support`
 
 
 def _mixture(
@@ -118,7 +114,10 @@ def _marron_wand() -> dict[str, tuple[str, Callable[[], Distribution]]]:
     }
 
 
-DISTRIBUTIONS: dict[str, tuple[str, Callable[[], Distribution]]] = {
+Target = Distribution | Triple | Callable[[], Distribution | Triple]
+
+# What `density_of` reads.
+DISTRIBUTIONS: dict[str, Target | tuple[str, Target]] = {
     "gaussian": ("N(1, 0.5²): mean 1, standard deviation 0.5", lambda: _single(Normal, 1.0, 0.5)),
     "laplace": ("Laplace: location 0, scale 1", lambda: _single(Laplace, 0.0, 1.0)),
     "gaussian_mixture": (
@@ -148,8 +147,8 @@ class Dataset:
         val: Validation points, float32, shape `(n_val,)`.
         test: Test points, float32, shape `(n_test,)`.
         support: Interval for plots and quadrature, `(low, high)`. Outside lies a probability of
-            2e-6; for a bounded density it is the density's range with a margin of 10 % each side.
-        distribution: The true distribution, or None for a user's sample.
+            2e-6; an end of the density's range has a margin of 10 % (`dlutils.densities`).
+        distribution: The true density, or None for a user's sample.
     """
 
     name: str
@@ -158,7 +157,7 @@ class Dataset:
     val: Tensor = field(repr=False)
     test: Tensor = field(repr=False)
     support: tuple[float, float]
-    distribution: Distribution | None = field(default=None, repr=False)
+    distribution: Density | None = field(default=None, repr=False)
 
     @classmethod
     def from_samples(
@@ -254,7 +253,7 @@ class Dataset:
                 "no log_prob, expected or population log-likelihood to compare with; the mean "
                 "log-likelihood on its test points compares models with each other"
             )
-        return self.distribution.log_prob(torch.as_tensor(y, dtype=torch.float64))
+        return self.distribution.log_prob(y)
 
     @cached_property
     def expected_log_likelihood(self) -> float:
@@ -270,13 +269,7 @@ class Dataset:
     def population_log_likelihood(self) -> float:
         r"""$\int p(y)\log p(y)\,dy$ in nats, to 1e-6 (tanh-sinh between breakpoints)."""
         self.log_prob(0.0)  # an unknown density says so here
-
-        def integrand(y: np.ndarray) -> np.ndarray:
-            log_p = self.log_prob(y).numpy()
-            return np.exp(log_p) * np.maximum(log_p, -1e300)
-
-        y = _breakpoints(self.distribution)
-        return float(tanhsinh(integrand, y[:-1], y[1:], rtol=1e-10, atol=1e-12).integral.sum())
+        return self.distribution.population_log_likelihood
 
     def units(self, standardize: bool) -> tuple[float, float]:
         """Location and scale in which a model sees the data: (0, 1), or training mean and sd.
@@ -329,18 +322,16 @@ def make_dataset(
     Source:
         Marron & Wand, Exact mean integrated squared error, Annals of Statistics 20 (1992), table 1.
     """
-    if name not in DISTRIBUTIONS:
-        raise ValueError(f"unknown dataset {name!r}; choose from {', '.join(DISTRIBUTIONS)}")
+    description, density = density_of(name)
     sizes = {"n_train": n_train, "n_val": n_val, "n_test": n_test}
     for label, n in sizes.items():
         if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 2:
             raise ValueError(f"{label} must be an integer of at least 2, not {n!r}")
-    description, build = DISTRIBUTIONS[name]
-    distribution = build()
-    train, val, test = (
-        _draw(distribution, n, seed, split) for split, n in enumerate(sizes.values())
-    )
-    return Dataset(name, description, train, val, test, _support(distribution), distribution)
+    splits = []
+    for split, n in enumerate(sizes.values()):
+        with seeded(seed, split):
+            splits.append(density.sample(n))
+    return Dataset(name, description, *splits, density.support, density)
 
 
 def load_dataset(source: str, *, seed: int = 0, drop_missing: bool = False) -> Dataset:
@@ -462,43 +453,41 @@ def compress(y: ArrayLike | Tensor, n_bins: int) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(nodes[order]), torch.from_numpy(weights[order])
 
 
-def _draw(distribution: Distribution, n: int, seed: int, split: int) -> Tensor:
-    """Draw n points in float64 and round them to float32, below the open end of a Uniform."""
-    with seeded(seed, split):
-        y = distribution.sample((n,)).float()
-    if isinstance(distribution, Uniform):
-        y = y.clamp(max=torch.nextafter(distribution.high.float(), torch.tensor(-torch.inf)))
-    return y
+def density_of(name: str) -> tuple[str, Density]:
+    """The description and the density of an entry of `DISTRIBUTIONS`, checked at its first use.
+
+    An entry is a distribution of `torch.distributions`, a triple (log_prob, sample, support), a
+    function that builds one of these, or a pair of a description and one of these. Distributions
+    are taken to double precision.
+
+    Raises:
+        ValueError: If the name is unknown, or the entry is no density (`dlutils.densities`).
+    """
+    if name not in DISTRIBUTIONS:
+        raise ValueError(f"unknown dataset {name!r}; choose from {', '.join(DISTRIBUTIONS)}")
+    entry = DISTRIBUTIONS[name]
+    made_from, *found = _DENSITIES.get(name, (None,))
+    if made_from is not entry:
+        description, source = entry if _is_pair(entry) else (None, entry)
+        if not isinstance(source, Distribution) and callable(source):
+            source = source()
+        if description is None:
+            description = _describe(name, source)
+        found = description, Density(source, name)
+        _DENSITIES[name] = (entry, *found)
+    return tuple(found)
 
 
-def _cdf(distribution: Distribution, y: float) -> float:
-    if isinstance(distribution, StudentT):
-        z = (y - float(distribution.loc)) / float(distribution.scale)
-        return float(stdtr(float(distribution.df), z))
-    return float(distribution.cdf(torch.tensor(y, dtype=torch.float64)))
+_DENSITIES: dict[str, tuple[object, str, Density]] = {}  # what `density_of` has made, from what
 
 
-def _support(distribution: Distribution) -> tuple[float, float]:
-    if isinstance(distribution, Uniform):
-        low, high = float(distribution.low), float(distribution.high)
-        margin = 0.1 * (high - low)
-        return low - margin, high + margin
-    far = 1e3 * float(distribution.stddev)
-    low, high = (
-        brentq(lambda y, level=level: _cdf(distribution, y) - level, -far, far, xtol=1e-9)
-        for level in (TAIL, 1 - TAIL)
-    )
-    return low, high
+def _is_pair(entry: object) -> bool:
+    return isinstance(entry, tuple) and len(entry) == 2
 
 
-def _breakpoints(distribution: Distribution) -> np.ndarray:
-    """Points between which the density is smooth on its own scale, out to where nothing is left."""
-    if isinstance(distribution, Uniform):
-        return np.array([float(distribution.low), np.nextafter(float(distribution.high), 0.0)])
-    parts = getattr(distribution, "component_distribution", distribution)
-    loc, scale = parts.loc.numpy(), parts.scale.numpy()
-    steps = 2.0 ** np.arange(-1, 41)
-    z = np.concatenate([-steps, [0.0], steps])
-    y = np.unique(loc[..., None] + scale[..., None] * z)
-    apart = np.diff(y) > 1e-6 * scale.min() + 1e-12 * np.abs(y[1:])  # no panels of rounding errors
-    return y[np.concatenate([[True], apart])]
+def _describe(name: str, source: Distribution | Triple) -> str:
+    """The family and its parameters, or the name where those are not numbers."""
+    if not isinstance(source, Distribution) or not source.arg_constraints:
+        return name.replace("_", " ")
+    parameters = ((key, float(getattr(source, key))) for key in source.arg_constraints)
+    return f"{type(source).__name__}: " + ", ".join(f"{key} {value:g}" for key, value in parameters)

@@ -89,7 +89,7 @@ def test_expected_log_likelihood_agrees_with_the_population(name):
 
 
 def components(number):
-    distribution = make_dataset(f"marron_wand_{number:02d}").distribution
+    distribution = DISTRIBUTIONS[f"marron_wand_{number:02d}"][1]()
     parts = distribution.component_distribution
     return tuple(
         v.numpy() for v in (distribution.mixture_distribution.probs, parts.loc, parts.scale)

@@ -1,0 +1,271 @@
+"""A density on the line with what its use as truth needs: support, mass, integral of p log p.
+
+`Density` is made from any continuous distribution of `torch.distributions` on the line, mixtures
+and transformed ones included, or from a triple (log_prob, sample, support). All integrals are
+quadratures of log_prob in float64, so nothing else is asked of a distribution: no cdf, no moments.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from math import inf
+from weakref import ref
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from scipy.integrate import tanhsinh
+from scipy.optimize import brentq
+from torch import Tensor
+from torch.distributions import (
+    Distribution,
+    Laplace,
+    MixtureSameFamily,
+    TransformedDistribution,
+)
+from torch.distributions.transforms import Transform
+
+from dlutils.seeding import seeded
+
+TAIL = 1e-6  # probability on either side of `Density.support`
+N_PROBES = 4096  # random points that show where a density is
+TOO_FAR = 0.05  # from their distribution, which happens once in 1e8 samplers that are right
+
+Triple = tuple[Callable[[Tensor], Tensor], Callable[[int], Tensor], Sequence[float]]
+
+
+class Density:
+    """A continuous distribution on the line.
+
+    Args:
+        distribution: Of `torch.distributions`, of a single number; or a triple: log_prob, called
+            with points, float64, `(n,)`; sample, called with a number n of points to draw from
+            torch's random numbers; and the support, `(low, high)`, which may be infinite. Where
+            the density jumps or has a kink in between: `(low, place, ..., high)`.
+        name: For messages.
+
+    Raises:
+        ValueError: If it is no such distribution, is discrete, does not integrate to one, is
+            unbounded, or its samples do not follow it.
+    """
+
+    def __init__(self, distribution: Distribution | Triple, name: str = "density") -> None:
+        self.name = name
+        if isinstance(distribution, Distribution):
+            distribution = self._checked(distribution)
+            self._log_prob, self._sample = (
+                distribution.log_prob,
+                lambda n: distribution.sample((n,)),
+            )
+            self.ends = _ends(distribution)
+        else:
+            self._log_prob, self._sample, self.ends = self._parts(distribution)
+        self._check()
+
+    def log_prob(self, y: ArrayLike | Tensor) -> Tensor:
+        """Log p(y) in nats, float64, with the shape of `y`; -inf outside the support."""
+        y = torch.as_tensor(y, dtype=torch.float64)
+        flat = y.reshape(-1)
+        inside = (flat >= self.ends[0]) & (flat <= self.ends[-1])
+        log_p = torch.full_like(flat, -inf)
+        log_p[inside] = torch.as_tensor(self._log_prob(flat[inside])).double()
+        return log_p.nan_to_num(nan=-inf, posinf=inf, neginf=-inf).view(y.shape)
+
+    def sample(self, n: int) -> Tensor:
+        """Draw n points, float32, `(n,)`, none of them rounded to or over an end of the support."""
+        limit = torch.tensor([inf, -inf])
+        low, high = torch.nextafter(torch.tensor([self.ends[0], self.ends[-1]]).float(), limit)
+        return torch.as_tensor(self._sample(n)).float().clamp(low, high)
+
+    @cached_property
+    def support(self) -> tuple[float, float]:
+        """Interval for plots and quadrature, with a probability of `TAIL` on either side.
+
+        Where the density's range ends practically there, the interval includes the end and a margin
+        of 10 %.
+        """
+        low, high = (self._quantile(upper) for upper in (False, True))
+        margin, near = {}, 1e-5 * (high - low)
+        for k, quantile in ((0, low), (-1, high)):
+            margin[k] = abs(quantile - self.ends[k]) < near
+        low, high = (self.ends[k] if margin[k] else q for k, q in ((0, low), (-1, high)))
+        width = 0.1 * (high - low)
+        return float(low - margin[0] * width), float(high + margin[-1] * width)
+
+    @cached_property
+    def population_log_likelihood(self) -> float:
+        r"""$\int p\log p\,dy$ in nats, to 1e-6 (tanh-sinh between breakpoints)."""
+
+        def integrand(y: np.ndarray) -> np.ndarray:
+            log_p = self.log_prob(y).numpy()
+            return np.exp(log_p) * np.maximum(log_p, -1e300)
+
+        return float(_integrals(integrand, self.breakpoints).sum())
+
+    @cached_property
+    def breakpoints(self) -> np.ndarray:
+        """Points between which the density is smooth on its own scale, out to where it is gone."""
+        y = self._quantiles
+        out = self._spread * 4.0 ** np.arange(-2, 51)
+        y = np.concatenate([y[0] - out, y, y[-1] + out, self.ends])
+        y = np.unique(y[(y >= self.ends[0]) & (y <= self.ends[-1]) & np.isfinite(y)])
+        apart = np.diff(y) > 1e-9 * self._spread + 1e-12 * np.abs(y[1:])  # or rounding errors
+        return y[np.concatenate([[True], apart]) | np.isin(y, self.ends)]
+
+    @cached_property
+    def _quantiles(self) -> np.ndarray:
+        """Those of random points, in steps of 1/64."""
+        with seeded(0):
+            y = np.sort(torch.as_tensor(self._sample(N_PROBES)).double().numpy())
+        return y[np.linspace(0, N_PROBES - 1, 65).astype(int)]
+
+    @property
+    def _spread(self) -> float:
+        """The range of the middle half."""
+        return self._quantiles[48] - self._quantiles[16]
+
+    @cached_property
+    def _mass(self) -> np.ndarray:
+        """Probability between each breakpoint and the next."""
+        return _integrals(lambda y: self.log_prob(y).exp().numpy(), self.breakpoints)
+
+    def _quantile(self, upper: bool) -> float:
+        """Where a probability of `TAIL` is left on one side."""
+        y, mass = self.breakpoints, self._mass
+        if upper:
+            y, mass = y[::-1], mass[::-1]
+        k = int(np.searchsorted(np.cumsum(mass), TAIL))
+        before = mass[:k].sum()
+        nodes, weights = np.polynomial.legendre.leggauss(64)
+
+        def excess(z: float) -> float:
+            p = self.log_prob((y[k] + z + (z - y[k]) * nodes) / 2).exp().numpy()
+            return before + abs(z - y[k]) / 2 * (p @ weights) - TAIL
+
+        return brentq(excess, y[k], y[k + 1], xtol=1e-9 * abs(y[k + 1] - y[k]))
+
+    def _checked(self, distribution: Distribution) -> Distribution:
+        if distribution.batch_shape or distribution.event_shape:
+            shape = tuple(distribution.batch_shape + distribution.event_shape)
+            raise ValueError(
+                f"{self.name} must be a distribution of one number, not of shape {shape}: "
+                "parameters are numbers, not tensors of shape (1,)"
+            )
+        if distribution.support.is_discrete:
+            raise ValueError(f"{self.name} is discrete, and a discrete distribution has no density")
+        return _in_double(distribution)
+
+    def _parts(self, triple: Triple) -> tuple[Callable, Callable, np.ndarray]:
+        if not (isinstance(triple, tuple | list) and len(triple) == 3 and callable(triple[0])):
+            raise ValueError(
+                f"{self.name} must be a distribution of torch.distributions or a triple "
+                f"(log_prob, sample, support), not {triple!r}"
+            )
+        log_prob, sample, support = triple
+        ends = np.asarray(support, dtype=float)
+        if ends.ndim != 1 or len(ends) < 2 or not (np.diff(ends) > 0).all():
+            raise ValueError(f"the support of {self.name} must increase, not {support!r}")
+        return log_prob, sample, ends
+
+    def _check(self) -> None:
+        """Hold samples and log_prob to each other, and the mass to one."""
+        draws = []
+        for _ in range(2):
+            with seeded(0):
+                y = torch.as_tensor(self._sample(N_PROBES))
+            if y.shape != (N_PROBES,) or not y.isfinite().all():
+                raise ValueError(
+                    f"sample(n) of {self.name} must return n finite numbers, shape (n,), "
+                    f"not shape {tuple(y.shape)} with {int(y.isfinite().sum())} finite"
+                )
+            draws.append(y)
+        if not torch.equal(*draws):
+            raise ValueError(
+                f"sample of {self.name} must draw from torch's random numbers: with the same seed "
+                "it gave others"
+            )
+        outside = (y < self.ends[0]) | (y > self.ends[-1])
+        if outside.any():
+            raise ValueError(
+                f"sample of {self.name} draws {y[outside][0]:g}, which is outside its support "
+                f"{self.ends[0]:g} to {self.ends[-1]:g}"
+            )
+        shape = self._log_prob(y.double()).shape
+        if tuple(shape) != (N_PROBES,):
+            raise ValueError(
+                f"log_prob of {self.name} must return a number for each point, shape "
+                f"{(N_PROBES,)}, not {tuple(shape)}"
+            )
+        self._check_bounded()
+        mass = self._mass.sum()
+        if not abs(mass - 1) < 1e-6:
+            raise ValueError(
+                f"the density of {self.name} integrates to {mass:.7g}, not to 1: "
+                "log_prob must be the natural logarithm of a normalised density"
+            )
+        cdf = np.concatenate([[0.0], np.cumsum(self._mass)])
+        rank = np.searchsorted(np.sort(y.double().numpy()), self.breakpoints, side="right")
+        gap = np.abs(cdf - rank / N_PROBES)
+        if gap.max() > TOO_FAR:
+            k = gap.argmax()
+            raise ValueError(
+                f"the samples of {self.name} do not follow its density: below "
+                f"{self.breakpoints[k]:.3g} lie {rank[k] / N_PROBES:.3f} of them and a probability "
+                f"of {cdf[k]:.3f}"
+            )
+
+    def _check_bounded(self) -> None:
+        """A density may not grow without bound towards a finite end or break of its support."""
+        steps = self._spread * np.array([1e-4, 1e-7, 1e-10])
+        for end in self.ends[np.isfinite(self.ends)]:
+            for side in (-1, 1):
+                log_p = self.log_prob(end + side * steps).numpy()
+                if log_p[0] > -inf and (np.diff(log_p) > 0.01).all():
+                    raise ValueError(
+                        f"the density of {self.name} grows without bound towards {end:g}: neither "
+                        "a comparison on a grid nor a flow from a Gaussian is possible there; "
+                        "transform the data, or choose parameters with a bounded density"
+                    )
+
+
+def _integrals(f: Callable[[np.ndarray], np.ndarray], y: np.ndarray) -> np.ndarray:
+    """The integral of f between each point and the next."""
+    return tanhsinh(f, y[:-1], y[1:], rtol=1e-10, atol=1e-14).integral
+
+
+def _in_double(part: object) -> object:
+    """A distribution in double precision, unvalidated: log p outside its range is no error."""
+    if isinstance(part, Tensor):
+        return part.double() if part.is_floating_point() else part
+    if isinstance(part, list | tuple):
+        return type(part)(map(_in_double, part)) if type(part) in (list, tuple) else part
+    if isinstance(part, Distribution | Transform):
+        copied = object.__new__(type(part))  # copy.copy drops what an inverse transform inverts
+        values = {name: _in_double(value) for name, value in vars(part).items()}
+        if isinstance(part, Distribution):
+            values["_validate_args"] = False
+        elif isinstance(values.get("_inv"), ref):
+            values["_inv"] = None  # the remembered inverse of the original
+        vars(copied).update(values)
+        return copied
+    return part
+
+
+def _ends(distribution: Distribution) -> np.ndarray:
+    """Ends of the range, those of each component of a mixture, and kinks; increasing."""
+    if isinstance(distribution, MixtureSameFamily):
+        return _ends(distribution.component_distribution)
+    if type(distribution) is TransformedDistribution and all(
+        transform.bijective for transform in distribution.transforms
+    ):  # a named family knows its support, a transform only the one of all its inputs
+        ends = torch.from_numpy(_ends(distribution.base_dist))
+        for transform in distribution.transforms:
+            ends = transform(ends)
+        return np.unique(ends.numpy())
+    support = distribution.support
+    support = getattr(support, "base_constraint", support)
+    low, high = (
+        np.ravel(torch.as_tensor(getattr(support, name, far)).numpy())
+        for name, far in (("lower_bound", -inf), ("upper_bound", inf))
+    )
+    loc = np.ravel(distribution.loc.numpy()) if isinstance(distribution, Laplace) else []
+    return np.unique(np.concatenate([low, loc, high]))
