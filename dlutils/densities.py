@@ -8,7 +8,6 @@ quadratures of log_prob in float64, so nothing else is asked of a distribution: 
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from math import inf
-from weakref import ref
 
 import numpy as np
 import torch
@@ -232,22 +231,21 @@ def _integrals(f: Callable[[np.ndarray], np.ndarray], y: np.ndarray) -> np.ndarr
     return tanhsinh(f, y[:-1], y[1:], rtol=1e-10, atol=1e-14).integral
 
 
-def _in_double(part: object) -> object:
+def _in_double(part: object, seen: dict[int, object] | None = None) -> object:
     """A distribution in double precision, unvalidated: log p outside its range is no error."""
+    seen = {} if seen is None else seen
     if isinstance(part, Tensor):
         return part.double() if part.is_floating_point() else part
-    if isinstance(part, list | tuple):
-        return type(part)(map(_in_double, part)) if type(part) in (list, tuple) else part
-    if isinstance(part, Distribution | Transform):
-        copied = object.__new__(type(part))  # copy.copy drops what an inverse transform inverts
-        values = {name: _in_double(value) for name, value in vars(part).items()}
+    if type(part) in (list, tuple):
+        return type(part)(_in_double(value, seen) for value in part)
+    if not isinstance(part, Distribution | Transform):
+        return part
+    if id(part) not in seen:  # a transform and its inverse hold each other
+        seen[id(part)] = copied = object.__new__(type(part))
+        vars(copied).update({name: _in_double(value, seen) for name, value in vars(part).items()})
         if isinstance(part, Distribution):
-            values["_validate_args"] = False
-        elif isinstance(values.get("_inv"), ref):
-            values["_inv"] = None  # the remembered inverse of the original
-        vars(copied).update(values)
-        return copied
-    return part
+            copied._validate_args = False
+    return seen[id(part)]
 
 
 def _ends(distribution: Distribution) -> np.ndarray:
