@@ -34,10 +34,14 @@ IMPORTS_AND_DEFINITIONS = (
 def load(path: str | Path) -> ModuleType:
     """Load what a notebook defines, without running its experiments.
 
-    The module holds the notebook's imports, functions, classes and ALL_CAPS constants; nothing else
-    is executed. A function that leans on another variable of the notebook therefore fails here
-    with a `NameError`, as it should. Tracebacks name the notebook and the code cell (numbered as
-    `In [n]` after *Run All*) and show the source line.
+    The module holds the notebook's imports, functions, classes and ALL_CAPS constants, and what it
+    adds to such tables, `ALL_CAPS["key"] = value`; nothing else is executed. A function that leans
+    on another variable of the notebook therefore fails here with a `NameError`, as it should.
+    Tracebacks name the notebook and the code cell (numbered as `In [n]` after *Run All*) and show
+    the source line.
+
+    An entry that a notebook adds to a table of the package, `METHODS["heun"] = ...`, is there for
+    all that runs in this process, until the notebook is loaded again: that withdraws it first.
 
     Args:
         path: A notebook file.
@@ -53,13 +57,41 @@ def load(path: str | Path) -> ModuleType:
     notebook = _read(path)
     module = ModuleType(path.stem, f"Definitions of {path.name}.")
     module.__file__ = str(path)
+    entries = _ENTRIES.setdefault(path.resolve(), [])
+    while entries:
+        _withdraw(*entries.pop())
     for number, source in enumerate(_code(notebook), start=1):
         name = f"{path.name}, cell {number}"
         linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
         tree = ast.parse(source, filename=name)
-        tree.body = [node for node in tree.body if _is_definition(node)]
-        exec(compile(tree, name, "exec"), module.__dict__)
+        for node in filter(_is_definition, tree.body):
+            code = compile(ast.Module([node], tree.type_ignores), name, "exec")
+            before = [(table, key, table.get(key, _NONE)) for table, key in _tables(node, module)]
+            exec(code, module.__dict__)
+            entries += [(table, key, old, table[key]) for table, key, old in before]
     return module
+
+
+_NONE = object()
+_ENTRIES: dict[
+    Path, list[tuple[dict, str, object, object]]
+] = {}  # by notebook: table, key, old, new
+
+
+def _tables(node: ast.stmt, module: ModuleType) -> list[tuple[dict, str]]:
+    """The tables that a statement adds to, each with the key."""
+    targets = node.targets if isinstance(node, ast.Assign) else []
+    entries = [target for target in targets if isinstance(target, ast.Subscript)]
+    return [(getattr(module, entry.value.id), entry.slice.value) for entry in entries]
+
+
+def _withdraw(table: dict, key: str, old: object, new: object) -> None:
+    """Put back what was there before an entry, unless another has taken its place since."""
+    if table.get(key, _NONE) is new:
+        if old is _NONE:
+            del table[key]
+        else:
+            table[key] = old
 
 
 def execute(path: Path, timeout: float = 1800) -> tuple[nbformat.NotebookNode, float]:
@@ -170,12 +202,23 @@ def _code(notebook: nbformat.NotebookNode) -> Iterator[str]:
 
 def _is_definition(node: ast.stmt) -> bool:
     if isinstance(node, ast.Assign):
-        targets = node.targets
-    elif isinstance(node, ast.AnnAssign):
-        targets = [node.target]
-    else:
-        return isinstance(node, IMPORTS_AND_DEFINITIONS)
-    return all(isinstance(target, ast.Name) and target.id.isupper() for target in targets)
+        return all(map(_is_constant, node.targets)) or all(map(_is_entry, node.targets))
+    if isinstance(node, ast.AnnAssign):
+        return _is_constant(node.target)
+    return isinstance(node, IMPORTS_AND_DEFINITIONS)
+
+
+def _is_constant(target: ast.expr) -> bool:
+    return isinstance(target, ast.Name) and target.id.isupper()
+
+
+def _is_entry(target: ast.expr) -> bool:
+    """Whether it is ALL_CAPS["key"]."""
+    return (
+        isinstance(target, ast.Subscript)
+        and _is_constant(target.value)
+        and isinstance(target.slice, ast.Constant)
+    )
 
 
 if __name__ == "__main__":
