@@ -49,8 +49,8 @@ def check_drift(
         if not _close(at_once, F):
             raise ValueError(
                 f"kernel() of the drift does not belong to its forward(): at x = {x[3]:g}, t = "
-                f"{t[3]:g} they give {at_once[3]:g} and {F[3]:g}; a class with its own forward needs "
-                "`def kernel(self): return AutogradKernel(self)`"
+                f"{t[3]:g} they give {at_once[3]:g} and {F[3]:g}; a class with its own forward "
+                "needs `def kernel(self): return AutogradKernel(self)`"
             )
 
 

@@ -1,0 +1,152 @@
+"""The examples of docs/extend.md, each in a cell of its own: both notebooks run whole with them."""
+
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import nbformat
+import pytest
+from conftest import ROOT
+from nbformat.v4 import new_code_cell
+from test_configurations import SHORT
+
+from dlutils import sweep
+from dlutils.adjoint import METHODS, order_of
+from dlutils.datasets import DISTRIBUTIONS
+from dlutils.notebooks import load
+from dlutils.processes import cores
+
+BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "extend.md").read_text(), re.DOTALL)
+ADDED = {
+    (m[1], m[2]): block
+    for block in BLOCKS
+    for m in [re.search(r"^(\w+)\[\"(\w+)\"\] = ", block, re.M)]
+}
+PARTS = {
+    "ODE": {
+        "DISTRIBUTIONS": {"DATASET": "gumbel", "MIXTURE": "triangle"},
+        "METHODS": {"METHOD": "heun3"},
+        "DRIFTS": {"DRIFT": "residual"},
+    },
+    "SDE": {
+        "DISTRIBUTIONS": {"DATASET": "triangle", "MIXTURE": "gumbel"},
+        "DRIFTS": {"DRIFT": "scaled"},
+        "PATHS": {"PATH": "trigonometric"},
+        "DIFFUSIONS": {"DIFFUSION": "wider_to_the_right"},
+        "T_SAMPLERS": {"T_SAMPLER": "early"},
+    },
+}  # by notebook and table: what the configuration cell chooses
+
+
+def extended(folder):
+    """Both notebooks, with every example in a cell below that of its table."""
+    for path in ROOT.glob("*.ipynb"):
+        notebook = nbformat.read(path, 4)
+        for table, chosen in PARTS[path.stem].items():
+            (place,) = (
+                k for k, cell in enumerate(notebook.cells)
+                if re.search(rf"^{table} = ", cell.source, re.M)
+                or (table in ("METHODS", "DISTRIBUTIONS") and "parameters" in cell.metadata.get("tags", []))
+            )  # fmt: skip
+            for name in set(chosen.values()):
+                notebook.cells.insert(place + 1, new_code_cell(ADDED[table, name]))
+        nbformat.write(notebook, folder / path.name)
+
+
+@pytest.fixture
+def tables():
+    """The package's tables, put back as they were."""
+    before = dict(METHODS), dict(DISTRIBUTIONS)
+    yield
+    for table, entries in zip((METHODS, DISTRIBUTIONS), before, strict=True):
+        table.clear()
+        table.update(entries)
+
+
+def test_examples_are_short_and_all_are_used():
+    used = {
+        (table, name)
+        for tables in PARTS.values()
+        for table, chosen in tables.items()
+        for name in chosen.values()
+    }
+    assert used == set(ADDED)
+    assert len(BLOCKS) == len(ADDED)
+    assert max(block.count("\n") for block in BLOCKS) <= 10
+
+
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory):
+    """The folder in which each extended notebook runs, as a future: one for each core at a time."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+    def execute(which, folder):
+        extended(folder)
+        chosen = {k: v for choice in PARTS[which].values() for k, v in choice.items()}
+        command = [sys.executable, "-m", "papermill", f"{which}.ipynb", "out.ipynb"]
+        command += ["-y", json.dumps(SHORT[which] | chosen), "--no-progress-bar"]
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return folder
+
+    with ThreadPoolExecutor(cores()) as pool:
+        yield {
+            which: pool.submit(execute, which, tmp_path_factory.mktemp(which)) for which in PARTS
+        }
+
+
+@pytest.mark.parametrize("which", PARTS)
+def test_a_notebook_runs_whole_with_parts_of_ones_own(which, executed):
+    cells = nbformat.read(executed[which].result() / "out.ipynb", 4).cells
+    outputs = [output for cell in cells for output in cell.get("outputs", [])]
+    assert not [output.text for output in outputs if output.get("name") == "stderr"]
+    text = "".join(
+        str(output.get("text") or output.get("data", {}).get("text/markdown", ""))
+        for output in outputs
+    )
+    for name in ("residual", "heun3") if which == "ODE" else ("trigonometric", "early"):
+        assert re.search(rf"\b{name}\b", text), f"{name} is in no table"
+
+
+def test_a_sweep_knows_them(tmp_path, tables):
+    extended(tmp_path)
+    settings = {
+        "notebook": str(tmp_path / "ODE.ipynb"), "dataset": ["gumbel", "triangle"],
+        "drift": "residual", "method": "heun3", "n_steps": 4, "logdet": "map",
+        "n_iterations": 60, "n_train": 2000,
+    }  # fmt: skip
+    lines = (f"{key} = {json.dumps(value)}" for key, value in settings.items())
+    (tmp_path / "grid.toml").write_text("\n".join(lines), encoding="utf-8")
+    for config in sweep.read(tmp_path / "grid.toml"):
+        row = sweep.train_and_measure(config)
+        assert 0 <= row["normalized_kl"] < 0.2, row
+        assert row["stopped"] is None or not row["stopped"]
+    assert order_of("heun3") == 3
+
+
+def test_loading_again_withdraws_what_the_notebook_added(tmp_path, tables):
+    extended(tmp_path)
+    methods, densities = list(METHODS), list(DISTRIBUTIONS)
+    assert "residual" in load(tmp_path / "ODE.ipynb").DRIFTS
+    assert "heun3" in METHODS
+    assert "residual" not in load(ROOT / "ODE.ipynb").DRIFTS
+    (tmp_path / "ODE.ipynb").write_bytes((ROOT / "ODE.ipynb").read_bytes())
+    load(tmp_path / "ODE.ipynb")
+    assert (list(METHODS), list(DISTRIBUTIONS)) == (methods, densities)
+
+
+def test_the_sde_has_its_true_bound_on_the_added_path(tmp_path, tables):
+    """For standard normal data, the best drift and the optimal noise, any path has the same bound."""
+    extended(tmp_path)
+    notebook = load(tmp_path / "SDE.ipynb")
+    model = {
+        name: notebook.build_sde(name, "optimal", "preconditioned", 0.01).double()
+        for name in ("linear", "trigonometric")
+    }
+    y = notebook.torch.linspace(-2, 2, 9)
+    bounds = [notebook.elbo(m, y).mean().item() for m in model.values()]
+    assert math.isclose(*bounds, abs_tol=1e-4), bounds
