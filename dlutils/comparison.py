@@ -37,6 +37,13 @@ class Comparison:
         return self.kl + float(np.log(self.mass))
 
     @property
+    def words(self) -> str:
+        """The distance from the truth for a caption, or the mass where no truth is known."""
+        if self.log_p is None:
+            return f"mass {self.mass:.4f}"
+        return f"KL {self.normalized_kl:.4f} nats"
+
+    @property
     def worst(self) -> float:
         """The largest difference of the two densities, in units of the true one's peak."""
         if self.log_p is None:
