@@ -8,6 +8,7 @@ writes there is right. `--solution` writes the notebooks as they are to build/so
 
 import argparse
 import ast
+import json
 import re
 import shutil
 import sys
@@ -78,8 +79,9 @@ def blank(source: str, names: Collection[str] | None = None) -> str:
         if body and body[0].lineno == node.lineno:
             raise ValueError(f"{name} stands on one line: its body needs lines of its own")
         indent = " " * node.body[0].col_offset
-        task = f"{name}: {docstring.splitlines()[0]}" if docstring else f"write {name}"
-        stub = [f"{indent}raise NotImplementedError(", f"{indent}    {task!r}", f"{indent})"]
+        task = f"write {name}: {docstring.splitlines()[0]}" if docstring else f"write {name}"
+        task = json.dumps(task, ensure_ascii=False)
+        stub = [f"{indent}raise NotImplementedError(", f"{indent}    {task}", f"{indent})"]
         lines[start : node.end_lineno] = stub
     return "\n".join(lines)
 

@@ -20,8 +20,6 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from tqdm import tqdm
 
-from dlutils.publish import page
-
 IMPORTS_AND_DEFINITIONS = (
     ast.Import,
     ast.ImportFrom,
@@ -174,6 +172,8 @@ def main(arguments: list[str] | None = None) -> int:
             return 1
         nbformat.write(notebook, target)
         if not options.in_place:
+            from dlutils.publish import page  # slow to import, and `load` does without
+
             text = page(notebook, path.parent, path.stem)
             target.with_suffix(".html").write_text(text, encoding="utf-8")
         found = summary(notebook)

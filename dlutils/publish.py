@@ -10,7 +10,7 @@ import base64
 import html
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,6 +20,7 @@ import ziamath
 from bs4 import BeautifulSoup
 from jinja2 import pass_context
 from nbconvert import HTMLExporter, SlidesExporter
+from nbformat.v4 import new_markdown_cell
 from traitlets.config import Config
 from ziamath.tex import tex2mml
 
@@ -31,6 +32,7 @@ FORMULA = re.compile(
 )
 # What stands for a formula while Markdown is read, and the mark after it, which stays beside it.
 MARK = re.compile("qformula([0-9]+)q([.,;:)?]*)")
+GLYPH = re.compile(r'<symbol id="(\S+?)".*?</symbol>', re.DOTALL)
 SPELLING = {  # of TeX, so that it is drawn as TeX would
     r"\\mathbb\s*(\w)": r"\\mathbb{\1}",
     r"\\epsilon(?![A-Za-z])": "\U0001d716",
@@ -115,6 +117,7 @@ class _Offline:
 
     def __init__(self, folder: Path, **options):
         self.folder = folder
+        self.glyphs = {}  # each is defined once, not in every formula that has it
         super().__init__(
             embed_images=True, exclude_input_prompt=True, exclude_output_prompt=True, **options
         )
@@ -131,7 +134,8 @@ class _Offline:
     def markdown2html(self, context, source: str) -> str:
         """Markdown to HTML, by nbconvert but for the formulas."""
         render = super().markdown2html
-        return with_formulas(source, lambda text: render(context, text))
+        written = with_formulas(source, lambda text: render(context, text))
+        return GLYPH.sub(lambda match: self.glyphs.setdefault(match[1], match[0]) and "", written)
 
     def picture(self, output: nbformat.NotebookNode) -> str:
         """The PNG of an output as an address that holds its bytes."""
@@ -143,10 +147,13 @@ class _Offline:
         yield "picture", self.picture
 
     def write(self, notebook, name: str, **resources) -> BeautifulSoup:
-        """The page, parsed, with each glyph of its formulas once."""
+        """The page, parsed, with the glyphs of its formulas at its beginning."""
         resources |= {"metadata": {"path": str(self.folder), "name": name}}
         written, _ = self.from_notebook_node(notebook, resources)
-        written = BeautifulSoup(_glyphs_once(written), "html.parser")
+        written = _html(written)
+        hidden = "position:absolute;width:0;height:0"
+        glyphs = "".join(self.glyphs.values())
+        written.body.insert(0, _html(f'<svg aria-hidden="true" style="{hidden}">{glyphs}</svg>'))
         for link in written.select("a[href]"):  # to the page of the other notebook
             link["href"] = re.sub(r"^(\w+)\.ipynb(?=#|$)", r"\1.html", link["href"])
         return written
@@ -193,7 +200,8 @@ def page(notebook: nbformat.NotebookNode, folder: Path, name: str) -> str:
 def slides(notebook: nbformat.NotebookNode, folder: Path, name: str) -> str:
     """The cells that have `slideshow` metadata as a slide show, one HTML file with reveal.js in it.
 
-    Code is shown where it has no output: of an experiment the result, of a definition the text.
+    Code is shown where it has no output: of an experiment the result, of a definition the text. A
+    slide that begins without a heading gets that of its section.
 
     Args:
         notebook: With outputs. The `slide_type` of a cell is "slide", "subslide", "fragment",
@@ -205,7 +213,7 @@ def slides(notebook: nbformat.NotebookNode, folder: Path, name: str) -> str:
         ValueError: If no cell is for a slide, a formula cannot be drawn, or reveal.js is missing.
     """
     shown = nbformat.from_dict(notebook)
-    shown.cells = [cell for cell in shown.cells if _slide_type(cell) not in ("", "skip")]
+    shown.cells = list(_titled(shown.cells))
     if not shown.cells:
         raise ValueError(f"{name}: no cell has a slide_type in `slideshow` metadata")
     for cell in shown.cells:
@@ -256,12 +264,12 @@ def formula(tex: str, display: bool = False) -> str:
         known = re.sub(pattern, replacement, known)
     try:
         mathml = tex2mml(known, inline=not display)
-    except Exception as error:  # the converter has one for each mistake
+        if unknown := re.search(r"\\[A-Za-z]+", mathml):
+            raise ValueError(f"unknown command {unknown[0]}")
+        mathml = mathml.replace("<mo>&#x0222B;", '<mo stretchy="false">&#x0222B;')
+        drawn = ziamath.Math(mathml, size=FONT_SIZE)
+    except Exception as error:  # there is one for each mistake
         raise ValueError(f"the formula ${tex}$ cannot be drawn: {error!r}") from error
-    if unknown := re.search(r"\\[A-Za-z]+", mathml):
-        raise ValueError(f"the formula ${tex}$ cannot be drawn: unknown command {unknown[0]}")
-    mathml = mathml.replace("<mo>&#x0222B;", '<mo stretchy="false">&#x0222B;')
-    drawn = ziamath.Math(mathml, size=FONT_SIZE)
     ems = lambda length: f"{EM * length / FONT_SIZE:.3f}em"
     (width, height), below = drawn.getsize(), drawn.getyofst()
     size = f"width:{ems(width + 2)};height:{ems(height + 2)};vertical-align:{ems(below - 1)}"
@@ -292,8 +300,18 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _slide_type(cell: nbformat.NotebookNode) -> str:
-    return cell.metadata.get("slideshow", {}).get("slide_type", "")
+def _titled(cells: Iterable[nbformat.NotebookNode]) -> Iterator[nbformat.NotebookNode]:
+    """The cells for slides; a slide that begins without a heading gets that of its section."""
+    heading = ""
+    for cell in cells:
+        if cell.cell_type == "markdown" and cell.source.startswith("#"):
+            heading = cell.source.partition("\n")[0]
+        slide_type = cell.metadata.get("slideshow", {}).get("slide_type", "skip")
+        if slide_type in ("slide", "subslide") and not cell.source.startswith("#"):
+            yield new_markdown_cell(heading, metadata={"slideshow": {"slide_type": slide_type}})
+            cell.metadata.slideshow = {"slide_type": "-"}
+        if slide_type not in ("", "skip"):
+            yield cell
 
 
 def _html(text: str) -> BeautifulSoup:
@@ -306,21 +324,6 @@ def _without_anchor(heading) -> str:
     for link in inside.select("a.anchor-link"):
         link.decompose()
     return str(inside)
-
-
-def _glyphs_once(written: str) -> str:
-    """Each glyph is defined in the page's first drawing, instead of in every one that uses it."""
-    symbols = {}
-
-    def collect(match: re.Match) -> str:
-        if symbols.setdefault(match[1], match[0]) != match[0]:
-            raise AssertionError(f"two glyphs are named {match[1]}")
-        return ""
-
-    written = re.sub(r'<symbol id="(\S+?)".*?</symbol>', collect, written, flags=re.DOTALL)
-    hidden = "position:absolute;width:0;height:0"
-    glyphs = f'<svg aria-hidden="true" style="{hidden}">{"".join(symbols.values())}</svg>'
-    return re.sub(r"<body[^>]*>", lambda match: match[0] + glyphs, written, count=1)
 
 
 def _reveal() -> Path:

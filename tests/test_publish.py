@@ -1,0 +1,200 @@
+"""Pages and slides: nothing from a network, nothing deformed, nothing that leads nowhere."""
+
+import re
+import shutil
+from urllib.parse import unquote
+
+import nbformat
+import pytest
+from bs4 import BeautifulSoup
+from conftest import ROOT
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from dlutils import publish
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMITTED = sorted(path.stem for path in ROOT.glob("*.ipynb"))
+PIXEL = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJg"
+    "gg=="
+)
+
+
+def read(text):
+    return BeautifulSoup(text, "html.parser")
+
+
+def from_network(page):
+    """Addresses that a browser would fetch on its own; links are followed by people."""
+    found = [tag.get("src") or tag.get("href") for tag in page.select("[src], link[href]")]
+    for style in page.select("style"):
+        found += re.findall(r"(?:@import|url\()\s*[\"']?([^\"')\s;]*)", style.get_text())
+    for script in page.select("script"):
+        found += re.findall(r"(?:import|require)\w*\s*\(?\s*[\"'\[]+([^\"']*)", script.get_text())
+    return [address for address in found if not address.startswith(("data:", "#"))]
+
+
+@pytest.fixture(scope="module")
+def pages():
+    """The committed notebooks, exported."""
+    return {
+        name: read(publish.page(nbformat.read(ROOT / f"{name}.ipynb", 4), ROOT, name))
+        for name in COMMITTED
+    }
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A notebook with one of everything."""
+    figure = new_output(
+        "display_data",
+        {"image/png": PIXEL + "\n", "text/plain": "<Figure>"},
+        metadata={"alt": 'Of "T"', "caption": "Of $T=10$.", "name": "ODE_small"},
+    )
+    slide = {"slideshow": {"slide_type": "slide"}}
+    goes_on = {"slideshow": {"slide_type": "-"}}
+    return new_notebook(
+        cells=[
+            new_markdown_cell("# Title\n\nsee [there](#The-$x_1$), [ODE](ODE.ipynb#Data)"),
+            new_markdown_cell(
+                "## The $x_1$\n\n| given | set |\n|---|---|\n| $p(y_1|x_1)$ | $\\{x_1,x_2\\}$ |\n\n"
+                "costs \\$5 to \\$6, `$a_b$`"
+            ),
+            new_code_cell("secret = 1", metadata={"tags": ["remove-input"]}),
+            new_markdown_cell("**An answer.**", metadata=slide),
+            new_code_cell("draw()", outputs=[figure], metadata=goes_on),
+            new_code_cell("def f():\n    pass", metadata=goes_on),
+        ]
+    )
+
+
+@pytest.mark.parametrize("name", COMMITTED)
+def test_page_needs_no_network(name, pages):
+    assert not pages[name].select("script")
+    assert from_network(pages[name]) == []
+
+
+@pytest.mark.parametrize("name", COMMITTED)
+def test_every_formula_is_drawn(name, pages):
+    notebook = nbformat.read(ROOT / f"{name}.ipynb", 4)
+    texts = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
+    for cell in notebook.cells:
+        outputs = [output.get("data", {}) for output in cell.get("outputs", [])]
+        texts += [data["text/markdown"] for data in outputs if "text/markdown" in data]
+    formulas = [match for text in texts for match in publish.FORMULA.finditer(text)]
+    formulas = [match for match in formulas if match["display"] or match["inline"]]
+    assert len(pages[name].select("main .formula svg")) >= len(formulas) > 50
+    for code in pages[name].select("pre, code"):
+        code.decompose()
+    assert "$" not in pages[name].select_one("main").get_text()
+
+
+def test_links_lead_somewhere(pages):
+    ids = {name: {tag["id"] for tag in page.select("[id]")} for name, page in pages.items()}
+    links = [(name, link["href"]) for name in pages for link in pages[name].select("a[href]")]
+    links += [("README", link) for link in re.findall(r"\]\(([^)\s]+)\)", README)]
+    for place, link in links:
+        target, _, anchor = link.partition("#")
+        name = re.sub(r"\.(ipynb|html)$", "", target) or place
+        if anchor and name in pages:
+            assert unquote(anchor) in ids[name] | {""}, f"{place}: {link}"
+
+
+def test_contents_list_every_heading(pages):
+    for page in pages.values():
+        listed = [link.get_text() for link in page.select("#contents a")]
+        headings = page.select("main h2, main h3")
+        assert len(listed) == len(headings) > 10
+        assert all(h.get_text().startswith(text) for h, text in zip(headings, listed, strict=True))
+
+
+def test_small_page(small, tmp_path):
+    page = read(publish.page(small, tmp_path, "small"))
+    assert [len(row.select("td, th")) for row in page.select("tr")] == [2, 2]
+    assert [tag["aria-label"] for tag in page.select("td .formula")] == [
+        "p(y_1|x_1)", r"\{x_1,x_2\}",
+    ]  # fmt: skip
+    heading = page.select_one("h2")
+    assert heading["id"] == "The-x_1"
+    assert heading.select_one("svg")
+    assert "costs $5 to $6" in page.get_text()
+    assert "$a_b$" in page.select_one("code").get_text()
+    assert "secret" not in page.get_text()
+    assert page.select_one('a[href="ODE.html#Data"]')
+    assert page.select_one("figure img")["alt"] == 'Of "T"'
+    assert page.select_one("figcaption .formula")["aria-label"] == "T=10"
+    assert page.select_one("figure img")["src"] == f"data:image/png;base64,{PIXEL}"
+
+
+def test_each_glyph_is_defined_once(small, tmp_path):
+    page = read(publish.page(small, tmp_path, "small"))
+    defined = [symbol["id"] for symbol in page.select("symbol")]
+    assert len(defined) == len(set(defined))
+    assert {use["href"].removeprefix("#") for use in page.select("use")} == set(defined)
+
+
+@pytest.mark.parametrize("tex", [r"\nosuchthing x", r"\frac{1", r"x_a_b"])
+def test_a_formula_that_cannot_be_drawn_is_named(tex):
+    with pytest.raises(ValueError, match=re.escape(f"${tex}$ cannot be drawn")):
+        publish.formula(tex)
+
+
+def test_formula_stands_on_the_line():
+    high, low = publish.formula("x"), publish.formula(r"\sum_{i=1}^nx_i", display=True)
+    below = [float(re.search(r"vertical-align:(\S+?)em", text)[1]) for text in (high, low)]
+    assert below[1] < below[0] < 0
+    assert "display" in low
+
+
+@pytest.fixture
+def reveal(tmp_path, monkeypatch):
+    """What is read of reveal.js."""
+    folder = tmp_path / "dist"
+    (folder / "theme").mkdir(parents=True)
+    (folder / "reveal.js").write_text("var Reveal;")
+    (folder / "reveal.css").write_text(".reveal {}")
+    (folder / "theme" / "white.css").write_text("@import url(./fonts/x.css);\n.theme {}")
+    monkeypatch.setattr(publish, "_reveal", lambda: folder)
+
+
+@pytest.mark.usefixtures("reveal")
+def test_slides(small, tmp_path):
+    page = read(publish.slides(small, tmp_path, "small"))
+    assert from_network(page) == []
+    text = page.select_one(".slides").get_text()
+    assert "An answer." in text
+    assert "def f" in text, "code without output"
+    assert "draw()" not in text, "its output is there"
+    assert "Title" not in text, "no slide"
+    assert page.select_one(".slides section h2")["id"] == "The-x_1", "its section"
+    styles = "".join(style.get_text() for style in page.select("style"))
+    assert ".theme" in styles
+    assert "var Reveal;" in page.select("script")[-2].get_text()
+
+
+@pytest.mark.usefixtures("reveal")
+def test_slides_show_a_figure_in_print_quality(small, tmp_path):
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures" / "ODE_small.png").write_bytes(b"finer")
+    page = read(publish.slides(small, tmp_path, "small"))
+    assert page.select_one("figure img")["src"] == "data:image/png;base64,ZmluZXI="
+
+
+def test_slides_say_what_is_missing(small, tmp_path, monkeypatch):
+    monkeypatch.setattr(publish, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="make slides"):
+        publish.slides(small, tmp_path, "small")
+    with pytest.raises(ValueError, match="small: no cell has a slide_type"):
+        publish.slides(new_notebook(cells=small.cells[:2]), tmp_path, "small")
+
+
+def test_command_writes_pages(small, tmp_path, capsys):
+    nbformat.write(small, tmp_path / "ODE.ipynb")
+    arguments = [str(tmp_path / "ODE.ipynb"), "--output", str(tmp_path / "build")]
+    assert publish.main(arguments) == 0
+    assert "ODE.html" in capsys.readouterr().out
+    assert "Title" in (tmp_path / "build" / "ODE.html").read_text(encoding="utf-8")
+    shutil.rmtree(tmp_path / "build")
+    with pytest.raises(SystemExit):
+        publish.main([str(tmp_path / "ODE.ipynb"), "--slides", "--output", str(tmp_path)])
+    assert "error" in capsys.readouterr().err
