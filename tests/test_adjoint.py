@@ -62,7 +62,7 @@ def with_kernel(ode, depth=2, hidden=8, **settings):
 def linear(ode):
     f = ode.LinearDrift()
     with torch.no_grad():
-        f.a.fill_(0.7)
+        f.gamma.fill_(0.7)
         f.b.fill_(-0.3)
     return f
 
