@@ -195,14 +195,15 @@ def columns(
     )
 
 
-def table(measured: dict[str, list[Measurement]]) -> list[dict[str, object]]:
-    """What was measured as rows to show, one for each T."""
-    first = next(iter(measured.values()))
+def table(
+    columns: dict[str, np.ndarray], unit: str, steps: Sequence[int]
+) -> list[dict[str, object]]:
+    """Seconds as "ms", or megabytes as "MB", as rows to show, one for each T."""
+    factor = 1000 if unit == "ms" else 1
+    rounded = {way: [f"{float(f'{factor * v:.3g}'):g}" for v in c] for way, c in columns.items()}
     return [
-        {"T": row["n_steps"]}
-        | {f"{way}, ms": f"{1e3 * rows[k]['seconds']:.3g}" for way, rows in measured.items()}
-        | {f"{way}, MB": f"{rows[k]['megabytes']:.3g}" for way, rows in measured.items()}
-        for k, row in enumerate(first)
+        {"T": T} | {f"{way}, {unit}": values[k] for way, values in rounded.items()}
+        for k, T in enumerate(steps)
     ]
 
 

@@ -39,6 +39,7 @@ def fit(
     objective: Callable[[], Tensor],
     validate: Callable[[], float],
     *,
+    log_prior: Callable[[], Tensor] | None = None,
     n_iterations: int = 300,
     learning_rate: float = 0.02,
     validate_every: int = 25,
@@ -58,6 +59,8 @@ def fit(
         model: Its parameters are trained in place.
         objective: Returns the mean log-likelihood or bound, a scalar with a gradient, in nats.
         validate: Returns the same on the validation set, without a gradient.
+        log_prior: Added to the objective when it is climbed, and not recorded: the logarithm of
+            a prior on the weights, per point.
         n_iterations: Number of updates, at least 1.
         learning_rate: Its peak, positive: reached after a fifth of the run, zero at the end.
         validate_every: Iterations between two validations, at least 1.
@@ -97,7 +100,7 @@ def fit(
         for iteration in range(n_iterations):
             optimizer.zero_grad()
             value = objective()
-            (-value).backward()
+            (-value if log_prior is None else -value - log_prior()).backward()
             _require_finite(value, parameters)
             good = [parameter.detach().clone() for parameter in parameters]
             history.train.append(value.item())
@@ -186,6 +189,7 @@ def _require_finite(value: Tensor, parameters: list[Tensor]) -> None:
         raise ValueError("the gradient is not finite; try a smaller learning_rate")
 
 
+@torch.no_grad()
 def _validate(history: History, validate: Callable[[], float], iteration: int) -> None:
     history.val.append(validate())
     history.val_iteration.append(iteration)
