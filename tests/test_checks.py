@@ -313,3 +313,17 @@ def test_orders(monkeypatch):
         ]
         slope = torch.log2(errors[0] / errors[2]).item() / 2
         assert slope > order - 0.2, name
+
+
+def test_the_checks_leave_random_numbers_and_weights_alone():
+    path, f = SDE.LearnedPath(0.01), ODE.MLPDrift()
+    parts = SDE.DIFFUSIONS["learned_in_t"](path), SDE.DRIFTS["free"](path)
+    weights = [p.clone() for part in (path, f, *parts) for p in part.parameters()]
+    state = torch.get_rng_state()
+    check_drift(f)
+    check_sde(path, *parts)
+    for sampler in SDE.T_SAMPLERS.values():
+        check_t_sampler(sampler, path)
+    assert torch.equal(state, torch.get_rng_state())
+    same = zip(weights, (p for part in (path, f, *parts) for p in part.parameters()), strict=True)
+    assert all(torch.equal(before, p) for before, p in same)

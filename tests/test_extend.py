@@ -10,13 +10,15 @@ from concurrent.futures import ThreadPoolExecutor
 
 import nbformat
 import pytest
+import torch
 from conftest import ROOT
 from nbformat.v4 import new_code_cell
 from test_configurations import SHORT
+from torch import nn
 
 from dlutils import sweep
 from dlutils.adjoint import METHODS, order_of
-from dlutils.datasets import DISTRIBUTIONS
+from dlutils.datasets import DISTRIBUTIONS, make_dataset
 from dlutils.notebooks import load
 from dlutils.processes import cores
 
@@ -42,18 +44,21 @@ PARTS = {
 }  # by notebook and table: what the configuration cell chooses
 
 
+def has_room(cell, table):
+    """Whether an entry of the table may follow the cell: its own, or the configuration."""
+    if table in ("METHODS", "DISTRIBUTIONS"):
+        return "parameters" in cell.metadata.get("tags", [])
+    return re.search(rf"^{table} = ", cell.source, re.MULTILINE)
+
+
 def extended(folder):
     """Both notebooks, with every example in a cell below that of its table."""
     for path in ROOT.glob("*.ipynb"):
         notebook = nbformat.read(path, 4)
         for table, chosen in PARTS[path.stem].items():
-            (place,) = (
-                k for k, cell in enumerate(notebook.cells)
-                if re.search(rf"^{table} = ", cell.source, re.M)
-                or (table in ("METHODS", "DISTRIBUTIONS") and "parameters" in cell.metadata.get("tags", []))
-            )  # fmt: skip
+            found = [place for place, cell in enumerate(notebook.cells) if has_room(cell, table)]
             for name in set(chosen.values()):
-                notebook.cells.insert(place + 1, new_code_cell(ADDED[table, name]))
+                notebook.cells.insert(found[0] + 1, new_code_cell(ADDED[table, name]))
         nbformat.write(notebook, folder / path.name)
 
 
@@ -140,13 +145,50 @@ def test_loading_again_withdraws_what_the_notebook_added(tmp_path, tables):
 
 
 def test_the_sde_has_its_true_bound_on_the_added_path(tmp_path, tables):
-    """For standard normal data, the best drift and the optimal noise, any path has the same bound."""
+    """With standard normal data, the best drift and noise, the bound is the same on any path."""
     extended(tmp_path)
     notebook = load(tmp_path / "SDE.ipynb")
     model = {
         name: notebook.build_sde(name, "optimal", "preconditioned", 0.01).double()
         for name in ("linear", "trigonometric")
     }
-    y = notebook.torch.linspace(-2, 2, 9)
+    y = torch.linspace(-2, 2, 9)
     bounds = [notebook.elbo(m, y).mean().item() for m in model.values()]
     assert math.isclose(*bounds, abs_tol=1e-4), bounds
+
+
+class TwoColumns(nn.Module):
+    predicts_y = True
+
+    def __init__(self, path=None):
+        super().__init__()
+        self.w = nn.Parameter(torch.zeros(2))
+
+    def forward(self, x, t):
+        return x[:, None] * self.w
+
+
+def wrong_path(notebook):
+    class WrongPath(notebook.LinearPath):
+        def time(self, u):
+            return u
+
+    return WrongPath
+
+
+def test_train_names_what_is_wrong_with_a_part():
+    data = make_dataset("gaussian", 50, 10, 10)
+    ode, sde = load(ROOT / "ODE.ipynb"), load(ROOT / "SDE.ipynb")
+    ode.DRIFTS["wrong"] = sde.DRIFTS["wrong"] = TwoColumns
+    sde.PATHS["wrong"] = wrong_path(sde)
+    sde.DIFFUSIONS["wrong"] = lambda path: sde.ConstantDiffusion(path, -1.0)
+    sde.T_SAMPLERS["wrong"] = lambda *n: sde.iid(*n)._replace(weight=torch.zeros(n[1]))
+    for notebook, part, message in (
+        (ode, "drift", r"the drift must have a value for each point.*not shape \(7, 2\)"),
+        (sde, "drift", r"the drift must have a value for each point.*not shape \(7, 2\)"),
+        (sde, "path", r"time\(clock\(t\)\), the clock read backwards, must be"),
+        (sde, "diffusion", "sigma must be positive"),
+        (sde, "t_sampler", "the weights of a sampler must keep means: that of 1 is 0.000"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            notebook.train(data, **{part: "wrong"}, n_iterations=1, progress=False)
