@@ -48,6 +48,34 @@ def test_each_load_is_fresh(write):
     assert load(path).NAMES == []
 
 
+def test_load_takes_entries_of_tables(write):
+    module = load(
+        write(
+            "SIZES = {}",
+            "SIZES['small'] = 1\nsizes = SIZES\nsizes['lower'] = 2",
+            "for k in range(3):\n    SIZES[k] = k",
+            "def large():\n    return 9\nSIZES['large'] = large()",
+        )
+    )
+    assert module.SIZES == {"small": 1, "large": 9}
+
+
+SHARED = {"kept": 1, "changed": 1}
+ENTRIES = "from test_notebooks import SHARED\nSHARED['added'] = 2\nSHARED['changed'] = 2"
+
+
+def test_loading_again_withdraws_entries_of_shared_tables(write):
+    path = write(ENTRIES)
+    load(path)
+    assert SHARED == {"kept": 1, "changed": 2, "added": 2}
+    load(path)
+    assert SHARED == {"kept": 1, "changed": 2, "added": 2}
+    other = write("from test_notebooks import SHARED\nSHARED['added'] = 3", name="other.ipynb")
+    load(other)
+    load(write("ONE = 1"))
+    assert SHARED == {"kept": 1, "changed": 1, "added": 3}, "another notebook's entry stays"
+
+
 def test_a_function_that_leans_on_a_notebook_variable_fails(write):
     module = load(write("offset = 3", "def shifted(x):\n    return x + offset"))
     with pytest.raises(NameError, match="offset"):

@@ -250,6 +250,20 @@ def test_every_sampler_is_unbiased(sde, name):
     check_unbiased(sde, name)
 
 
+@pytest.mark.parametrize(
+    ("default", "dtype"), [(torch.float32, torch.float64), (torch.float64, torch.float32)]
+)
+def test_the_sampled_bound_has_the_type_of_its_points(sde, default, dtype):
+    torch.set_default_dtype(default)
+    model = sde.build_sde("linear", "optimal", "preconditioned", 0.1).to(dtype)
+    y = torch.linspace(-2, 2, 512, dtype=dtype)
+    with torch.no_grad():
+        values, error = sde.elbo_estimate(model, y, "lattice", n_repeats=64)
+        exact = sde.elbo(model, y).mean().item()
+    assert values.dtype == dtype
+    assert abs(values.mean().item() - exact) < Z * error + 1e-4
+
+
 def test_samplers_differ_in_variance_and_not_in_shape(sde):
     errors = {name: check_unbiased(sde, name) for name in SAMPLERS}
     assert errors["lattice"] < errors["log_snr"] < errors["iid"]
