@@ -36,7 +36,7 @@ PARTS = {
     },
     "SDE": {
         "DISTRIBUTIONS": {"DATASET": "triangle", "MIXTURE": "gumbel"},
-        "DRIFTS": {"DRIFT": "scaled"},
+        "DRIFTS": {"DRIFT": "near"},
         "PATHS": {"PATH": "trigonometric"},
         "DIFFUSIONS": {"DIFFUSION": "wider_to_the_right"},
         "T_SAMPLERS": {"T_SAMPLER": "early"},
