@@ -79,6 +79,11 @@ SLIDE_STYLE = """
 FIGURE = """
 {%- block html_head_js -%}{%- endblock -%}
 {%- block html_head_js_mathjax -%}{%- endblock -%}
+{%- block input -%}
+<div class="jp-Editor jp-InputArea-editor"><div class="cm-editor cm-s-jupyter">
+{{ cell.source | highlight_code(metadata=cell.metadata) }}
+</div></div>
+{%- endblock -%}
 {%- block data_png scoped -%}
 <figure class="jp-RenderedImage jp-OutputArea-output {{ extra_class }}">
 <img src="{{ output | picture }}"
