@@ -11,10 +11,12 @@ import sys
 from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
-
-import nbformat
+from typing import TYPE_CHECKING
 
 from dlutils.tables import markdown_table
+
+if TYPE_CHECKING:  # slow to import, and a notebook's `Lesson` does without
+    from nbformat import NotebookNode
 
 DEFAULTS: dict[str, dict[str, object]] = {
     "ODE": {
@@ -113,7 +115,7 @@ class Lesson:
         return self.holds(right)
 
 
-def structure(notebook: nbformat.NotebookNode) -> dict[str, int]:
+def structure(notebook: "NotebookNode") -> dict[str, int]:
     """Counts that say how readable a notebook is.
 
     Returns:
@@ -141,6 +143,8 @@ def structure(notebook: nbformat.NotebookNode) -> dict[str, int]:
 
 def main() -> int:
     """Count lines and cells of the notebooks in this folder."""
+    import nbformat
+
     parser = argparse.ArgumentParser(prog="python -m dlutils.lesson", description=main.__doc__)
     parser.add_argument("notebooks", nargs="*", type=Path, help="default: all in this folder")
     paths = parser.parse_args().notebooks or sorted(Path().glob("*.ipynb"))

@@ -6,19 +6,21 @@ with `--in-place` it refreshes the outputs of the committed notebooks.
 
 import argparse
 import ast
+import json
 import linecache
 import re
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
+from typing import TYPE_CHECKING
 
-import nbformat
 from IPython.core.inputtransformer2 import TransformerManager
-from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
 from tqdm import tqdm
+
+if TYPE_CHECKING:  # slow to import, for its schemas, and `load` does without
+    from nbformat import NotebookNode
 
 IMPORTS_AND_DEFINITIONS = (
     ast.Import,
@@ -52,13 +54,13 @@ def load(path: str | Path) -> ModuleType:
         SyntaxError: If a code cell does not parse; the error names the cell.
     """
     path = Path(path)
-    notebook = _read(path)
+    cells = read_cells(path)
     module = ModuleType(path.stem, f"Definitions of {path.name}.")
     module.__file__ = str(path)
     entries = _ENTRIES.setdefault(path.resolve(), [])
     while entries:
         _withdraw(*entries.pop())
-    for number, source in enumerate(_code(notebook), start=1):
+    for number, source in enumerate(_code(cells), start=1):
         name = f"{path.name}, cell {number}"
         linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
         tree = ast.parse(source, filename=name)
@@ -92,7 +94,22 @@ def _withdraw(table: dict, key: str, old: object, new: object) -> None:
             table[key] = old
 
 
-def execute(path: Path, timeout: float = 1800) -> tuple[nbformat.NotebookNode, float]:
+def read_cells(path: str | Path) -> list[SimpleNamespace]:
+    """The cells of a notebook: cell_type, source, metadata.
+
+    Raises:
+        ValueError: If there is no such file, or it is not a notebook.
+    """
+    try:
+        cells = json.loads(Path(path).read_text(encoding="utf-8"))["cells"]
+        return [SimpleNamespace(**cell | {"source": "".join(cell["source"])}) for cell in cells]
+    except FileNotFoundError as error:
+        raise ValueError(f"no notebook {str(path)!r}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{str(path)!r} is not a notebook: {error}") from error
+
+
+def execute(path: Path, timeout: float = 1800) -> tuple["NotebookNode", float]:
     """Run a notebook whole, in its own folder, with a progress bar over its cells.
 
     Args:
@@ -105,7 +122,12 @@ def execute(path: Path, timeout: float = 1800) -> tuple[nbformat.NotebookNode, f
     Raises:
         CellExecutionError: If a cell fails; `error.notebook` is the notebook up to there.
     """
-    notebook = _read(path)
+    import nbformat
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError
+
+    read_cells(path)  # its errors say what is wrong
+    notebook = nbformat.read(path, as_version=4)
     total = sum(cell.cell_type == "code" for cell in notebook.cells)
     start = time.perf_counter()
     with tqdm(total=total, desc=path.name, unit="cell", file=sys.stdout) as bar:
@@ -131,7 +153,7 @@ def execute(path: Path, timeout: float = 1800) -> tuple[nbformat.NotebookNode, f
     return notebook, time.perf_counter() - start
 
 
-def summary(notebook: nbformat.NotebookNode) -> dict[str, str]:
+def summary(notebook: "NotebookNode") -> dict[str, str]:
     """The `name value` lines that the cells tagged `summary` printed."""
     text = "".join(
         output.text
@@ -145,6 +167,9 @@ def summary(notebook: nbformat.NotebookNode) -> dict[str, str]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Execute notebooks and print a table: notebook, seconds, final and expected log-likelihood."""
+    import nbformat
+    from nbclient.exceptions import CellExecutionError
+
     parser = argparse.ArgumentParser(prog="python -m dlutils.notebooks", description=main.__doc__)
     parser.add_argument("notebooks", nargs="*", type=Path, help="default: all in this folder")
     parser.add_argument("--in-place", action="store_true", help="overwrite the notebooks' outputs")
@@ -184,18 +209,9 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _read(path: Path) -> nbformat.NotebookNode:
-    try:
-        return nbformat.read(path, as_version=4)
-    except FileNotFoundError as error:
-        raise ValueError(f"no notebook {str(path)!r}") from error
-    except (nbformat.reader.NotJSONError, nbformat.ValidationError, AttributeError) as error:
-        raise ValueError(f"{str(path)!r} is not a notebook: {error}") from error
-
-
-def _code(notebook: nbformat.NotebookNode) -> Iterator[str]:
+def _code(cells: list[SimpleNamespace]) -> Iterator[str]:
     """The source of each code cell that is not empty, magics translated to Python."""
-    for cell in notebook.cells:
+    for cell in cells:
         if cell.cell_type == "code" and cell.source.strip():
             yield TransformerManager().transform_cell(cell.source)
 

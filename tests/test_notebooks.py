@@ -105,6 +105,15 @@ def test_load_says_what_is_wrong_with_a_file(tmp_path):
         load(tmp_path / "broken.ipynb")
 
 
+def test_loading_does_without_what_is_slow_to_import():
+    """Every kernel and every process of a sweep would wait for it."""
+    code = (
+        "import sys, dlutils.lesson, dlutils.notebooks, dlutils.sweep.grid\n"
+        "assert not {'nbformat', 'nbclient', 'nbconvert'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
 def test_summary_reads_tagged_cells_only():
     output = nbformat.v4.new_output(
         "stream", text="final log-likelihood   -1.25\nother  2.0 nats\n"

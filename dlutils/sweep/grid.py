@@ -10,7 +10,6 @@ from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 
-import nbformat
 import torch
 
 from dlutils import notebooks
@@ -124,6 +123,6 @@ def _load(path: str) -> ModuleType:
 @cache
 def _digest(path: str) -> str:
     """Of the notebook's code, to tell later which version made a row."""
-    cells = nbformat.read(path, as_version=4).cells
+    cells = notebooks.read_cells(path)
     code = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
     return hashlib.sha256(code.encode()).hexdigest()[:12]
