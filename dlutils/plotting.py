@@ -11,9 +11,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 from PIL import Image
+from torch import Tensor
 
 from dlutils.comparison import Comparison, slope
 from dlutils.datasets import Dataset
@@ -110,6 +112,22 @@ def density_and_errors(
     bottom.set(xlabel="$y$", ylabel=r"$\log q(y)-\log p(y)$", ylim=(-limit, limit))
 
 
+def densities_side_by_side(
+    columns: Sequence[tuple[Dataset, Mapping[str, Comparison]]],
+    limit: float = 0.3,
+    styles: Mapping[str, Mapping[str, object]] | None = None,
+) -> Figure:
+    """`densities` of any number of data sets, one column each, with one legend."""
+    size = (COLUMN if len(columns) == 1 else PAGE, 3.8)
+    fig, axes = plt.subplots(2, len(columns), figsize=size, sharex="col", squeeze=False)
+    for (dataset, fits), (top, bottom) in zip(columns, axes.T, strict=True):
+        density_and_errors(dataset, fits, top, bottom, limit, styles)
+    for ax in axes[:, 1:].flat:
+        ax.set_ylabel("")
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
+    return fig
+
+
 def gallery(fits: Sequence[tuple[Dataset, Comparison]]) -> Figure:
     """Fitted and true densities side by side, one panel each, with one legend; three a row."""
     columns = min(len(fits), 3)
@@ -157,6 +175,115 @@ def lines(
     return ax
 
 
+def curves(
+    x: ArrayLike,
+    series: Mapping[str, ArrayLike],
+    ax: Axes | None = None,
+    styles: Mapping[str, Mapping[str, object]] | None = None,
+    errors: Mapping[str, ArrayLike] | None = None,
+    **labels: object,
+) -> Axes:
+    """Any number of smooth curves, some with error bars.
+
+    Args:
+        x: Shape `(k,)`.
+        series: By name, `(k,)` each.
+        ax: Where to draw.
+        styles: Of some of the curves, in place of colour and dashes of `line_style`.
+        errors: Of some of the curves, `(k,)` each.
+        labels: Of `Axes.set`: xlabel, ylabel, xscale, yscale, xlim, ylim.
+    """
+    ax = _axes(ax)
+    for k, (name, values) in enumerate(series.items()):
+        style = line_style(k) | {"marker": None} | dict((styles or {}).get(name, {}))
+        error = (errors or {}).get(name)
+        if error is None:
+            ax.plot(x, values, label=name, **style)
+        else:
+            ax.errorbar(x, values, error, label=name, **style)
+    ax.set(**labels)
+    ax.legend(fontsize=6)
+    return ax
+
+
+def curve_panels(
+    panels: Sequence[tuple[ArrayLike, Mapping[str, ArrayLike], Mapping[str, object]]],
+    styles: Mapping[str, Mapping[str, object]] | None = None,
+) -> Figure:
+    """`curves` side by side: of each panel the x, the series by name, and the axes' settings."""
+    fig, axes = plt.subplots(1, len(panels), figsize=(PAGE, 2.5), squeeze=False)
+    for (x, series, labels), ax in zip(panels, axes[0], strict=True):
+        curves(x, series, ax, styles, **labels)
+    return fig
+
+
+def tightening(
+    sizes: Sequence[int],
+    below: Mapping[str, Sequence[Tensor]],
+    bound: float,
+    ax: Axes | None = None,
+) -> Axes:
+    """How far bounds of K samples lie below the log-likelihood, with standard errors.
+
+    Args:
+        sizes: The numbers of samples K, `(k,)`.
+        below: By name: for each K the log-likelihood minus the bound of groups of K samples, nats.
+        bound: The log-likelihood minus the bound without a sample.
+        ax: Where to draw.
+    """
+    means = {name: [float(v.mean()) for v in groups] for name, groups in below.items()}
+    errors = {name: [float(v.std()) / len(v) ** 0.5 for v in g] for name, g in below.items()}
+    styles = {name: {"color": COLORS["bound"], "ls": DASHES[k % 3]} for k, name in enumerate(means)}
+    ax = curves(sizes, means, ax, styles, errors, xlabel="$K$", xscale="log")
+    ax.axhline(bound, ls=":", color=COLORS["bound"], label="ELBO by quadrature")
+    ax.axhline(0, color=COLORS["model"], lw=0.8, label="log-likelihood (Fokker–Planck)")
+    ax.set(ylabel="log-likelihood $-$ bound / nats")
+    ax.set_xticks(sizes, labels=[str(size) for size in sizes])
+    ax.set_xticks([], minor=True)
+    ax.legend(fontsize=6)
+    return ax
+
+
+def heat_maps(
+    values: Mapping[tuple[str, str, str], float],
+    notes: Mapping[tuple[str, str, str], float],
+    labels: tuple[str, str, str],
+    colorbar: str,
+) -> Figure:
+    """Positive numbers by three names as coloured cells on a logarithmic scale, three maps a row.
+
+    Args:
+        values: By (map, row, column): a cell's colour and its upper number.
+        notes: By the same keys: its lower number, in brackets.
+        labels: Of a map, with {} for its name; of the rows; of the columns.
+        colorbar: What the colour shows.
+    """
+    titles, rows, columns = (list(dict.fromkeys(key[k] for key in values)) for k in range(3))
+    lines, across = -(-len(titles) // 3), min(len(titles), 3)
+    size = (PAGE, 0.4 + lines * (0.3 + 0.38 * len(rows)))
+    fig, axes = plt.subplots(lines, across, figsize=size, sharey=True, squeeze=False)
+    norm = LogNorm(min(values.values()), max(values.values()))
+    words = lambda name: name.replace("_", " ")
+    for title, ax in zip(titles, axes.flat, strict=False):
+        cells = np.array([[values[title, row, column] for column in columns] for row in rows])
+        image = ax.imshow(cells, norm=norm, cmap="cividis_r", aspect="auto")
+        for i, row in enumerate(rows):
+            for j, column in enumerate(columns):
+                text = f"{_short(cells[i, j])}\n({_short(notes[title, row, column])})"
+                ink = "white" if norm(cells[i, j]) > 0.5 else "black"
+                ax.text(j, i, text, ha="center", va="center", color=ink, fontsize=6)
+        ax.set_xticks(range(len(columns)), map(words, columns), fontsize=5.5)
+        ax.set_yticks(range(len(rows)), map(words, rows))
+        ax.set_title(words(labels[0].format(title)))
+        ax.tick_params(length=0)
+    for ax in axes.flat[len(titles) :]:
+        ax.remove()
+    fig.supylabel(labels[1], fontsize=8)
+    fig.supxlabel(labels[2], fontsize=8)
+    fig.colorbar(image, ax=axes, label=colorbar, pad=0.01)
+    return fig
+
+
 def panels(
     x: Sequence[float],
     series_by_title: Mapping[str, Mapping[str, ArrayLike]],
@@ -196,10 +323,10 @@ def training_curve(
     if dataset.distribution is not None:
         for y, of in ((dataset.train, color), (dataset.val, "validation")):
             shown.append(float(dataset.log_prob(y).mean()))
-            ax.axhline(shown[-1], color=COLORS[of], lw=0.8, ls=":")
+            name = "training" if of == color else "validation"
+            ax.axhline(shown[-1], color=COLORS[of], lw=0.8, ls=":", label=f"truth, {name} points")
         shown.append(dataset.expected_log_likelihood)
         ax.axhline(shown[-1], color=COLORS["truth"], lw=0.8, label="expected log-likelihood")
-        ax.plot([], [], color="0.4", lw=0.8, ls=":", label="truth on the same points")
     low, high = min(shown, default=-1.0), max(shown, default=0.0)
     margin = 0.08 * (high - low) + 1e-3
     if quantity != "log-likelihood":
@@ -207,6 +334,22 @@ def training_curve(
     ax.set(xlabel="iteration", ylabel=f"{quantity} / nats", ylim=(low - margin, high + margin))
     ax.legend(loc="lower right", bbox_to_anchor=(1, 0.06 if quantity == "log-likelihood" else 0))
     return ax
+
+
+def training(history: History, dataset: Dataset, quantity: str = "log-likelihood") -> Figure:
+    """`training_curve`, and beside it the truth minus the validation points' value on a log axis.
+
+    The second panel is there if the truth is known.
+    """
+    if not dataset.is_known:
+        return training_curve(history, dataset, quantity=quantity).figure
+    fig, (left, right) = plt.subplots(1, 2, figsize=(PAGE, 2.6))
+    training_curve(history, dataset, left, quantity)
+    below = float(dataset.log_prob(dataset.val).mean()) - np.array(history.val)
+    right.semilogy(history.val_iteration, below, ".-", color=COLORS["validation"], lw=0.8)
+    label = f"truth $-$ {quantity} / nats, validation points"
+    right.set(xlabel="iteration", ylabel=label)
+    return fig
 
 
 def flow(
@@ -252,6 +395,41 @@ def flow(
         handlelength=1.2,
     )
     return ax
+
+
+def flows(
+    times: ArrayLike,
+    x: ArrayLike,
+    p: ArrayLike,
+    paths: Mapping[str, ArrayLike],
+    quantiles: ArrayLike,
+    levels: Sequence[float],
+    *,
+    xlabel: str = "$t$ (0: prior, 1: data)",
+    limits: tuple[float, float] = (-3, 3),
+) -> Figure:
+    """The same densities with several kinds of paths, one panel each: see `flow`.
+
+    Args:
+        times: Or another clock, shape `(k,)`.
+        x: States, shape `(m,)`.
+        p: Density there, `(k, m)`.
+        paths: By title, `(k, number of samples)` each.
+        quantiles: See `flow`.
+        levels: See `flow`.
+        xlabel: Of the clock.
+        limits: Of the states that are shown.
+    """
+    x, p = np.asarray(x), np.asarray(p)
+    seen = np.flatnonzero((x > limits[0] - 0.1) & (x < limits[1] + 0.1))
+    seen, thin = seen[:: max(1, len(seen) // 200)], slice(None, None, max(1, len(times) // 200))
+    fig, axes = plt.subplots(1, len(paths), figsize=(PAGE, 2.6), sharey=True, squeeze=False)
+    for (title, lines_of), ax in zip(paths.items(), axes[0], strict=True):
+        states = np.broadcast_to(x[seen], (len(times[thin]), len(seen)))
+        flow(times[thin], states, p[thin][:, seen], lines_of[thin], quantiles[thin], levels, ax=ax)
+        ax.set(xlabel=xlabel, ylim=limits, ylabel="$x_t$" if ax is axes[0, 0] else "")
+        ax.text(0.03, 0.04, title, transform=ax.transAxes)
+    return fig
 
 
 def moment(
@@ -337,6 +515,11 @@ def save_figure(fig: Figure, name: str, folder: str | Path = "figures") -> tuple
     fig.savefig(pdf, metadata={"CreationDate": None, "ModDate": None})
     fig.savefig(png, metadata={"Software": None})
     return pdf, png
+
+
+def _short(value: float) -> str:
+    """Two significant digits, or all digits before the point."""
+    return f"{value:.0f}" if abs(value) >= 10 else f"{value:.2g}"
 
 
 def _axes(ax: Axes | None) -> Axes:

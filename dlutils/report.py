@@ -93,6 +93,7 @@ def table(
     task: str,
     caption: str,
     only_here: Sequence[str] = (),
+    show: Sequence[Mapping[str, object]] | None = None,
 ) -> Markdown:
     """Write a table as LaTeX (booktabs), Markdown and CSV and note it; return it for display.
 
@@ -102,8 +103,9 @@ def table(
         task: See `Entry`.
         caption: See `Entry`.
         only_here: Columns that are displayed and not written: times, which differ in every run.
+        show: The rows to display, where all are too many; the files have them all.
     """
-    shown = Markdown(markdown_table(rows))
+    shown = Markdown(markdown_table(rows if show is None else show))
     rows = [{key: value for key, value in row.items() if key not in only_here} for row in rows]
     text = markdown_table(rows)
 

@@ -1,6 +1,11 @@
 """Settings that a user gives: refused with the value, and with what would be right."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
+from torch import Tensor
+
+T = TypeVar("T")
 
 
 def check_choice(label: str, name: str, choices: Iterable[str]) -> None:
@@ -9,7 +14,20 @@ def check_choice(label: str, name: str, choices: Iterable[str]) -> None:
         raise ValueError(f"unknown {label} {name!r}; choose from {', '.join(choices)}")
 
 
+def choose(label: str, name: str, choices: Mapping[str, T]) -> T:
+    """What has that name, or a `ValueError` that names the value and the choices."""
+    check_choice(label, name, choices)
+    return choices[name]
+
+
 def check_count(name: str, value: int, least: int = 1) -> None:
     """Raise a `ValueError` that names the value, unless it is an integer of at least `least`."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ValueError(f"{name} must be an integer of at least {least}, not {value!r}")
+
+
+def check_times(t: Tensor) -> None:
+    """Raise a `ValueError` that names the first time that lies outside [0, 1]."""
+    inside = (t >= 0) & (t <= 1)
+    if not inside.all():
+        raise ValueError(f"times must lie in [0, 1], not {t[~inside][0]:g}")

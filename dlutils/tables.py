@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
+from torch import Tensor
+
 
 def markdown_table(rows: Sequence[Mapping[str, object]]) -> str:
     """Write rows as a Markdown table; numbers to the right, text to the left.
@@ -26,3 +28,8 @@ def markdown_table(rows: Sequence[Mapping[str, object]]) -> str:
 def cell(value: object) -> str:
     """A value as text: four significant digits for a float, everything else as it is."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def plus_minus(values: Tensor, sign: str = "+") -> str:
+    """The mean of independent values, `(n,)`, and its standard error; "+" shows a plus sign."""
+    return f"{values.mean():{sign}.4f} ± {values.std() / len(values) ** 0.5:.4f}"

@@ -13,6 +13,8 @@ from scipy.stats import gaussian_kde
 from torch import Tensor
 from torch.distributions import Normal
 
+from dlutils.tables import plus_minus
+
 LogDensity = Callable[[Tensor], Tensor]
 
 
@@ -97,12 +99,8 @@ def held_out(models: Mapping[str, LogDensity], y: Tensor) -> list[dict[str, str]
     return [
         {
             "model": name,
-            "log-likelihood": _mean_and_error(log_p),
-            f"{first} minus it": "–" if name == first else _mean_and_error(reference - log_p),
+            "log-likelihood": plus_minus(log_p, ""),
+            f"{first} minus it": "–" if name == first else plus_minus(reference - log_p, ""),
         }
         for name, log_p in values.items()
     ]
-
-
-def _mean_and_error(values: Tensor) -> str:
-    return f"{values.mean():.4f} ± {values.std() / len(values) ** 0.5:.4f}"

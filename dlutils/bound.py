@@ -1,0 +1,137 @@
+r"""A lower bound of the log-likelihood beside the density that the same model really has.
+
+The gap of a bound to the truth is the sum of two numbers that the bound alone cannot tell apart:
+how far the model's density is from the truth, and how far the bound lies below the model's own
+log-likelihood.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from dlutils.comparison import Comparison, compare
+from dlutils.datasets import Dataset
+from dlutils.tables import plus_minus
+
+
+class Bounded(Protocol):
+    """A model with a log-likelihood, and a bound that also takes numbers of quadrature nodes."""
+
+    elbo: Callable[..., Tensor]
+    log_likelihood: Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Tightness:
+    """A bound and a density, compared with the truth; NaN where that is unknown.
+
+    Attributes:
+        bound: The exponential of the bound beside the true density.
+        exact: The model's density beside it.
+        final_bound: Mean of the bound over the test points, nats.
+        final: Mean of the model's log-likelihood over them.
+        expected: Mean of the true log-likelihood over them.
+        expected_error: Standard error of the latter.
+        excess: Mean difference `final - expected` with its standard error, as text.
+    """
+
+    bound: Comparison
+    exact: Comparison
+    final_bound: float
+    final: float
+    expected: float
+    expected_error: float
+    excess: str
+
+    @property
+    def gap(self) -> float:
+        """Truth minus bound, an integral over the true density, nats."""
+        return self.bound.kl
+
+    @property
+    def kl(self) -> float:
+        """KL from the truth to the model's density, nats."""
+        return self.exact.kl
+
+    @property
+    def looseness(self) -> float:
+        """The model's log-likelihood minus the bound, under the true density, nats."""
+        return self.gap - self.kl
+
+    @property
+    def words(self) -> str:
+        """For a caption: how far density and bound are from the truth, or from each other."""
+        if math.isnan(self.gap):
+            return f"the bound lies {self.final - self.final_bound:.4f} nats below it"
+        return f"KL {self.kl:.4f} nats, gap of the bound {self.gap:.4f} nats"
+
+    def __str__(self) -> str:
+        lines = [
+            f"final ELBO               {self.final_bound:.4f}",
+            f"final log-likelihood     {self.final:.4f}",
+            f"mass of the model         {self.exact.mass:.4f}",
+        ]
+        if not math.isnan(self.gap):
+            lines += [
+                f"final minus expected     {self.excess}, on the same test points",
+                f"gap: truth - ELBO         {self.gap:.5f} nats, by quadrature",
+                f"  KL(truth || model)      {self.kl:.5f} nats",
+                f"  looseness               {self.looseness:.5f} nats: model - ELBO",
+                f"largest error of density  {100 * self.exact.worst:.1f} % of the peak",
+            ]
+        return "\n".join(lines)
+
+
+def tightness(dataset: Dataset, model: Bounded, n_grid: int = 1001) -> Tightness:
+    """Compare a model's bound and its density with the truth.
+
+    Args:
+        dataset: Gives test points, support and, where it is known, the true density.
+        model: Both by its methods `elbo` and `log_likelihood`.
+        n_grid: See `dlutils.comparison.compare`.
+    """
+    final = model.log_likelihood(dataset.test).double()
+    known = dataset.is_known
+    return Tightness(
+        compare(dataset, model.elbo, n_grid),
+        compare(dataset, model.log_likelihood, n_grid),
+        model.elbo(dataset.test, 32, 16).double().mean().item(),
+        final.mean().item(),
+        dataset.expected_log_likelihood if known else math.nan,
+        dataset.standard_error if known else math.nan,
+        plus_minus(final - dataset.log_prob(dataset.test)) if known else "",
+    )
+
+
+def side_by_side(
+    dataset: Dataset, models: Mapping[str, Callable[[Tensor], Tensor]], n_grid: int = 1001
+) -> tuple[dict[str, Comparison], list[dict[str, str]]]:
+    """Log-densities and bounds compared with a known truth, and with the first of them.
+
+    Args:
+        dataset: Its density must be known.
+        models: By name, `(n,)` to `(n,)` in nats; a bound's exponential has a mass below one.
+        n_grid: See `dlutils.comparison.compare`.
+
+    Returns:
+        The comparisons by name, and a row a model: mean over the test points; minus the truth and
+        minus the first model on the same points, with the standard errors of these differences;
+        and the integral of p (log p - log q).
+    """
+    fits = {name: compare(dataset, model, n_grid) for name, model in models.items()}
+    values = {name: model(dataset.test).double() for name, model in models.items()}
+    truth, (first, reference) = dataset.log_prob(dataset.test), next(iter(values.items()))
+    return fits, [
+        {
+            "data": dataset.title,
+            "model": name,
+            "final": f"{log_q.mean():.4f}",
+            "minus expected": plus_minus(log_q - truth),
+            f"minus {first}": "–" if name == first else plus_minus(log_q - reference),
+            "KL or gap": f"{fits[name].kl:.4f}",
+        }
+        for name, log_q in values.items()
+    ]
