@@ -280,7 +280,7 @@ def heat_maps(
         ax.remove()
     fig.supylabel(labels[1], fontsize=8)
     fig.supxlabel(labels[2], fontsize=8)
-    fig.colorbar(image, ax=axes, label=colorbar, pad=0.01)
+    fig.colorbar(image, ax=list(axes.flat[: len(titles)]), label=colorbar, pad=0.01)
     return fig
 
 

@@ -10,7 +10,7 @@ from scipy.integrate import quad
 from torch.distributions import Normal
 
 from dlutils import fokker_planck
-from dlutils.fokker_planck import SupportError, log_density, observed, solve
+from dlutils.fokker_planck import Evolution, SupportError, log_density, observed, solve
 
 FALSE_ALARM = 1e-6  # probability that a right simulation fails the random test
 standard_normal = lambda x: Normal(0.0, 1.0).log_prob(x).exp()
@@ -186,3 +186,18 @@ def test_cells_too_coarse_for_the_observation_noise_are_named():
         observed(x, stats.norm.pdf(x), 0.01)
     with pytest.raises(ValueError, match="sigma_y must be positive, not 0"):
         observed(x, stats.norm.pdf(x), 0)
+
+
+def test_an_evolution_widens_and_extrapolates():
+    """A mean that leaves the interval; the extrapolation takes most of the error in time."""
+    f, sigma, m, v = ornstein_uhlenbeck(mean=9.0, noise=0.8)
+    y = np.linspace(m(1) - 0.5, m(1) + 0.5, 9)
+    exact = stats.norm.logpdf(y, m(1), math.sqrt(v(1) + 0.05**2))
+    evolution = Evolution(f, sigma, 5.0, 0.05, 200)
+    _, x, p = evolution.marginals
+    assert x[-1] == pytest.approx(10, abs=0.1), "twice the reach"
+    plain = np.abs(log_density(x, observed(x, p[-1], 0.05), y) - exact).max()
+    extrapolated = np.abs(evolution.log_density(y) - exact).max()
+    assert extrapolated < 0.1 * plain
+    with pytest.raises(SupportError):
+        Evolution(lambda x, t: torch.full_like(x, 1e3), sigma, 5.0, 0.5, 20).log_density(y)

@@ -114,3 +114,46 @@ def test_an_animation_has_a_frame_for_each_time_and_the_same_bytes(tmp_path):
 def test_save_figure_wants_a_bare_name(name, tmp_path):
     with pytest.raises(ValueError, match="bare word"):
         plotting.save_figure(plt.figure(), name, tmp_path)
+
+
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_maps_and_panels_follow_what_they_are_given(dataset, n):
+    keys = [
+        (f"path_{i}", f"noise_{j}", f"net_{k}") for i in range(n) for j in range(n) for k in "ab"
+    ]
+    values = {key: 0.01 * (k + 1) for k, key in enumerate(keys)}
+    fig = plotting.heat_maps(values, values, ("{} path", "noise", "drift"), "gap / nats")
+    maps = [ax for ax in fig.axes if ax.images]
+    assert len(maps) == n
+    assert all(len(ax.texts) == 2 * n for ax in maps)
+    assert maps[0].get_title() == "path 0 path"
+    x = np.linspace(0, 1, 5)
+    series = {f"curve {k}": x + k for k in range(n)}
+    fig = plotting.curve_panels([(x, series, {"yscale": "log"})] * n, {"curve 0": {"lw": 3}})
+    assert [len(ax.get_lines()) for ax in fig.axes] == [n] * n
+    fits = {"model": compare(dataset, Normal(1.0, 0.5).log_prob)}
+    assert len(plotting.densities_side_by_side([(dataset, fits)] * n).axes) == 2 * n
+    states, p = np.linspace(-4, 4, 41), np.ones((7, 41))
+    paths = {f"kind {k}": np.zeros((7, 2)) for k in range(n)}
+    fig = plotting.flows(np.linspace(0, 1, 7), states, p, paths, np.zeros((7, 1)), [0.5])
+    assert sum(ax.get_ylim() == (-3, 3) for ax in fig.axes) == n
+
+
+def test_the_second_panel_of_the_training_is_the_distance_from_the_truth(dataset):
+    truth = float(dataset.log_prob(dataset.val).mean())
+    history = History([-2.0, -1.0], [0, 1], [truth - 1, truth - 0.01])
+    _, right = plotting.training(history, dataset, "ELBO").axes
+    np.testing.assert_allclose(right.get_lines()[0].get_ydata(), [1, 0.01], rtol=1e-6)
+    assert right.get_yscale() == "log"
+    sample = Dataset.from_samples(torch.linspace(-2, 2, 50))
+    assert len(plotting.training(history, sample, "ELBO").axes) == 1
+
+
+def test_bounds_tighten_with_their_standard_errors():
+    below = {"800 steps": [torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0.5, 0.5])]}
+    ax = plotting.tightening((1, 2), below, 1.5)
+    (bars,) = ax.containers
+    (segments,) = bars[2]
+    heights = [end[1] - start[1] for start, end in segments.get_segments()]
+    np.testing.assert_allclose(heights, [2 / 3**0.5, 0], atol=1e-6)
+    assert list(bars[0].get_ydata()) == [2, 0.5]

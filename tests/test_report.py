@@ -61,6 +61,13 @@ def test_table_as_latex_and_csv(tmp_path):
     ]
 
 
+def test_the_files_have_all_rows_and_the_display_a_few(tmp_path):
+    shown = report.table(ROWS, "A_table", "1", "Two rows.", show=ROWS[1:])
+    assert "a & b" in shown.data
+    assert "mlp_2" not in shown.data
+    assert (tmp_path / "figures" / "A_table.csv").read_text().count("\n") == 3
+
+
 def test_a_cell_that_runs_again_lists_its_figure_once():
     for caption in ("First.", "Second."):
         report.figure(plt.figure(), "A_one", "1.3", caption)

@@ -7,7 +7,7 @@ from conftest import ROOT
 from torch import nn
 
 from dlutils.seeding import seeded
-from dlutils.training import fit
+from dlutils.training import History, fit, iterations_table
 
 
 class Point(nn.Module):
@@ -185,3 +185,16 @@ def test_freed_memory_is_kept_for_the_next_array():
     if not offered:
         pytest.skip("this C library has no mallopt")
     assert kept < handed_back / 10
+
+
+def test_iterations_to_a_distance():
+    slow = History([0.0] * 20, [0, 10, 20], [-3.0, -2.05, -2.01], seconds=2.0)
+    assert slow.iterations_to(-2.1) == 10
+    assert slow.iterations_to(-2.0) is None
+    fast = History([0.0] * 20, [0, 10, 20], [-2.001, -2.0, -2.0], seconds=1.0)
+    rows = iterations_table({"slow": slow, "fast": fast}, -2.0, (0.1, 0.001))
+    assert rows[0] == {
+        "model": "slow", "to 0.1 nats": 10, "to 0.001 nats": "–", "ms each": "100.0",
+        "seconds to 0.1": "1.00", "seconds to 0.001": "–",
+    }  # fmt: skip
+    assert [rows[1]["to 0.1 nats"], rows[1]["to 0.001 nats"]] == [0, 0]
