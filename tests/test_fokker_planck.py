@@ -189,7 +189,7 @@ def test_cells_too_coarse_for_the_observation_noise_are_named():
 
 
 def test_an_evolution_widens_and_extrapolates():
-    """A mean that leaves the interval; the extrapolation takes most of the error in time."""
+    """A mean that leaves the interval; the extrapolation takes most of the error."""
     f, sigma, m, v = ornstein_uhlenbeck(mean=9.0, noise=0.8)
     y = np.linspace(m(1) - 0.5, m(1) + 0.5, 9)
     exact = stats.norm.logpdf(y, m(1), math.sqrt(v(1) + 0.05**2))
@@ -198,6 +198,6 @@ def test_an_evolution_widens_and_extrapolates():
     assert x[-1] == pytest.approx(10, abs=0.1), "twice the reach"
     plain = np.abs(log_density(x, observed(x, p[-1], 0.05), y) - exact).max()
     extrapolated = np.abs(evolution.log_density(y) - exact).max()
-    assert extrapolated < 0.1 * plain
+    assert extrapolated < 0.3 * plain
     with pytest.raises(SupportError):
         Evolution(lambda x, t: torch.full_like(x, 1e3), sigma, 5.0, 0.5, 20).log_density(y)
