@@ -8,6 +8,7 @@ log-likelihood.
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 from torch import Tensor
@@ -18,9 +19,9 @@ from dlutils.tables import plus_minus
 
 
 class Bounded(Protocol):
-    """A model with a log-likelihood, and a bound that also takes numbers of quadrature nodes."""
+    """A model with a log-likelihood and a bound of it, `(n,)` to `(n,)` in nats."""
 
-    elbo: Callable[..., Tensor]
+    elbo: Callable[[Tensor], Tensor]
     log_likelihood: Callable[[Tensor], Tensor]
 
 
@@ -29,22 +30,42 @@ class Tightness:
     """A bound and a density, compared with the truth; NaN where that is unknown.
 
     Attributes:
+        dataset: The data.
+        model: What has the bound and the density.
         bound: The exponential of the bound beside the true density.
         exact: The model's density beside it.
-        final_bound: Mean of the bound over the test points, nats.
-        final: Mean of the model's log-likelihood over them.
-        expected: Mean of the true log-likelihood over them.
-        expected_error: Standard error of the latter.
-        excess: Mean difference `final - expected` with its standard error, as text.
     """
 
+    dataset: Dataset
+    model: Bounded
     bound: Comparison
     exact: Comparison
-    final_bound: float
-    final: float
-    expected: float
-    expected_error: float
-    excess: str
+
+    @cached_property
+    def final_bound(self) -> float:
+        """Mean of the bound over the test points, nats."""
+        return self.model.elbo(self.dataset.test).double().mean().item()
+
+    @cached_property
+    def final(self) -> float:
+        """Mean of the model's log-likelihood over the test points, nats."""
+        return self.model.log_likelihood(self.dataset.test).double().mean().item()
+
+    @property
+    def expected(self) -> float:
+        """Mean of the true log-likelihood over the test points, nats."""
+        return self.dataset.expected_log_likelihood if self.dataset.is_known else math.nan
+
+    @property
+    def expected_error(self) -> float:
+        """Its standard error, nats."""
+        return self.dataset.standard_error if self.dataset.is_known else math.nan
+
+    @property
+    def excess(self) -> str:
+        """Mean of the model's log-likelihood minus the true one, with its standard error."""
+        test = self.dataset.test
+        return plus_minus(self.model.log_likelihood(test) - self.dataset.log_prob(test))
 
     @property
     def gap(self) -> float:
@@ -93,17 +114,8 @@ def tightness(dataset: Dataset, model: Bounded, n_grid: int = 1001) -> Tightness
         model: Both by its methods `elbo` and `log_likelihood`.
         n_grid: See `dlutils.comparison.compare`.
     """
-    final = model.log_likelihood(dataset.test).double()
-    known = dataset.is_known
-    return Tightness(
-        compare(dataset, model.elbo, n_grid),
-        compare(dataset, model.log_likelihood, n_grid),
-        model.elbo(dataset.test, 32, 16).double().mean().item(),
-        final.mean().item(),
-        dataset.expected_log_likelihood if known else math.nan,
-        dataset.standard_error if known else math.nan,
-        plus_minus(final - dataset.log_prob(dataset.test)) if known else "",
-    )
+    bound, exact = (compare(dataset, f, n_grid) for f in (model.elbo, model.log_likelihood))
+    return Tightness(dataset, model, bound, exact)
 
 
 def side_by_side(

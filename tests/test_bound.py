@@ -22,7 +22,7 @@ class Shifted:
     def log_likelihood(self, y: Tensor) -> Tensor:
         return Normal(1.0 + self.shift, 0.5).log_prob(y.double())
 
-    def elbo(self, y: Tensor, n_t: int = 48, n_eps: int = 24) -> Tensor:
+    def elbo(self, y: Tensor) -> Tensor:
         return self.log_likelihood(y) - self.below
 
 
