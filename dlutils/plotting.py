@@ -212,8 +212,15 @@ def curve_panels(
 ) -> Figure:
     """`curves` side by side: of each panel the x, the series by name, and the axes' settings."""
     fig, axes = plt.subplots(1, len(panels), figsize=(PAGE, 2.5), squeeze=False)
-    for (x, series, labels), ax in zip(panels, axes[0], strict=True):
+    named = [list(series) for _, series, _ in panels]
+    for k, ((x, series, labels), ax) in enumerate(zip(panels, axes[0], strict=True)):
         curves(x, series, ax, styles, **labels)
+        if named[k] in named[:k]:  # the legend stands in the first of those with the same names
+            ax.get_legend().remove()
+        elif named[k] in named[k + 1 :] and "ylim" not in labels:
+            low, high = ax.get_ylim()
+            ax.set_ylim(top=high + 0.35 * (high - low))  # room for it
+            ax.legend(fontsize=6, loc="upper left", ncols=2, columnspacing=1)
     return fig
 
 
