@@ -105,7 +105,7 @@ class Lesson:
         right = True
         for text, found in numbers.items():
             quoted = Decimal(text.replace("−", "-").replace(" ", ""))
-            unit = 10.0 ** quoted.as_tuple().exponent
+            unit = 1.000001 * 10.0 ** quoted.as_tuple().exponent
             for value in found if isinstance(found, list) else [found]:
                 value = float(value.split()[0] if isinstance(value, str) else value)
                 if abs(value - float(quoted)) > max(unit, within * abs(float(quoted))):

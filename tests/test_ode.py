@@ -125,13 +125,13 @@ MUTATIONS = {
         lambda ode: check_order_of_the_state(ode, "rk2"),
     ),
     "integrate: the stage forgets its time": (
-        "t0 + (n + c_i) * h))",
-        "t0 + n * h))",
+        "t0 + (k + c_i) * h))",
+        "t0 + k * h))",
         lambda ode: check_time_dependence(ode, "rk2"),
     ),
     "integrate: a step too few": (
-        "for n in range(n_steps):\n        F = []",
-        "for n in range(n_steps - 1):\n        F = []",
+        "for k in range(n_steps):\n        F = []",
+        "for k in range(n_steps - 1):\n        F = []",
         lambda ode: check_order_of_the_state(ode, "rk2"),
     ),
     "log_likelihood: wrong direction of time": (
@@ -140,13 +140,13 @@ MUTATIONS = {
         lambda ode: check_order_of_the_likelihood(ode, "euler", "trace"),
     ),
     "log_likelihood: wrong sign of the log-determinant": (
-        ".log_prob(x) + log_det",
-        ".log_prob(x) - log_det",
+        ".log_prob(z) + log_det",
+        ".log_prob(z) - log_det",
         lambda ode: check_order_of_the_likelihood(ode, "rk4", "map"),
     ),
     "log_likelihood: no log-determinant": (
-        ".log_prob(x) + log_det",
-        ".log_prob(x)",
+        ".log_prob(z) + log_det",
+        ".log_prob(z)",
         check_eulers_own_error,
     ),
     "trace and map exchanged": (
@@ -189,9 +189,9 @@ def test_the_oracles_catch_a_wrong_program(name, tmp_path):
 )
 def test_the_oracles_catch_wrong_coefficients(ode, method, wrong, monkeypatch):
     monkeypatch.setitem(ode.METHODS, method, wrong)
-    with pytest.raises(AssertionError):
+    with pytest.raises((AssertionError, ValueError)):
         check_order_of_the_state(ode, method)
-    with pytest.raises(AssertionError):
+    with pytest.raises((AssertionError, ValueError)):
         check_order_of_the_likelihood(ode, method, "trace")
 
 
@@ -263,7 +263,7 @@ def test_training_options_are_checked(ode):
     dataset = make_dataset("gaussian", 20, 20, 20)
     for options, message in (
         ({"gradient": "magic"}, "unknown gradient 'magic'; choose from adjoint, backprop"),
-        ({"prior_precision": -1.0}, "prior_precision must not be negative, not -1.0"),
+        ({"prior_precision": -1.0}, "prior_precision must be finite, not negative, not -1.0"),
         ({"batch_size": 0}, "batch_size must be an integer of at least 1, or None, not 0"),
         ({"n_iterations": 0}, "n_iterations must be an integer of at least 1, not 0"),
     ):

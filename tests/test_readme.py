@@ -76,7 +76,7 @@ def test_every_example_has_a_test():
     """Those of extend.md are run by tests of their own."""
     tested = {"docs/own-data.md", "docs/sweeps.md", "docs/extend.md"}
     assert {page for page in PAGES if blocks(page, "python")} <= tested
-    assert TEXT.count("papermill ODE.ipynb") == 1, "run by test_configurations.py"
+    assert README.count("papermill ODE.ipynb") == 1, "run by test_configurations.py"
 
 
 def test_commands_exist():
