@@ -34,6 +34,12 @@ COLORS = {  # Okabe & Ito's palette, safe for colour-blind readers
     "quantile": "#E69F00",
 }
 SERIES = ("#CC79A7", "#56B4E9", "#8C6D31", "#6A3D9A", "#E69F00", "#7F7F7F")  # nothing from above
+MODELS = {  # where an ODE stands beside an SDE
+    "ODE": {"color": SERIES[0], "ls": "-."},
+    "SDE": {"color": COLORS["model"], "ls": "--"},
+    "SDE, its ELBO": {"color": COLORS["bound"], "ls": ":"},
+}
+PAGE_DPI = 110  # of figures as wide as a page, on the screen
 MARKERS = "os^vDxP*"
 DASHES = ("-", "--", "-.", ":")
 
@@ -119,7 +125,9 @@ def densities_side_by_side(
 ) -> Figure:
     """`densities` of any number of data sets, one column each, with one legend."""
     size = (COLUMN if len(columns) == 1 else PAGE, 3.8)
-    fig, axes = plt.subplots(2, len(columns), figsize=size, sharex="col", squeeze=False)
+    fig, axes = plt.subplots(
+        2, len(columns), figsize=size, dpi=PAGE_DPI, sharex="col", squeeze=False
+    )
     for (dataset, fits), (top, bottom) in zip(columns, axes.T, strict=True):
         density_and_errors(dataset, fits, top, bottom, limit, styles)
     for ax in axes[:, 1:].flat:
@@ -211,7 +219,7 @@ def curve_panels(
     styles: Mapping[str, Mapping[str, object]] | None = None,
 ) -> Figure:
     """`curves` side by side: of each panel the x, the series by name, and the axes' settings."""
-    fig, axes = plt.subplots(1, len(panels), figsize=(PAGE, 2.5), squeeze=False)
+    fig, axes = plt.subplots(1, len(panels), figsize=(PAGE, 2.5), dpi=PAGE_DPI, squeeze=False)
     named = [list(series) for _, series, _ in panels]
     for k, ((x, series, labels), ax) in enumerate(zip(panels, axes[0], strict=True)):
         curves(x, series, ax, styles, **labels)
@@ -268,7 +276,7 @@ def heat_maps(
     titles, rows, columns = (list(dict.fromkeys(key[k] for key in values)) for k in range(3))
     lines, across = -(-len(titles) // 3), min(len(titles), 3)
     size = (PAGE, 0.4 + lines * (0.3 + 0.38 * len(rows)))
-    fig, axes = plt.subplots(lines, across, figsize=size, sharey=True, squeeze=False)
+    fig, axes = plt.subplots(lines, across, figsize=size, dpi=PAGE_DPI, sharey=True, squeeze=False)
     norm = LogNorm(min(values.values()), max(values.values()))
     words = lambda name: name.replace("_", " ")
     for title, ax in zip(titles, axes.flat, strict=False):
@@ -299,7 +307,9 @@ def panels(
     **options: object,
 ) -> Figure:
     """`lines` in panels side by side, each with what its vertical axis shows as its key."""
-    fig, axes = plt.subplots(1, len(series_by_title), figsize=(PAGE, 2.6), squeeze=False)
+    fig, axes = plt.subplots(
+        1, len(series_by_title), figsize=(PAGE, 2.6), dpi=PAGE_DPI, squeeze=False
+    )
     for (title, series), ax in zip(series_by_title.items(), axes[0], strict=True):
         lines(x, series, ax, xlabel=xlabel, ylabel=title, **options)
     return fig
@@ -350,7 +360,7 @@ def training(history: History, dataset: Dataset, quantity: str = "log-likelihood
     """
     if not dataset.is_known:
         return training_curve(history, dataset, quantity=quantity).figure
-    fig, (left, right) = plt.subplots(1, 2, figsize=(PAGE, 2.6))
+    fig, (left, right) = plt.subplots(1, 2, figsize=(PAGE, 2.6), dpi=PAGE_DPI)
     training_curve(history, dataset, left, quantity)
     below = float(dataset.log_prob(dataset.val).mean()) - np.array(history.val)
     right.semilogy(history.val_iteration, below, ".-", color=COLORS["validation"], lw=0.8)
@@ -430,7 +440,9 @@ def flows(
     x, p = np.asarray(x), np.asarray(p)
     seen = np.flatnonzero((x > limits[0] - 0.1) & (x < limits[1] + 0.1))
     seen, thin = seen[:: max(1, len(seen) // 200)], slice(None, None, max(1, len(times) // 200))
-    fig, axes = plt.subplots(1, len(paths), figsize=(PAGE, 2.6), sharey=True, squeeze=False)
+    fig, axes = plt.subplots(
+        1, len(paths), figsize=(PAGE, 2.6), dpi=PAGE_DPI, sharey=True, squeeze=False
+    )
     for (title, lines_of), ax in zip(paths.items(), axes[0], strict=True):
         states = np.broadcast_to(x[seen], (len(times[thin]), len(seen)))
         flow(times[thin], states, p[thin][:, seen], lines_of[thin], quantiles[thin], levels, ax=ax)
