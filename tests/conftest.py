@@ -1,8 +1,13 @@
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import matplotlib as mpl
+import nbformat
 import pytest
 import torch
 from jupyter_client import BlockingKernelClient, KernelManager
@@ -13,6 +18,7 @@ from dlutils.processes import cores
 
 mpl.use("Agg")
 ROOT = Path(__file__).parents[1]
+SHARED = {"killed_sweep", "pages"}  # fixtures that take long, for several tests
 HANGS = 600  # seconds after which something is taken to hang, on however busy a machine
 
 
@@ -24,10 +30,12 @@ def pytest_xdist_auto_num_workers() -> int:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The cells of a notebook stay together, in one kernel."""
+    """What shares a kernel, or a result that takes long, stays together in one process."""
     for item in items:
         if item.path.suffix == ".ipynb":
             item.add_marker(pytest.mark.xdist_group(item.path.name))
+        for name in SHARED & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.xdist_group(name))
 
 
 @pytest.fixture(autouse=True)
@@ -44,6 +52,21 @@ def float64_and_seed():
 def ode() -> ModuleType:
     """The definitions of ODE.ipynb."""
     return load(ROOT / "ODE.ipynb")
+
+
+def run_by_papermill(folder: Path, command: str, parameters: dict[str, object]) -> str:
+    """What a notebook, run whole in a folder, prints and writes; nothing goes to stderr."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", *command.split(), "-y", json.dumps(parameters)]
+    command += ["--no-progress-bar"]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    text = ""
+    for cell in nbformat.read(folder / "out.ipynb", 4).cells:
+        for output in cell.get("outputs", []):
+            assert output.get("name") != "stderr", output.text
+            text += str(output.get("text") or output.get("data", {}).get("text/markdown", ""))
+    return text
 
 
 @pytest.fixture

@@ -1,16 +1,11 @@
 """The notebook runs whole when its configuration cell is changed, here by papermill."""
 
-import os
 import re
-import subprocess
-import sys
-from json import dumps
 
-import nbformat
 import numpy as np
 import papermill
 import pytest
-from conftest import ROOT
+from conftest import ROOT, run_by_papermill
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SHORT = {
@@ -89,16 +84,7 @@ def test_the_notebook_runs_with(name, tmp_path):
     command = f"papermill {which}.ipynb out.ipynb"
     if "README" in name:
         (command,) = re.findall(r"^papermill .*$", README, flags=re.MULTILINE)
-    parameters = dumps(SHORT[which] | CONFIGURATIONS[name])
-    command = [sys.executable, "-m", *command.split(), "-y", parameters, "--no-progress-bar"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    text = ""
-    for cell in nbformat.read(tmp_path / "out.ipynb", 4).cells:
-        for output in cell.get("outputs", []):
-            assert output.get("name") != "stderr", output.text
-            text += str(output.get("text") or output.get("data", {}).get("text/markdown", ""))
+    text = run_by_papermill(tmp_path, command, SHORT[which] | CONFIGURATIONS[name])
     assert len(list((tmp_path / "figures").glob(f"{which}_*.pdf"))) == 10
     assert not re.search(r"\bnan\b|\bNone\b", text), "what is not known is not printed"
     if "README" in name:

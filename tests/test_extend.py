@@ -2,16 +2,12 @@
 
 import json
 import math
-import os
 import re
-import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor
 
 import nbformat
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, run_by_papermill
 from nbformat.v4 import new_code_cell
 from test_configurations import SHORT
 from torch import nn
@@ -20,7 +16,6 @@ from dlutils import sweep
 from dlutils.adjoint import METHODS, order_of
 from dlutils.datasets import DISTRIBUTIONS, make_dataset
 from dlutils.notebooks import load
-from dlutils.processes import cores
 
 BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "extend.md").read_text(), re.DOTALL)
 ADDED = {
@@ -84,35 +79,11 @@ def test_examples_are_short_and_all_are_used():
     assert max(sum(map(bool, block.splitlines())) for block in BLOCKS) <= 10
 
 
-@pytest.fixture(scope="module")
-def executed(tmp_path_factory):
-    """The folder in which each extended notebook runs, as a future: one for each core at a time."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-
-    def execute(which, folder):
-        extended(folder)
-        chosen = {k: v for choice in PARTS[which].values() for k, v in choice.items()}
-        command = [sys.executable, "-m", "papermill", f"{which}.ipynb", "out.ipynb"]
-        command += ["-y", json.dumps(SHORT[which] | chosen), "--no-progress-bar"]
-        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr[-3000:]
-        return folder
-
-    with ThreadPoolExecutor(cores()) as pool:
-        yield {
-            which: pool.submit(execute, which, tmp_path_factory.mktemp(which)) for which in PARTS
-        }
-
-
 @pytest.mark.parametrize("which", PARTS)
-def test_a_notebook_runs_whole_with_parts_of_ones_own(which, executed):
-    cells = nbformat.read(executed[which].result() / "out.ipynb", 4).cells
-    outputs = [output for cell in cells for output in cell.get("outputs", [])]
-    assert not [output.text for output in outputs if output.get("name") == "stderr"]
-    text = "".join(
-        str(output.get("text") or output.get("data", {}).get("text/markdown", ""))
-        for output in outputs
-    )
+def test_a_notebook_runs_whole_with_parts_of_ones_own(which, tmp_path):
+    extended(tmp_path)
+    chosen = {k: v for choice in PARTS[which].values() for k, v in choice.items()}
+    text = run_by_papermill(tmp_path, f"papermill {which}.ipynb out.ipynb", SHORT[which] | chosen)
     for name in ("residual", "heun3") if which == "ODE" else ("trigonometric", "early"):
         assert re.search(rf"\b{name}\b", text), f"{name} is in no table"
 
