@@ -196,14 +196,19 @@ def columns(
 
 
 def table(
-    columns: dict[str, np.ndarray], unit: str, steps: Sequence[int]
+    measured: dict[str, list[Measurement]], units: Sequence[str] = ("ms", "MB")
 ) -> list[dict[str, object]]:
-    """Seconds as "ms", or megabytes as "MB", as rows to show, one for each T."""
-    factor = 1000 if unit == "ms" else 1
-    rounded = {way: [f"{float(f'{factor * v:.3g}'):g}" for v in c] for way, c in columns.items()}
+    """What was measured as rows to show, one for each T: times in "ms", memory in "MB"."""
+    seconds, megabytes = columns(measured)
+    values = {"ms": {way: 1000 * s for way, s in seconds.items()}, "MB": megabytes}
     return [
-        {"T": T} | {f"{way}, {unit}": values[k] for way, values in rounded.items()}
-        for k, T in enumerate(steps)
+        {"T": row["n_steps"]}
+        | {
+            f"{way}, {unit}": f"{float(f'{of_way[k]:.3g}'):g}"
+            for unit in units
+            for way, of_way in values[unit].items()
+        }
+        for k, row in enumerate(next(iter(measured.values())))
     ]
 
 

@@ -186,6 +186,7 @@ def test_every_number_in_an_answer_is_held_by_an_assertion_above_it(path):
     for start, answer, above in questions(notebook):
         code = "\n".join(cell.source for cell in above if cell.cell_type == "code")
         held |= {start: set(re.findall(r'"([−\d][\d ]*(?:\.\d+)?)": ', code))}
+        held[start] |= set(re.findall(r"(?<![\w.\"])\d+\.\d+(?![\w\"])", code))  # what is set there
         text = re.sub(r"\$[^$]*\$|\]\([^)]*\)|`[^`]*`|N\([^)]*\)", "", answer)
         for number in re.findall(r"(?<![\w.])−?\d+\.\d+", text):
             assert number in held[start], f"{number} in {start!r}"
