@@ -160,7 +160,7 @@ ESTIMATORS: dict[str, Callable[[Dataset, int], LogDensity]] = {
     "SDE": sde,
     "KDE, Scott": lambda dataset, seed: yardsticks.kde(dataset.train, seed),
     "KDE, Botev": kde_botev,
-    "EM, BIC": lambda dataset, seed: yardsticks.em_mixture(dataset.train, seed),
+    "EM, BIC": lambda dataset, seed: yardsticks.em_sklearn(dataset.train, seed, n_init=1),
     "NSF": nsf,
 }
 

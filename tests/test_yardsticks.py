@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch.distributions import Normal
@@ -29,13 +30,98 @@ def test_a_mixture_finds_two_peaks_where_one_gaussian_and_a_wide_kernel_fail():
     )
 
 
-@pytest.mark.parametrize("unit", [1e-6, 1e6])
-def test_a_mixture_does_not_depend_on_the_unit(unit):
+def mixture_kl(name, seed=3, **options):
+    """KL of the growing EM in nats, by quadrature, and its number of components."""
+    dataset = make_dataset(name, seed=seed)
+    mixture = yardsticks.em_mixture(dataset.train, **options)
+    return compare(dataset, mixture).normalized_kl, len(mixture.means)
+
+
+@pytest.mark.parametrize(
+    ("name", "most"),
+    [
+        ("gaussian", 4e-4),
+        ("marron_wand_03", 4e-3),
+        ("marron_wand_10", 2e-3),
+        ("marron_wand_12", 2e-3),
+        ("marron_wand_14", 2e-3),
+        ("marron_wand_15", 2e-3),
+    ],
+)
+def test_a_growing_mixture_finds_what_ten_starts_miss(name, most):
+    kl, k = mixture_kl(name)
+    assert -1e-6 < kl < most
+    assert k <= 7
+
+
+def test_one_component_is_not_enough_for_the_claw():
+    y = make_dataset("marron_wand_10").train
+    one = yardsticks.em_mixture(y, weights=torch.full_like(y, 19 / len(y)))  # 19 points: 19 // 10
+    assert len(one.means) == 1
+    assert compare(make_dataset("marron_wand_10"), one).kl > 0.02
+
+
+def test_the_two_criteria_price_a_component_differently():
+    y = make_dataset("laplace", n_train=2000).train
+    sizes = [len(yardsticks.em_mixture(y, criterion=name).means) for name in ("bic", "aic")]
+    assert 1 < sizes[0] < sizes[1]
+
+
+@pytest.mark.parametrize(("unit", "origin"), [(1e-6, 0.0), (1e6, 0.0), (1.0, 1e6)])
+def test_a_mixture_does_not_depend_on_unit_and_origin(unit, origin):
     y = make_dataset("marron_wand_07", n_train=500).train.double()
+    moved = origin + unit * y
     one = yardsticks.em_mixture(y)(y)
-    assert torch.allclose(
-        yardsticks.em_mixture(unit * y)(unit * y) + math.log(unit), one, atol=1e-3
-    )
+    assert torch.allclose(yardsticks.em_mixture(moved)(moved) + math.log(unit), one, atol=1e-6)
+
+
+def test_each_step_of_em_raises_the_likelihood():
+    y = make_dataset("marron_wand_10", n_train=500).train.double()
+    mixture = yardsticks.Mixture(*torch.tensor([[0.5, 0.5], [-1.0, 0.0], [1.0, 0.2]]).double())
+    likelihoods = []
+    for _ in range(10):
+        likelihoods.append(float(mixture(y).sum()))
+        mixture = yardsticks._em(y, torch.ones_like(y), mixture, 0.01, n_steps=1)
+    assert (np.diff(likelihoods) > 0).all()
+
+
+def test_weights_stand_for_repeated_values():
+    y = make_dataset("marron_wand_07", n_train=300).train.double()
+    counts = 1 + torch.arange(300) % 3
+    points = torch.linspace(-3, 3, 50)
+    repeated = yardsticks.em_mixture(y.repeat_interleave(counts), n_bins=10**4)(points)
+    assert (yardsticks.em_mixture(y, weights=counts)(points) - repeated).abs().max() < 0.01
+    assert (yardsticks.em_mixture(y)(points) - repeated).abs().max() > 0.05
+
+
+def test_compression_changes_nothing_that_matters():
+    y = make_dataset("marron_wand_10", n_train=3000).train
+    fine, coarse = (yardsticks.em_mixture(y, n_bins=n)(y).mean() for n in (10**4, 512))
+    assert abs(fine - coarse) < 1e-4
+
+
+@pytest.mark.parametrize("values", [[0.0, 1.0], [0.0, 0.0, 1.0, 1.0, 3.0], [0.0] * 50 + [1.0] * 50])
+def test_a_mixture_of_few_or_equal_values_is_finite_and_has_mass_one(values):
+    mixture = yardsticks.em_mixture(torch.tensor(values))
+    points = torch.linspace(-20, 20, 400_001)
+    assert len(mixture.means) <= max(1, len(values) // 10)
+    assert mixture(points).isfinite().all()
+    assert torch.trapezoid(mixture(points).exp(), points.double()) == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("y", "options", "message"),
+    [
+        ([1.0, 1.0], {}, "at least two of them different"),
+        ([1.0, math.nan], {}, "a mixture needs finite values"),
+        ([1.0, 2.0], {"criterion": "cv"}, "unknown criterion 'cv'; choose from bic, aic"),
+        ([1.0, 2.0], {"weights": torch.tensor([1.0, 0.0])}, "weights must be 2 positive numbers"),
+        ([1.0, 2.0], {"weights": torch.ones(3)}, "weights must be 2 positive numbers"),
+    ],
+)
+def test_a_mixture_refuses_what_it_cannot_fit(y, options, message):
+    with pytest.raises(ValueError, match=message):
+        yardsticks.em_mixture(torch.tensor(y), **options)
 
 
 def test_a_kernel_estimate_that_underflows_has_a_finite_logarithm():
@@ -43,8 +129,8 @@ def test_a_kernel_estimate_that_underflows_has_a_finite_logarithm():
     assert far.isfinite().all()
 
 
-def test_a_mixture_has_no_more_components_than_there_are_values():
-    log_density = yardsticks.em_mixture(torch.tensor([0.0, 0.0, 1.0, 1.0, 3.0]))
+def test_scikit_learns_mixture_has_no_more_components_than_there_are_values():
+    log_density = yardsticks.em_sklearn(torch.tensor([0.0, 0.0, 1.0, 1.0, 3.0]))
     assert log_density(torch.tensor([0.5])).isfinite().all()
 
 
