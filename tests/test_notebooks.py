@@ -187,14 +187,14 @@ def test_every_number_in_an_answer_is_held_by_an_assertion_above_it(path):
         code = "\n".join(cell.source for cell in above if cell.cell_type == "code")
         held |= {start: set(re.findall(r'"([−\d][\d ]*(?:\.\d+)?)": ', code))}
         held[start] |= set(re.findall(r"(?<![\w.\"])\d+\.\d+(?![\w\"])", code))  # what is set there
-        text = re.sub(r"\$[^$]*\$|\]\([^)]*\)|`[^`]*`|N\([^)]*\)", "", answer)
+        text = re.sub(r"\$[^$]*\$|\]\([^)]*\)|`[^`]*`|\w+\([^)]*\)", "", answer)
         for number in re.findall(r"(?<![\w.])−?\d+\.\d+", text):
             assert number in held[start], f"{number} in {start!r}"
     (overview,) = (c.source for c in notebook.cells if "map" in c.metadata.get("tags", []))
     rows = re.findall(r"^\| \[\d\.\d\]\(#.*$", overview, flags=re.MULTILINE)
     assert len(rows) == len(held)
     for row, numbers in zip(rows, held.values(), strict=True):
-        text = re.sub(r"\$[^$]*\$|\[.*?\]\([^)]*\)|N\([^)]*\)", "", row)
+        text = re.sub(r"\$[^$]*\$|\[.*?\]\([^)]*\)|\w+\([^)]*\)", "", row)
         for number in re.findall(r"(?<![\w.])−?\d+\.\d+", text):
             assert number in numbers, f"{number} in the overview: {row[:60]}"
 
