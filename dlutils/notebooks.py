@@ -60,13 +60,16 @@ def load(path: str | Path) -> ModuleType:
     entries = _ENTRIES.setdefault(path.resolve(), [])
     while entries:
         _withdraw(*entries.pop())
+    own = set()  # names that the notebook assigns: its tables are new with every load
     for number, source in enumerate(_code(cells), start=1):
         name = f"{path.name}, cell {number}"
         linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
         tree = ast.parse(source, filename=name)
         for node in filter(_is_definition, tree.body):
             code = compile(ast.Module([node], tree.type_ignores), name, "exec")
-            before = [(table, key, table.get(key, _NONE)) for table, key in _tables(node, module)]
+            own |= {target.id for target in _targets(node) if isinstance(target, ast.Name)}
+            tables = _tables(node, module, own)
+            before = [(table, key, table.get(key, _NONE)) for table, key in tables]
             exec(code, module.__dict__)
             entries += [(table, key, old, table[key]) for table, key, old in before]
     return module
@@ -78,10 +81,17 @@ _ENTRIES: dict[
 ] = {}  # by notebook: table, key, old, new
 
 
-def _tables(node: ast.stmt, module: ModuleType) -> list[tuple[dict, str]]:
-    """The tables that a statement adds to, each with the key."""
-    targets = node.targets if isinstance(node, ast.Assign) else []
-    entries = [target for target in targets if isinstance(target, ast.Subscript)]
+def _targets(node: ast.stmt) -> list[ast.expr]:
+    """What a statement assigns to."""
+    if isinstance(node, ast.Assign):
+        return node.targets
+    return [node.target] if isinstance(node, ast.AnnAssign) else []
+
+
+def _tables(node: ast.stmt, module: ModuleType, own: set[str]) -> list[tuple[dict, str]]:
+    """The tables of the package that a statement adds to, each with the key."""
+    entries = [target for target in _targets(node) if isinstance(target, ast.Subscript)]
+    entries = [entry for entry in entries if entry.value.id not in own]
     return [(getattr(module, entry.value.id), entry.slice.value) for entry in entries]
 
 

@@ -220,7 +220,7 @@ def test_a_wrong_sign_is_caught_by_the_checks_below(word, tmp_path, monkeypatch)
     last = max(k for k, cell in enumerate(cells) if word in cell.metadata.get("tags", []))
     heading = lambda cell: cell.cell_type == "markdown" and cell.source.startswith("#")
     end = next(k for k in range(last + 1, len(cells)) if heading(cells[k]))
-    program = "\n".join(_code(new_notebook(cells=cells[:end])))
+    program = "\n".join(_code(cells[:end]))
     right, wrong = WRONG[word]
     tagged_code = [c.source for c in cells[:end] if word in c.metadata.get("tags", [])]
     assert sum(source.count(right) for source in tagged_code) == 1

@@ -47,6 +47,12 @@ def test_each_load_is_fresh(write):
     assert load(path).NAMES == []
 
 
+def test_loading_again_leaves_the_first_modules_own_tables(write):
+    path = write("NAMES = {}", 'NAMES["one"] = 1')
+    first = load(path)
+    assert load(path).NAMES == first.NAMES == {"one": 1}
+
+
 def test_a_function_that_leans_on_a_notebook_variable_fails(write):
     module = load(write("offset = 3", "def shifted(x):\n    return x + offset"))
     with pytest.raises(NameError, match="offset"):
