@@ -54,9 +54,11 @@ def ode() -> ModuleType:
     return load(ROOT / "ODE.ipynb")
 
 
-def run_by_papermill(folder: Path, command: str, parameters: dict[str, object]) -> str:
+def run_by_papermill(
+    folder: Path, command: str, parameters: dict[str, object], package: Path = ROOT
+) -> str:
     """What a notebook, run whole in a folder, prints and writes; nothing goes to stderr."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"PYTHONPATH": str(package), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", *command.split(), "-y", json.dumps(parameters)]
     command += ["--no-progress-bar"]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal
 
+from dlutils import bound
 from dlutils.bound import side_by_side, tightness
 from dlutils.datasets import Dataset, make_dataset
 
@@ -55,3 +56,18 @@ def test_differences_are_paired():
     assert [row["minus one"] for row in rows[:2]] == ["–", "-0.2500 ± 0.0000"]
     assert rows[2]["minus expected"] in ("+0.0000 ± 0.0000", "-0.0000 ± 0.0000")
     assert [row["KL or gap"] for row in rows] == ["0.0200", "0.2700", "0.0000"]
+
+
+def test_many_points_go_through_few_nodes():
+    asked = []
+
+    def log_q(y):
+        asked.append(len(y))
+        return torch.sin(3 * y) - y**2 / 2
+
+    y = torch.randn(5000)
+    through = bound.through_nodes(log_q, y)
+    assert asked == [1001]
+    assert torch.allclose(through, log_q(y), atol=1e-7)
+    assert torch.equal(bound.through_nodes(log_q, y[:2000]), log_q(y[:2000]))
+    assert not torch.allclose(bound.through_nodes(log_q, y, 11), log_q(y), atol=1e-2), "too few"

@@ -7,6 +7,8 @@ import papermill
 import pytest
 from conftest import ROOT, run_by_papermill
 
+from dlutils import handout
+
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SHORT = {
     "ODE": {"N_ITERATIONS": 12, "COMPLEXITY_STEPS": [2, 4, 8]},
@@ -18,7 +20,7 @@ SHORT = {
     },
 }
 CONFIGURATIONS = {
-    "ODE: the command of the README": {
+    "ODE: the command of the README, on the hand-out": {
         "DRIFT": "concat_squash",
         "N_STEPS": 7,
         "LOGDET": "map",
@@ -41,7 +43,7 @@ CONFIGURATIONS = {
         "MIXTURE": "marron_wand_12",
         "SEED": 3,
     },
-    "SDE: learned path, noise that depends on the state": {
+    "SDE: learned path, noise that depends on the state, on the hand-out": {
         "DATASET": "student_t",
         "PATH": "learned",
         "DIFFUSION": "learned_in_x_and_t",
@@ -81,10 +83,15 @@ def prepare(folder):
 def test_the_notebook_runs_with(name, tmp_path):
     which = name.partition(":")[0]
     prepare(tmp_path)
+    package = ROOT
+    if "hand-out" in name:  # with what lies beside it, and nothing of this folder
+        package = tmp_path
+        handout.write(sorted(ROOT.glob("*.ipynb")), tmp_path)
     command = f"papermill {which}.ipynb out.ipynb"
     if "README" in name:
         (command,) = re.findall(r"^papermill .*$", README, flags=re.MULTILINE)
-    text = run_by_papermill(tmp_path, command, SHORT[which] | CONFIGURATIONS[name])
+    settings = SHORT[which] | CONFIGURATIONS[name]
+    text = run_by_papermill(tmp_path, command, settings, package)
     assert len(list((tmp_path / "figures").glob(f"{which}_*.pdf"))) == 10
     assert not re.search(r"\bnan\b|\bNone\b", text), "what is not known is not printed"
     if "README" in name:

@@ -2,10 +2,7 @@
 
 import ast
 import json
-import os
 import re
-import subprocess
-import sys
 
 import matplotlib.pyplot as plt
 import nbformat
@@ -229,23 +226,6 @@ def test_a_wrong_sign_is_caught_by_the_checks_below(word, tmp_path, monkeypatch)
         with pytest.raises(AssertionError):
             exec(compile(program.replace(right, wrong), word, "exec"), {"__name__": word})
     plt.close("all")
-
-
-@pytest.mark.parametrize("name", COMMITTED)
-def test_handout_runs(name, tmp_path):
-    """Whole, with what lies beside it and nothing of this folder."""
-    handout.write([ROOT / f"{stem}.ipynb" for stem in COMMITTED], tmp_path)
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    command = [sys.executable, "-m", "papermill", f"{name}.ipynb", "out.ipynb", "--no-progress-bar"]
-    done = subprocess.run(
-        [*command, "-y", json.dumps(SHORT[name])],
-        cwd=tmp_path,
-        env=environment | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert list((tmp_path / "figures").glob(f"{name}_*.pdf"))
 
 
 def test_rubric_has_the_numbers_of_the_answers():

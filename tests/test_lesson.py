@@ -32,6 +32,8 @@ def test_a_changed_setting_is_named_and_lets_every_result_pass(capsys):
     assert "SEED = 1" in capsys.readouterr().out
     assert changed.holds(1 > 2)
     assert changed.quotes({"1": 5})
+    assert changed.quotes(lambda: {"1": 1 / 0}), "not asked for"
+    assert not unchanged.quotes(lambda: {"1": 5})
 
 
 def test_what_is_missing_or_unknown_is_named():
