@@ -43,6 +43,15 @@ class Comparison:
             return f"mass {self.mass:.4f}"
         return f"KL {self.normalized_kl:.4f} nats"
 
+    def summary(self) -> str:
+        """The mass and, where the truth is known, how far the densities are apart; to print."""
+        lines = [f"mass of the model     {self.mass:.4f}"]
+        if self.log_p is not None:
+            lines.append(
+                f"largest difference of the densities: {100 * self.worst:.1f} % of the peak"
+            )
+        return "\n".join(lines)
+
     @property
     def worst(self) -> float:
         """The largest difference of the two densities, in units of the true one's peak."""

@@ -139,7 +139,7 @@ def test_notebook_runs_and_its_explorer_moves(lab, page, name):
 
 def run_all(page):
     """Choose Run → Run All Cells, again if JupyterLab forgets it: the kernel may be connecting."""
-    started = page.locator(".jp-CodeCell .jp-InputPrompt", has_text=re.compile(r"\[1\]:"))
+    started = page.locator(".jp-CodeCell .jp-InputPrompt", has_text=re.compile(r"\[(1|\*)\]:"))
     for _ in range(10):
         page.wait_for_timeout(2000)
         page.click(".lm-MenuBar-itemLabel:text-is('Run')")
