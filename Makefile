@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 NOTEBOOKS := $(wildcard *.ipynb)
 NBVAL := --nbval-lax --nbval-current-env --nbval-cell-timeout=900
-PARALLEL := --numprocesses=auto --dist=loadgroup
+PARALLEL := --numprocesses=auto
 
 .PHONY: help run test test-browser lab outputs handout solution slides lint bench report clean
 

@@ -14,28 +14,10 @@ from jupyter_client import BlockingKernelClient, KernelManager
 from jupyter_client.manager import start_new_kernel
 
 from dlutils.notebooks import load
-from dlutils.processes import cores
 
 mpl.use("Agg")
 ROOT = Path(__file__).parents[1]
-SHARED = {"killed_sweep", "pages"}  # fixtures that take long, for several tests
 HANGS = 600  # seconds after which something is taken to hang, on however busy a machine
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers() -> int:
-    """As many as there are processors for this process, each with a few hundred MB."""
-    return min(cores(), 8)
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What shares a kernel, or a result that takes long, stays together in one process."""
-    for item in items:
-        if item.path.suffix == ".ipynb":
-            item.add_marker(pytest.mark.xdist_group(item.path.name))
-        for name in SHARED & set(getattr(item, "fixturenames", ())):
-            item.add_marker(pytest.mark.xdist_group(name))
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,27 @@
+"""How tests and notebooks are spread over the cores: what belongs together stays in one process."""
+
+import pytest
+
+from dlutils.processes import cores
+
+# Files whose tests share a result that takes long; the cells of a notebook share a kernel.
+TOGETHER = ("test_publish.py", "test_sweep.py", ".ipynb")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """As many as there are processors for this process, each with a few hundred MB."""
+    return min(cores(), 8)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log):
+    """Long runs first, then test by test, but for the files of which all goes to one process."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduler(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file, _, _ = nodeid.partition("::")
+            return file if file.endswith(TOGETHER) else nodeid
+
+    return Scheduler(config, log)
