@@ -111,7 +111,10 @@ def test_notebook_runs_and_its_explorer_moves(lab, page, name):
     wait_until_run(page)
     screenshots(page, name)
     prompts = page.locator(".jp-CodeCell .jp-InputPrompt").all_inner_texts()
-    assert [prompt.strip() for prompt in prompts] == [f"[{k + 1}]:" for k in range(len(prompts))]
+    cells = [c for c in nbformat.read(ROOT / f"{name}.ipynb", 4).cells if c.cell_type == "code"]
+    folded = ["source_hidden" in cell.metadata.get("jupyter", {}) for cell in cells]
+    expected = ["" if hidden else f"[{k}]:" for k, hidden in enumerate(folded, start=1)]
+    assert [prompt.strip() for prompt in prompts] == expected
     shown = page.locator(".jp-OutputArea-output img[src^='data:image/png']")
     assert shown.count() >= (ROOT / f"{name}.ipynb").read_text("utf-8").count("report.figure(")
     assert page.locator("[data-mime-type='application/vnd.jupyter.stderr']").count() == 0
