@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
-from conftest import ROOT
 from torch import nn
 
+from conftest import ROOT
 from dlutils import adjoint
 from dlutils.adjoint import METHODS, check_solver, order_of
 from dlutils.checks import check_diffusion, check_drift, check_path, check_sde, check_t_sampler

@@ -3,8 +3,8 @@ import sys
 
 import pytest
 import torch
-from conftest import ROOT
 
+from conftest import ROOT
 from dlutils import complexity
 from dlutils.adjoint import mean_log_likelihood
 

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from conftest import ROOT
 
+from conftest import ROOT
 from dlutils.datasets import make_dataset
 from dlutils.notebooks import load
 from dlutils.training import check_device

@@ -4,9 +4,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import HANGS
 from torch.distributions import Normal
 
+from conftest import HANGS
 from dlutils import explorer, plotting
 from dlutils.datasets import make_dataset
 from dlutils.explorer import Explorer

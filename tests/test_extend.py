@@ -7,11 +7,11 @@ import re
 import nbformat
 import pytest
 import torch
-from conftest import ROOT, run_by_papermill
 from nbformat.v4 import new_code_cell
 from test_configurations import SHORT
 from torch import nn
 
+from conftest import ROOT, run_by_papermill
 from dlutils import sweep
 from dlutils.adjoint import METHODS, order_of
 from dlutils.datasets import DISTRIBUTIONS, make_dataset

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from conftest import HANGS, ROOT
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from conftest import HANGS, ROOT
 from dlutils.comparison import compare
 from dlutils.datasets import DISTRIBUTIONS, Dataset, make_dataset
 from dlutils.notebooks import load

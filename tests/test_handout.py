@@ -8,9 +8,9 @@ import matplotlib.pyplot as plt
 import nbformat
 import pytest
 import torch
-from conftest import ROOT
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+from conftest import ROOT
 from dlutils import handout
 from dlutils.notebooks import _code
 

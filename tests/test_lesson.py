@@ -2,9 +2,9 @@ import ast
 
 import nbformat
 import pytest
-from conftest import ROOT
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+from conftest import ROOT
 from dlutils.lesson import DEFAULTS, Lesson, structure
 
 

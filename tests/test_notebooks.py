@@ -5,9 +5,9 @@ import traceback
 
 import nbformat
 import pytest
-from conftest import ROOT
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+from conftest import ROOT
 from dlutils.lesson import structure
 from dlutils.notebooks import load, main, summary
 
@@ -145,6 +145,8 @@ def test_committed_notebook_is_clean(path):
             assert not re.search(r"(?:/home/|/tmp/|/work/|/root/|site-packages|[A-Z]:\\)", text)
             assert not re.search(r"[Ww]arning", text)
             assert "application/vnd.jupyter.widget-view+json" not in output.get("data", {})
+            if "image/png" in output.get("data", {}):
+                assert output.metadata.get("alt"), "every figure has a caption"
 
 
 @pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.name)

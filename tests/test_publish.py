@@ -7,9 +7,9 @@ from urllib.parse import unquote
 import nbformat
 import pytest
 from bs4 import BeautifulSoup
-from conftest import ROOT
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+from conftest import ROOT
 from dlutils import publish
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -10,6 +10,7 @@ from urllib.parse import quote
 import nbformat
 import numpy as np
 import pytest
+
 from conftest import ROOT
 
 PAGES = {

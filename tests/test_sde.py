@@ -7,11 +7,11 @@ import nbformat
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
 from scipy import stats
 from torch import nn
 from torch.distributions import Normal
 
+from conftest import ROOT
 from dlutils.comparison import compare
 from dlutils.datasets import Dataset, make_dataset
 from dlutils.notebooks import load

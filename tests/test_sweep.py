@@ -12,8 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 import matplotlib.pyplot as plt
 import psutil
 import pytest
-from conftest import HANGS, ROOT
 
+from conftest import HANGS, ROOT
 from dlutils import sweep
 from dlutils.sweep.__main__ import main
 from dlutils.sweep.jobs import identity, process_pool, run_all

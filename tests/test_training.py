@@ -3,9 +3,9 @@ import sys
 
 import pytest
 import torch
-from conftest import ROOT
 from torch import nn
 
+from conftest import ROOT
 from dlutils.seeding import seeded
 from dlutils.training import History, fit, iterations_table
 
