@@ -116,10 +116,15 @@ def table(
         with (FOLDER / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
             writer.writeheader()
-            writer.writerows(rows)
+            writer.writerows({key: _short(value) for key, value in row.items()} for row in rows)
 
     _note(Entry(name, task, caption, wide=len(rows[0]) > 4, is_figure=False), write)
     return shown
+
+
+def _short(value: object) -> object:
+    """Six significant digits of a float: the last ones differ from machine to machine."""
+    return f"{value:.6g}" if isinstance(value, float) else value
 
 
 def show(rows: Sequence[Mapping[str, object]]) -> Markdown:
