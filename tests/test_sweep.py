@@ -45,7 +45,13 @@ def grid(tmp_path, text=SMALL, **changes):
 
 def start(path, *options):
     command = [sys.executable, "-m", "dlutils.sweep", str(path), *options]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # `make test &` ignores it,
+    try:  # and so would what it starts
+        return subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def wait_for_lines(path, n, process):
