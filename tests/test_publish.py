@@ -188,13 +188,14 @@ def test_slides_say_what_is_missing(small, tmp_path, monkeypatch):
         publish.slides(new_notebook(cells=small.cells[:2]), tmp_path, "small")
 
 
-def test_command_writes_pages(small, tmp_path, capsys):
+def test_command_writes_pages(small, tmp_path, capsys, monkeypatch):
     nbformat.write(small, tmp_path / "ODE.ipynb")
     arguments = [str(tmp_path / "ODE.ipynb"), "--output", str(tmp_path / "build")]
     assert publish.main(arguments) == 0
     assert "ODE.html" in capsys.readouterr().out
     assert "Title" in (tmp_path / "build" / "ODE.html").read_text(encoding="utf-8")
     shutil.rmtree(tmp_path / "build")
+    monkeypatch.setattr(publish, "find_spec", lambda name: None)
     with pytest.raises(SystemExit):
         publish.main([str(tmp_path / "ODE.ipynb"), "--slides", "--output", str(tmp_path)])
     assert "error" in capsys.readouterr().err
