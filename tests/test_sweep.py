@@ -45,8 +45,9 @@ def grid(tmp_path, text=SMALL, **changes):
 
 def start(path, *options):
     command = [sys.executable, "-m", "dlutils.sweep", str(path), *options]
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # `make test &` ignores it,
-    try:  # and so would what it starts
+    # `make test &` ignores SIGINT, and so would what it starts
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
         return subprocess.Popen(
             command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
         )
