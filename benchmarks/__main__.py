@@ -5,7 +5,15 @@ import subprocess
 import sys
 import time
 
-NAMES = ("ode_iteration", "ode_quality", "sde_step", "variance", "sweep", "marron_wand")
+NAMES = (
+    "ode_iteration",
+    "ode_quality",
+    "flow_matching",
+    "sde_step",
+    "variance",
+    "sweep",
+    "marron_wand",
+)
 
 
 def main() -> int:

@@ -80,14 +80,8 @@ def information_criterion(model, dataset: Dataset, n_bins: int, prior_precision:
     n = len(dataset.train)
     nodes, weights = dataset.compress(n_bins)
     x_1 = ((nodes - model.loc) / model.scale).float()
-    parameters = list(model.drift.parameters())
-    settings = model.n_steps, model.method, model.logdet
-    scores = []
-    for x in x_1.split(1):
-        log_p = adjoint.mean_log_likelihood(model.drift, x, None, *settings)
-        gradient = torch.autograd.grad(log_p, parameters)
-        scores.append(torch.cat([g.flatten() for g in gradient]).double())
-    scores = torch.stack(scores) * (weights / n).sqrt()[:, None]
+    _, scores = adjoint.scores(model.drift, x_1, model.n_steps, model.method, model.logdet)
+    scores = scores.double() * (weights / n).sqrt()[:, None]
     eigenvalues = torch.linalg.eigvalsh(scores @ scores.T).clamp(min=0)
     effective = (eigenvalues / (eigenvalues + prior_precision / n)).sum().item()
     mean = model.log_likelihood(dataset.train).double().mean().item()

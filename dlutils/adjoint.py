@@ -15,6 +15,7 @@ from math import inf, log, pi
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parameters_to_vector
 
 from dlutils.kernels import AutogradKernel, MLPKernel, SigmoidBasisKernel
 
@@ -179,6 +180,99 @@ def mean_log_likelihood(
     return _MeanLogLikelihood.apply(solver, y, weights, *solver.kernel.parameters)
 
 
+def scores(
+    f: Drift,
+    y: Tensor,
+    n_steps: int = 100,
+    method: str = "euler",
+    logdet: str = "trace",
+    chunk: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    r"""Log p(y) and the score $\nabla_\theta\log p(y)$ of each point, by the batched adjoint.
+
+    It costs about one gradient of the mean: the sum over the points is left out.
+
+    Args:
+        f: Drift, an `nn.Module`: see `log_likelihood`.
+        y: Points, shape `(n,)`.
+        n_steps: Number of steps T.
+        method: One of `METHODS`.
+        logdet: "trace" or "map".
+        chunk: Time steps at a time.
+
+    Returns:
+        Log-likelihoods in nats, shape `(n,)`, and scores, shape `(n, k)` for k weights that require
+        a gradient, in the order of `nn.utils.parameters_to_vector`.
+
+    Raises:
+        ValueError: As `log_likelihood`.
+    """
+    solver = _Solver.of(f, y, n_steps, method, logdet, chunk)
+    with torch.no_grad():
+        stages, x_0 = solver.solve(y)
+        log_p, _, parts = solver.sweep(stages, x_0, torch.ones_like(x_0), each=True)
+    return log_p, torch.cat([part.reshape(len(y), -1) for part in parts if part is not None], dim=1)
+
+
+def flat_gradient(value: Tensor, f: nn.Module) -> Tensor:
+    """The derivative of a scalar in all weights of f, as one vector."""
+    return parameters_to_vector(torch.autograd.grad(value, list(f.parameters())))
+
+
+def continuous_gradient(
+    f: Drift, y: Tensor, weights: Tensor, n_steps: int = 100, method: str = "euler"
+) -> list[Tensor]:
+    r"""The gradient of sum(weights * log p) by the continuous adjoint: memory without T in it.
+
+    The state goes back to t = 0 and forgets its way; then it goes forward again, together with the
+    sensitivity $a=\partial\log p/\partial x_t$ and the gradient,
+    $$\dot x=f,\quad\dot a=-a\,\partial_xf-\partial_{xx}f,\quad
+    \dot g=-a\,\partial_\theta f-\partial_\theta\partial_xf,\qquad a(0)=-x_0.$$
+    The steps forward are not the inverse of those back, so it is the gradient of neither, but for
+    an error of the order of the method.
+
+    Args:
+        f: Drift, an `nn.Module`.
+        y: Points, shape `(n,)`.
+        weights: Shape `(n,)`.
+        n_steps: Number of steps T, each way.
+        method: One of `METHODS`.
+
+    Returns:
+        The gradient in each of the drift's weights.
+
+    Raises:
+        ValueError: If a name is unknown, a number is out of range, or the solve is not finite.
+
+    Source:
+        Chen, Rubanova, Bettencourt & Duvenaud, Neural ordinary differential equations (2018),
+        algorithm 1; Gholami, Keutzer & Biros, ANODE (2019), for its error.
+    """
+    solver = _Solver.of(f, y, n_steps, method, "trace", 1)
+    a, b, c = METHODS[method]
+    h, x = 1 / n_steps, y.detach()
+    with torch.no_grad():
+        for n in range(n_steps):
+            F = []
+            for a_i, c_i in zip(a, c, strict=True):
+                F.append(solver.kernel.velocity(_combine(x, -h, a_i, F), 1 - (n + c_i) * h))
+            x = _combine(x, -h, b, F)
+        costate, gradients = -x, [torch.zeros_like(p) for p in solver.kernel.parameters]
+        for n in range(n_steps):
+            F, A = [], []
+            for a_i, b_i, c_i in zip(a, b, c, strict=True):
+                X, costate_i = _combine(x, h, a_i, F), _combine(costate, h, a_i, A)
+                at = torch.full_like(X, (n + c_i) * h)
+                F_i, G, H, pullback = solver.kernel.derivatives(X, at)
+                F.append(F_i)
+                A.append(-costate_i * G - H)
+                w = -h * b_i * weights
+                for total, part in zip(gradients, pullback(w * costate_i, w), strict=True):
+                    total += part
+            x, costate = _combine(x, h, b, F), _combine(costate, h, b, A)
+    return gradients
+
+
 @dataclass
 class _Solver:
     """One way to integrate one drift: the settings, checked."""
@@ -243,13 +337,18 @@ class _Solver:
             yield where, X.reshape(-1), t[..., None].expand_as(X).reshape(-1)
 
     def sweep(
-        self, stages: Tensor, x_0: Tensor, v: Tensor | None
+        self, stages: Tensor, x_0: Tensor, v: Tensor | None, each: bool = False
     ) -> tuple[Tensor, Tensor | None, list[Tensor | None]]:
-        """Log-likelihoods; with `v` also the gradient of sum(v * log p) in y and in the weights."""
+        """Log-likelihoods; with `v` also the gradient of sum(v * log p) in y and in the weights.
+
+        With `each` the latter is that of every v * log p, shape `(n, *shape of the weights)`.
+        """
         log_p = -0.5 * x_0**2 - 0.5 * log(2 * pi)
         costate = None if v is None else -x_0 * v
+        n = len(x_0) if each else None
         gradients = [
-            torch.zeros_like(p) if p.requires_grad else None for p in self.kernel.parameters
+            p.new_zeros(x_0.shape * each + p.shape) if p.requires_grad else None
+            for p in self.kernel.parameters
         ]
         for where, X, t in self.chunks(stages):
             shape = stages[where].shape
@@ -264,7 +363,8 @@ class _Solver:
                 continue
             H = H.view(shape).unbind(1)
             w, c, costate = self.costates(G, H, U, r, v, costate)
-            for total, part in zip(gradients, pullback(w.reshape(-1), c.reshape(-1)), strict=True):
+            parts = pullback(w.reshape(-1), c.reshape(-1), n)
+            for total, part in zip(gradients, parts, strict=True):
                 if total is not None:
                     total += part
         return log_p, costate, gradients

@@ -1,15 +1,23 @@
 """How far a fitted density is from the true one: integrals, not sample means."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from scipy.integrate import simpson
+from scipy.integrate import cumulative_trapezoid, simpson
 from torch import Tensor
 
+from dlutils import adjoint
 from dlutils.datasets import Dataset
+from dlutils.tables import plus_minus
+from dlutils.training import History
+
+LogLikelihood = Callable[[Tensor], Tensor]
+MASS_TOLERANCE = 0.01
 
 
 @dataclass(frozen=True)
@@ -37,15 +45,26 @@ class Comparison:
         return self.kl + float(np.log(self.mass))
 
     @property
+    def is_density(self) -> bool:
+        """Whether the mass is one to within 0.01."""
+        return abs(self.mass - 1) <= MASS_TOLERANCE
+
+    @property
     def words(self) -> str:
         """The distance from the truth for a caption, or the mass where no truth is known."""
         if self.log_p is None:
             return f"mass {self.mass:.4f}"
-        return f"KL {self.normalized_kl:.4f} nats"
+        mass = "" if self.is_density else f", mass {self.mass:.4g}"
+        return f"KL {self.normalized_kl:.4f} nats{mass}"
 
     def summary(self) -> str:
         """The mass and, where the truth is known, how far the densities are apart; to print."""
         lines = [f"mass of the model     {self.mass:.4f}"]
+        if not self.is_density:
+            lines.append(
+                f"The mass is off by more than {MASS_TOLERANCE}: this is no density, and its "
+                "log-likelihood is none to quote. Take more steps."
+            )
         if self.log_p is not None:
             lines.append(
                 f"largest difference of the densities: {100 * self.worst:.1f} % of the peak"
@@ -61,9 +80,7 @@ class Comparison:
         return float(np.abs(q - p).max() / p.max())
 
 
-def compare(
-    dataset: Dataset, log_likelihood: Callable[[Tensor], Tensor], n_grid: int = 4001
-) -> Comparison:
+def compare(dataset: Dataset, log_likelihood: LogLikelihood, n_grid: int = 4001) -> Comparison:
     """Compare a model with the truth by Simpson's rule over the data's support.
 
     Args:
@@ -74,8 +91,7 @@ def compare(
     Raises:
         ValueError: If `n_grid` is out of range, or the model's log-density is NaN or +inf.
     """
-    if not isinstance(n_grid, int) or n_grid < 101 or n_grid % 2 == 0:
-        raise ValueError(f"n_grid must be an odd integer of at least 101, not {n_grid!r}")
+    check_grid(n_grid)
     y = np.linspace(*dataset.support, n_grid)
     with torch.no_grad():
         log_q = (
@@ -100,8 +116,14 @@ def compare(
     return Comparison(y, log_p, log_q, mass, float(simpson(integrand, x=y)))
 
 
+def check_grid(n_grid: int) -> None:
+    """Raise a `ValueError` that names the value, unless Simpson's rule can take so many points."""
+    if not isinstance(n_grid, int) or n_grid < 101 or n_grid % 2 == 0:
+        raise ValueError(f"n_grid must be an odd integer of at least 101, not {n_grid!r}")
+
+
 def evaluate(
-    dataset: Dataset, log_likelihood: Callable[[Tensor], Tensor], n_grid: int = 4001
+    dataset: Dataset, log_likelihood: LogLikelihood, n_grid: int = 4001
 ) -> dict[str, object]:
     """One row of a table of models: on the test points, and by quadrature.
 
@@ -113,19 +135,161 @@ def evaluate(
     Returns:
         The final log-likelihood, a mean over the test points; the mass; and, where the truth is
         known, the final minus the expected log-likelihood with the standard error of that
-        difference on the same points, and the KL divergence once the mass is divided out.
+        difference on the same points, and the KL divergence once the mass is divided out; else
+        dashes.
     """
     final = log_likelihood(dataset.test).double()
     found = compare(dataset, log_likelihood, n_grid)
     row = {"final log-likelihood": f"{final.mean():.4f}", "mass": f"{found.mass:.4f}"}
     if dataset.distribution is None:
-        return row
+        return row | {"minus expected": "–", "KL": "–"}
     excess = final - dataset.log_prob(dataset.test)
-    error = excess.std() / len(excess) ** 0.5
     return row | {
-        "minus expected": f"{excess.mean():+.4f} ± {error:.4f}",
+        "minus expected": plus_minus(excess),
         "KL": found.normalized_kl,
     }
+
+
+class Fitted(Protocol):
+    """A trained model, such as the notebooks' `train` returns."""
+
+    history: History
+
+    def log_likelihood(self, y: Tensor) -> Tensor:
+        """The log-density at y, `(n,)`, nats."""
+
+
+def over_samples(
+    models: Mapping[str, Sequence[Fitted]], datasets: Sequence[Dataset], reference: str
+) -> list[dict[str, object]]:
+    """A table of models, each fitted to several samples: distances from the truth, by quadrature.
+
+    Args:
+        models: By name, the model fitted to each sample.
+        datasets: The samples.
+        reference: The name of the model that the others are compared with; it need not be here.
+
+    Returns:
+        A row a model: the mean KL divergence, masses divided out, with its standard error over the
+        samples; the smallest and the largest; the mean difference from the reference on the same
+        samples with its standard error; the mass that is farthest from one; and the mean seconds
+        of training. Dashes where a model has no density, because its steps
+        fold the line.
+    """
+    found = {
+        name: [_compare_or_none(*pair) for pair in zip(datasets, fitted, strict=True)]
+        for name, fitted in models.items()
+    }
+    kl = {
+        name: torch.tensor([c.normalized_kl for c in of]) if all(of) else None
+        for name, of in found.items()
+    }
+    of_reference, rows = kl.get(reference), []
+    for name, of in found.items():
+        seconds = sum(m.history.seconds for m in models[name]) / len(of)
+        row = dict.fromkeys(("KL", "from – to", f"minus {reference}", "mass"), "–")
+        if kl[name] is None:
+            row["KL"] = f"no density on {of.count(None)} of {len(of)}"
+        else:
+            row["KL"] = plus_minus(kl[name], "", 5)
+            row["from – to"] = f"{kl[name].min():.5f} – {kl[name].max():.5f}"
+            row["mass"] = f"{max((c.mass for c in of), key=lambda mass: abs(mass - 1)):.4f}"
+            if of_reference is not None and name != reference:
+                row[f"minus {reference}"] = plus_minus(kl[name] - of_reference, "+", 5)
+        rows.append({"model": name} | row | {"seconds": seconds})
+    return rows
+
+
+def densities(dataset: Dataset, models: Mapping[str, Fitted]) -> dict[str, Comparison]:
+    """What `compare` finds, by name, for those of the models whose steps nowhere fold the line."""
+    found = {name: _compare_or_none(dataset, model) for name, model in models.items()}
+    return {name: comparison for name, comparison in found.items() if comparison}
+
+
+def _compare_or_none(dataset: Dataset, model: Fitted) -> Comparison | None:
+    with suppress(ValueError):  # the steps fold the line
+        return compare(dataset, model.log_likelihood)
+    return None
+
+
+def kl_by_steps(
+    dataset: Dataset,
+    models: Mapping[str, Fitted],
+    method: str,
+    steps: Sequence[int],
+    n_grid: int = 2001,
+) -> dict[str, np.ndarray]:
+    """The KL divergence of trained flows from the truth when they take T steps, for each T.
+
+    Args:
+        dataset: Gives the true density.
+        models: By name, dataclasses with `method` and `n_steps`.
+        method: The integrator.
+        steps: The numbers T.
+        n_grid: See `compare`.
+
+    Returns:
+        Nats by name, NaN where the steps fold the line, so that there is no density.
+
+    Raises:
+        ValueError: If the method is unknown or a number is out of range.
+    """
+    check_grid(n_grid)
+    for n_steps in steps:
+        adjoint.check_solver(n_steps, method)
+    kl = {name: np.full(len(steps), np.nan) for name in models}
+    for name, model in models.items():
+        for k, T in enumerate(steps):
+            with suppress(ValueError):
+                in_T = replace(model, method=method, n_steps=T)
+                kl[name][k] = compare(dataset, in_T.log_likelihood, n_grid).normalized_kl
+    return kl
+
+
+def errors_by_steps(
+    f: adjoint.Drift, grid: Tensor, methods: Sequence[str], steps: Sequence[int]
+) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    r"""What the integrator does to the likelihood of one flow, against rk4 with T = 512.
+
+    Args:
+        f: Drift.
+        grid: Equally spaced states that cover the density q, shape `(m,)`.
+        methods: Integrators.
+        steps: Numbers of steps T.
+
+    Returns:
+        By method, for each T: the mean absolute error of the log-likelihood by `trace`,
+        $\int q\,|\log q_T-\log q|$, nats; and the absolute error of the mass. NaN where the
+        steps fold the line.
+    """
+    integral = lambda values: torch.trapezoid(values, grid).item()
+
+    def log_density(n_steps: int, method: str) -> Tensor:
+        with torch.no_grad(), suppress(ValueError):
+            return adjoint.log_likelihood(f, grid, n_steps, method)
+        return torch.full_like(grid, torch.nan)
+
+    log_q = log_density(512, "rk4")
+    solved = {m: [log_density(T, m) for T in steps] for m in methods}
+    q = log_q.exp()
+    in_log = {m: [integral(q * (of_T - log_q).abs()) for of_T in of] for m, of in solved.items()}
+    in_mass = {m: [abs(integral(of_T.exp() - q)) for of_T in of] for m, of in solved.items()}
+    return in_log, in_mass
+
+
+def constant_cdf(x: ArrayLike, p: ArrayLike, levels: Sequence[float]) -> np.ndarray:
+    """Where the CDF of p(., t) has the given values, at each of k times.
+
+    Args:
+        x: States that cover all of p, increasing along the second axis, shape `(k, m)`.
+        p: Density at those states, shape `(k, m)`.
+        levels: Values between 0 and 1, l of them.
+
+    Returns:
+        Shape `(k, l)`.
+    """
+    cdf = cumulative_trapezoid(p, x, axis=1, initial=0)
+    return np.stack([np.interp(levels, c / c[-1], x_t) for c, x_t in zip(cdf, x, strict=True)])
 
 
 def slope(x: Sequence[float], y: ArrayLike) -> float:
@@ -133,7 +297,11 @@ def slope(x: Sequence[float], y: ArrayLike) -> float:
 
     Args:
         x: Positive, shape `(k,)`.
-        y: Shape `(k,)`; an error of zero counts as 1e-16, since it has no logarithm.
+        y: Shape `(k,)`; an error of zero counts as 1e-16, since it has no logarithm, and NaN is
+            left out.
     """
-    y = np.maximum(np.asarray(y, dtype=float), 1e-16)
-    return float(np.polyfit(np.log(np.asarray(x, dtype=float)), np.log(y), 1)[0])
+    x, y = np.asarray(x, dtype=float), np.maximum(np.asarray(y, dtype=float), 1e-16)
+    known = ~np.isnan(y)
+    if known.sum() < 2:
+        return float("nan")
+    return float(np.polyfit(np.log(x[known]), np.log(y[known]), 1)[0])

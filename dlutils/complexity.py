@@ -10,22 +10,25 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise, repeat
 
 import numpy as np
 import psutil  # comes with Jupyter's kernel
 import torch
+from torch import Tensor
+from torch.nn.utils import parameters_to_vector
 from torch.utils.checkpoint import checkpoint
 
-from dlutils.adjoint import check_solver, mean_log_likelihood
+from dlutils.adjoint import check_solver, continuous_gradient, flat_gradient, mean_log_likelihood
+from dlutils.comparison import slope
 from dlutils.datasets import make_dataset
+from dlutils.kernels import AutogradKernel
 from dlutils.memory import keep_freed_memory
 from dlutils.notebooks import load
 from dlutils.processes import fresh_processes
 from dlutils.seeding import seeded
-
-SEGMENTS = 10  # pieces of the trajectory that checkpointing recomputes
 
 Measurement = dict[str, float | int]
 
@@ -54,12 +57,15 @@ def backprop(f, y, n_steps: int) -> None:
 
 
 def checkpointed(f, y, n_steps: int) -> None:
-    """Backprop that keeps `SEGMENTS` states and recomputes each piece on the way back.
+    """Backprop that keeps the states at the ends of √T pieces and recomputes each on the way back.
 
     Reentrant, because `step` calls autograd itself: the other kind of checkpoint recomputes the
     piece anew for every one of those calls.
+
+    Source:
+        Chen, Xu, Zhang & Guestrin, Training deep nets with sublinear memory cost (2016).
     """
-    h = -1 / n_steps
+    h, pieces = -1 / n_steps, round(n_steps**0.5)
 
     def piece(x, log_det, first, last):
         for n in range(first, last):
@@ -68,7 +74,7 @@ def checkpointed(f, y, n_steps: int) -> None:
         return x, log_det
 
     x, log_det = y.clone().requires_grad_(), torch.zeros_like(y)
-    ends = [round(k * n_steps / SEGMENTS) for k in range(SEGMENTS + 1)]
+    ends = [round(k * n_steps / pieces) for k in range(pieces + 1)]
     for first, last in pairwise(ends):
         x, log_det = checkpoint(piece, x, log_det, first, last, use_reentrant=True)
     (log_det - x.square() / 2).mean().backward()
@@ -84,6 +90,11 @@ def adjoint_chunked(f, y, n_steps: int) -> None:
     mean_log_likelihood(f, y, None, n_steps).backward()
 
 
+def continuous_adjoint(f, y, n_steps: int) -> None:
+    """Back and forth again, with nothing kept: the gradient is not quite that of the T steps."""
+    continuous_gradient(f, y, torch.ones_like(y) / len(y), n_steps)
+
+
 def simulation_free(f, y, n_steps: int) -> None:
     """One sample of the SDE's bound for each point: there is nothing to integrate."""
     notebook, model = _sde()
@@ -94,6 +105,7 @@ WAYS: dict[str, Callable] = {
     "forward": forward,
     "backprop": backprop,
     "checkpointing": checkpointed,
+    "continuous adjoint": continuous_adjoint,
     "adjoint, one batch": adjoint_whole,
     "adjoint, chunks": adjoint_chunked,
     "simulation-free": simulation_free,
@@ -129,6 +141,92 @@ def median_seconds(run: Callable[[], object], repeats: int = 3) -> float:
         run()
         times.append(time.thread_time() - start)
     return sorted(times[1:])[repeats // 2]
+
+
+class _ByAutograd(torch.nn.Module):
+    """A drift whose derivatives come from autograd, whatever it offers itself."""
+
+    def __init__(self, f: torch.nn.Module):
+        super().__init__()
+        self.f = f
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        return self.f(x, t)
+
+    def kernel(self) -> AutogradKernel:
+        return AutogradKernel(self.f)
+
+
+def parts(n_steps: int = 100) -> list[dict[str, object]]:
+    """What the batch of steps and the written-out derivatives each bring, in this process.
+
+    Args:
+        n_steps: Number of steps T.
+
+    Returns:
+        A row for the adjoint step by step and in batches of steps, and for backprop: milliseconds
+        of a training step with derivatives by autograd and written out.
+    """
+    y = make_dataset("laplace_mixture").compress(32)[0].float()
+    with seeded(0):
+        f = _ode().MLPDrift().float()
+    by_autograd, rows = _ByAutograd(f), []
+    for name, chunk in {"adjoint, step by step": 1, "adjoint, in batches of steps": None}.items():
+        row = {"training step": name}
+        for derivatives, net in {"by autograd": by_autograd, "written out": f}.items():
+            mean = lambda net=net, chunk=chunk: mean_log_likelihood(
+                net, y, None, n_steps, chunk=chunk
+            )
+            ms = 1e3 * median_seconds(lambda mean=mean: mean().backward(), 5)
+            row[f"derivatives {derivatives}, ms"] = round(ms, 1)
+        rows.append(row)
+    ms = 1e3 * median_seconds(lambda: backprop(f, y, n_steps), 5)
+    first = {"training step": "backprop through the solver"}
+    first |= {"derivatives by autograd, ms": round(ms, 1), "derivatives written out, ms": "–"}
+    return [first, *rows]
+
+
+def continuous_errors(steps: Sequence[int]) -> list[float]:
+    """How far the continuous adjoint's gradient is from that of the T steps, relative, for each T.
+
+    Args:
+        steps: Numbers of steps T, of Euler's method.
+    """
+    y = make_dataset("laplace_mixture").compress(32)[0]
+    with seeded(0):
+        f = _ode().MLPDrift().double()
+    errors = []
+    for n_steps in steps:
+        mean = mean_log_likelihood(f, y, None, n_steps)
+        exact = flat_gradient(mean, f)
+        found = parameters_to_vector(
+            continuous_gradient(f, y, torch.ones_like(y) / len(y), n_steps)
+        )
+        errors.append(((found - exact).norm() / exact.norm()).item())
+    return errors
+
+
+def by_points(sizes: Sequence[int], n_bins: int = 32) -> list[dict[str, object]]:
+    """A step by the adjoint (Euler, T = 100) against the number of points, in this process.
+
+    Args:
+        sizes: Numbers of points.
+        n_bins: For the compression.
+
+    Returns:
+        A row for each size: milliseconds with all points, with their nodes, with 256 points.
+    """
+    with seeded(0):
+        f, rows = _ode().MLPDrift().float(), []
+    for n in sizes:
+        data = make_dataset("laplace_mixture", n_train=n)
+        y, nodes = data.train.float(), data.compress(n_bins)[0].float()
+        row = {"points": n, "nodes": len(nodes)}
+        for name, batch in {"all points": y, "compressed": nodes, "256 points": y[:256]}.items():
+            step = lambda batch=batch: mean_log_likelihood(f, batch).backward()
+            row[f"{name}, ms"] = round(1e3 * median_seconds(step, 1), 1)
+        rows.append(row)
+    return rows
 
 
 def measure_way(way: str, steps: Sequence[int]) -> list[Measurement]:
@@ -183,6 +281,31 @@ def measure(ways: Sequence[str], steps: Sequence[int]) -> dict[str, list[Measure
     if list(steps) != sorted(set(steps)):
         raise ValueError(f"the numbers of steps must increase, not {tuple(steps)}")
     return dict(zip(ways, alone(measure_way, ways, repeat(steps)), strict=True))
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One way against T.
+
+    Attributes:
+        time: Median over T of the time, that of the first way counting as 1.
+        slope: Of the logarithm of the time against that of T: 1 if it is proportional to T.
+        megabytes: The most that any T needs.
+    """
+
+    time: float
+    slope: float
+    megabytes: float
+
+
+def summary(measured: dict[str, list[Measurement]]) -> dict[str, Summary]:
+    """What was measured, a line for each way."""
+    seconds, megabytes = columns(measured)
+    steps, first = [row["n_steps"] for row in next(iter(measured.values()))], next(iter(seconds))
+    return {
+        way: Summary(float(np.median(s / seconds[first])), slope(steps, s), megabytes[way].max())
+        for way, s in seconds.items()
+    }
 
 
 def columns(

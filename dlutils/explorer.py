@@ -23,7 +23,6 @@ from dlutils.comparison import compare
 from dlutils.datasets import Dataset
 from dlutils.training import History
 
-Show = Callable[[Dataset, History], None]
 Evolution = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 SECONDS_A_FRAME = 0.3  # of the curves during training: drawing must not be what takes time
 
@@ -49,23 +48,26 @@ class Explorer:
     """Choices, a button, curves that grow, and a slider in t.
 
     Args:
-        train: Called as `train(show, **chosen)` with a value of each choice; trains, calls
-            `show(dataset, history)` now and then, and returns the dataset and the model, which has
+        load: From a dataset's name to the dataset.
+        train: Called with the dataset, a value of each other choice, and what
+            `dlutils.training.fit` takes as `progress` and `callback`; returns the model, which has
             `log_likelihood` and `history`.
         evolve: From the model to times `(k,)`, states `(k, n)` or `(n,)`, the density at them
             `(k, n)`, and samples `(k, m)`.
         quantity: Of the history: "log-likelihood" or "ELBO".
-        choices: The values of each of `train`'s keyword arguments; the first is where it starts.
+        choices: The values of `dataset` and of each of `train`'s keyword arguments; the first is
+            where it starts.
     """
 
     def __init__(
         self,
-        train: Callable[..., tuple[Dataset, Any]],
+        load: Callable[[str], Dataset],
+        train: Callable[..., Any],
         evolve: Callable[[Any], Evolution],
         quantity: str = "log-likelihood",
         **choices: Sequence[str | int],
     ):
-        self.train, self.evolve, self.quantity = train, evolve, quantity
+        self.load, self.train, self.evolve, self.quantity = load, train, evolve, quantity
         self.evolution: Evolution | None = None
         self.drawn = 0.0
         self.menus = {
@@ -98,7 +100,9 @@ class Explorer:
         self.message.value = "training … (<i>Kernel → Interrupt</i> ends it early)"
         try:
             with redirect_stdout(io.StringIO()):  # why a run stopped is in its history
-                dataset, model = self.train(self.draw_history, **chosen)
+                dataset = self.load(chosen.pop("dataset"))
+                show = lambda model, history: self.draw_history(dataset, history)
+                model = self.train(dataset, **chosen, progress=False, callback=show)
             self.draw_fit(dataset, model)
             self.evolution = self.evolve(model)
             self.slider.disabled = False

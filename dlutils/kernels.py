@@ -13,8 +13,9 @@ from math import pi
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
 
-Pullback = Callable[[Tensor, Tensor], list[Tensor]]
+Pullback = Callable[..., list[Tensor]]
 
 
 class AutogradKernel:
@@ -42,6 +43,9 @@ class AutogradKernel:
     def derivatives(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Pullback]:
         r"""F, G, H at the states, and the map from (w, c) to the gradient of $\sum(wF+cG)$.
 
+        The map takes a third argument `n`: where the states are those of n points, `(N / n, n)`
+        flat, it gives the gradient of each point's own sum, `(n, *shape of the weights)`.
+
         Args:
             x: States, shape `(N,)`.
             t: Their times, shape `(N,)`.
@@ -53,13 +57,35 @@ class AutogradKernel:
             (G,) = _gradient(F.sum(), [x], create_graph=True)
             (H,) = _gradient(G.sum(), [x], retain_graph=True)
 
-        def pullback(w: Tensor, c: Tensor) -> list[Tensor]:
+        def pullback(w: Tensor, c: Tensor, n: int | None = None) -> list[Tensor]:
+            if n is not None:
+                return self._of_each(x.detach(), t, w, c, n)
             with torch.enable_grad():
                 surrogate = (w * F + c * G).sum()
             found = iter(_gradient(surrogate, needed))
             return [next(found) if p.requires_grad else None for p in self.parameters]
 
         return F.detach(), G.detach(), H, pullback
+
+    def _of_each(self, x: Tensor, t: Tensor, w: Tensor, c: Tensor, n: int) -> list[Tensor]:
+        """The pullback of each of n points, by vectorized calls of the drift for one point."""
+        weights = dict(self.f.named_parameters()) if isinstance(self.f, nn.Module) else {}
+        needed = {name: p.detach() for name, p in weights.items() if p.requires_grad}
+        if not needed:
+            return [None for _ in self.parameters]
+        others = {name: p.detach() for name, p in weights.items() if name not in needed}
+
+        def of_one(needed, x, t, w, c):
+            def total(x):
+                F = functional_call(self.f, needed | others, (x, t))
+                return F.sum(), F
+
+            G, F = grad(total, has_aux=True)(x)
+            return (w * F + c * G).sum()
+
+        columns = [v.view(-1, n) for v in (x, t, w, c)]
+        found = vmap(grad(of_one), in_dims=(None, 1, 1, 1, 1))(needed, *columns)
+        return [found.get(name) for name in weights]
 
 
 class MLPKernel:
@@ -145,43 +171,46 @@ class MLPKernel:
                 q, dq = g[k] @ W[k], dg[k] @ W[k]
         G, H = da[-1] @ W[-1][0], dg[0] @ W[0][:, 0]
 
-        def pullback(w: Tensor, c: Tensor) -> list[Tensor]:
+        def pullback(w: Tensor, c: Tensor, n: int | None = None) -> list[Tensor]:
             gradients = []
             w, c = w[:, None], c[:, None]
             for k in range(len(slope)):
                 both, tangent = (dg[k] * c).addcmul_(g[k], w), g[k] * c
-                gradient = (a[k].T @ both).T  # both.T @ a[k] is slow if a[k] has two columns
+                gradient = _product(a[k], both, n).mT  # the other way is slow for two columns
                 if k:
-                    gradient.addmm_(tangent.T, da[k])
+                    gradient += _product(tangent, da[k], n)
                 else:
-                    gradient[:, 0] += tangent.sum(0)
-                gradients += [gradient, both.sum(0)]
-            return [*gradients, (a[-1].T @ w + da[-1].T @ c).T, w.sum(0)]
+                    gradient[..., 0] += _sum(tangent, n)
+                gradients += [gradient, _sum(both, n)]
+            last = (_product(a[-1], w, n) + _product(da[-1], c, n)).mT
+            return [*gradients, last, _sum(w, n)]
 
         return F, G, H, pullback
 
 
 class SigmoidBasisKernel:
-    r"""The derivatives of $f=\sum_jC_j(t)\tanh(k_j(x-\mu_j))+a(t)x+b(t)$, in closed form.
+    r"""The derivatives of $f=\sum_jC_j(t)\tanh(u_j)+a(t)x+b(t)$, in closed form.
 
-    $C_j,a,b$ are sums $\sum_ic_{ji}\cos(\pi it)/(1+i)$, the last two rows of $c$ for $a$ and $b$;
-    $\mu=m+\mathrm{gap}\cdot\mathrm{shift}$, $k=e^{\mathrm{log\_k}}/\mathrm{gap}$. All follows
-    from $s=\tanh u$, $s'=1-s^2$, $s''=-2ss'$ at $u=k(x-\mu)$.
+    With $u_j=k_j((x-m_j)/g_j-s_j)$, $k=e^{\mathrm{log\_k}}$. $C_j,a,b$ are sums
+    $\sum_ic_{ji}\cos(\pi it)/(1+i)$, the last two rows of $c$ for $a$ and $b$; $m,g$ move on
+    straight lines. All follows from $\tanh'=1-\tanh^2$, $\tanh''=-2\tanh\tanh'$ and
+    $\partial_xu=k/g$.
 
     Args:
-        m: Where the steps start, shape `(J,)`.
-        gap: The unit of shift and of 1/k.
-        shift: Shape `(J,)`.
+        places: m at t = 0 and at t = 1, shape `(2, J)`.
+        gaps: g there, shape `(2, J)`.
+        shift: s, shape `(J,)`.
         log_k: Shape `(J,)`.
         c: Shape `(J + 2, number of cosines)`.
     """
 
-    def __init__(self, m: Tensor, gap: float, shift: Tensor, log_k: Tensor, c: Tensor):
+    def __init__(self, places: Tensor, gaps: Tensor, shift: Tensor, log_k: Tensor, c: Tensor):
         self.parameters = [shift, log_k, c]
-        self.gap, self.c = gap, c.detach()
-        self.mu = m + gap * shift.detach()
-        self.k = log_k.detach().exp() / gap
-        self.two_k, self.two_k_mu = 2 * self.k, -2 * self.k * self.mu
+        self.c, self.k = c.detach(), log_k.detach().exp()
+        (self.m, m_1), (self.g, g_1) = places, gaps
+        self.m_rate, self.g_rate = m_1 - self.m, g_1 - self.g
+        self.moves = bool(self.m_rate.any() or self.g_rate.any())
+        self.ks = self.k * shift.detach()
         self.order = torch.arange(c.shape[1], dtype=c.dtype, device=c.device)
 
     def velocity(self, x: Tensor, t: float) -> Tensor:
@@ -189,39 +218,75 @@ class SigmoidBasisKernel:
         C, (a, b) = (self.c @ ((pi * t * self.order).cos() / (1 + self.order))).split(
             [len(self.k), 2]
         )
-        s = torch.addcmul(self.two_k_mu, x[:, None], self.two_k).sigmoid_()
+        u_x = self.k / torch.add(self.g, self.g_rate, alpha=t)
+        m = torch.add(self.m, self.m_rate, alpha=t)
+        at_0 = torch.addcmul(self.ks, u_x, m)
+        s = torch.addcmul(-2 * at_0, x[:, None], 2 * u_x).sigmoid_()
         return torch.addmv(torch.addcmul(b - C.sum(), x, a), s, C, alpha=2)
 
     def slope(self, x: Tensor, t: Tensor) -> Tensor:
         """G: see `AutogradKernel.slope`."""
-        _, ds, C, _, a, _ = self._basis(x, t)
-        return torch.addmv(a, ds.mul_(C), self.k)
+        _, ds, u_x, _, C, _, a, _ = self._basis(x, t)
+        return a + _along_steps(ds.mul_(C), u_x)
 
     def _basis(self, x: Tensor, t: Tensor) -> tuple[Tensor, ...]:
-        """The functions s and s' of u, C, the cosines, a and b at states and times."""
+        """Of u: tanh, tanh', u_x and -u at x = 0; C, the cosines, a and b; at states and times."""
         cosines = (pi * self.order * t[:, None]).cos() / (1 + self.order)
         C, a_and_b = cosines @ self.c[:-2].T, cosines @ self.c[-2:].T
-        s = torch.addcmul(self.two_k_mu, x[:, None], self.two_k).sigmoid_().mul_(2).sub_(1)
-        return s, torch.addcmul(x.new_ones(()), s, s, value=-1), C, cosines, *a_and_b.unbind(1)
+        m, g = self.m, self.g
+        if self.moves:
+            m = torch.addcmul(m, t[:, None], self.m_rate)
+            g = torch.addcmul(g, t[:, None], self.g_rate)
+        u_x = self.k / g
+        at_0 = self.ks + u_x * m
+        s = torch.addcmul(-2 * at_0, x[:, None], 2 * u_x).sigmoid_().mul_(2).sub_(1)
+        ds = torch.addcmul(x.new_ones(()), s, s, value=-1)
+        return s, ds, u_x, at_0, C, cosines, *a_and_b.unbind(1)
 
     def derivatives(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Pullback]:
         """F, G, H and the pullback: see `AutogradKernel.derivatives`."""
-        k = self.k
-        s, ds, C, cosines, a, b = self._basis(x, t)
-        C_ds, one = C * ds, torch.ones_like(k)
+        s, ds, u_x, at_0, C, cosines, a, b = self._basis(x, t)
+        C_ds, one = C * ds, torch.ones_like(self.k)
         C_s_ds = C_ds * s
         F = torch.addmv(torch.addcmul(b, a, x), C.mul_(s), one)
-        G, H = torch.addmv(a, C_ds, k), C_s_ds @ (-2 * k**2)
+        G, H = a + _along_steps(C_ds, u_x), _along_steps(C_s_ds, -2 * u_x**2)
 
-        def pullback(w: Tensor, c: Tensor) -> list[Tensor]:
-            by_C = torch.addcmul(s * w[:, None], ds, c[:, None] * k)
-            by_c = [by_C.T @ cosines, torch.stack([w * x + c, w]) @ cosines]
-            by_u = torch.addcmul(C_ds * w[:, None], C_s_ds, c[:, None] * (-2 * k))
-            total = by_u.sum(0)
-            by_k = by_u.T @ x - self.mu * total + C_ds.T @ c
-            return [-self.gap * k * total, k * by_k, torch.cat(by_c)]
+        def pullback(w: Tensor, c: Tensor, n: int | None = None) -> list[Tensor]:
+            by_C = torch.addcmul(s * w[:, None], ds, c[:, None] * u_x)
+            linear = torch.stack([w * x + c, w]).T
+            by_c = torch.cat([_product(by_C, cosines, n), _product(linear, cosines, n)], dim=-2)
+            by_u = torch.addcmul(C_ds * w[:, None], C_s_ds, c[:, None] * (-2 * u_x))
+            total = _sum(by_u, n)
+            if self.moves:
+                u = torch.addcmul(-at_0, x[:, None], u_x)
+                by_log_k = _sum(u.mul_(by_u).addcmul_(C_ds, c[:, None] * u_x), n)
+            else:
+                by_u_x = _product(by_u, x[:, None], n) + _product(C_ds, c[:, None], n)
+                by_log_k = u_x * by_u_x[..., 0] - at_0 * total
+            return [-self.k * total, by_log_k, by_c]
 
         return F, G, H, pullback
+
+
+def _along_steps(values: Tensor, u_x: Tensor) -> Tensor:
+    """The sum of the products over the steps, `(N,)`; u_x is `(J,)` where the steps stay."""
+    return values @ u_x if u_x.ndim == 1 else (values * u_x).sum(1)
+
+
+def _product(left: Tensor, right: Tensor, n: int | None) -> Tensor:
+    """The product left^T right, over all rows, `(i, j)`, or those of each of n points, `(n, i, j)`.
+
+    The rows are `(N / n, n)` flat.
+    """
+    if n is None:
+        return left.T @ right
+    left, right = (v.view(-1, n, v.shape[1]).transpose(0, 1) for v in (left, right))
+    return left.mT @ right
+
+
+def _sum(values: Tensor, n: int | None) -> Tensor:
+    """The sum of all rows, or of those of each of n points, `(n, ...)`: see `_product`."""
+    return values.sum(0) if n is None else values.view(-1, n, *values.shape[1:]).sum(0)
 
 
 def _gradient(value: Tensor, inputs: list[Tensor], **options: bool) -> tuple[Tensor, ...]:

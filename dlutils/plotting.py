@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 from PIL import Image
 from torch import Tensor
 
-from dlutils.comparison import Comparison, slope
+from dlutils.comparison import Comparison, constant_cdf, slope
 from dlutils.datasets import Dataset
 from dlutils.training import History
 
@@ -448,6 +448,27 @@ def flows(
         flow(times[thin], states, p[thin][:, seen], lines_of[thin], quantiles[thin], levels, ax=ax)
         ax.set(xlabel=xlabel, ylim=limits, ylabel="$x_t$" if ax is axes[0, 0] else "")
         ax.text(0.03, 0.04, title, transform=ax.transAxes)
+    return fig
+
+
+def flow_panels(
+    flows: Mapping[str, tuple[ArrayLike, ArrayLike, ArrayLike, ArrayLike]],
+    levels: Sequence[float],
+    limits: tuple[float, float] = (-3, 3),
+) -> Figure:
+    """Several flows side by side, with one legend.
+
+    Args:
+        flows: By title: times, states, density and paths, see `flow`.
+        levels: See `flow`.
+        limits: Of the states that are shown.
+    """
+    fig, axes = plt.subplots(1, len(flows), figsize=(PAGE, 2.4), dpi=80, sharey=True, squeeze=False)
+    for (title, (times, x, p, paths)), ax in zip(flows.items(), axes[0], strict=True):
+        flow(times, x, p, paths, constant_cdf(x, p, levels), levels, ax=ax)
+        ax.get_legend().remove()
+        ax.set(title=title, ylim=limits, ylabel="$x_t$" if ax is axes[0, 0] else "")
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return fig
 
 

@@ -30,6 +30,6 @@ def cell(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def plus_minus(values: Tensor, sign: str = "+") -> str:
+def plus_minus(values: Tensor, sign: str = "+", digits: int = 4) -> str:
     """The mean of independent values, `(n,)`, and its standard error; "+" shows a plus sign."""
-    return f"{values.mean():{sign}.4f} ± {values.std() / len(values) ** 0.5:.4f}"
+    return f"{values.mean():{sign}.{digits}f} ± {values.std() / len(values) ** 0.5:.{digits}f}"

@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,11 @@ from tqdm import tqdm
 
 from dlutils.datasets import compress
 from dlutils.memory import keep_freed_memory
+from dlutils.settings import check_choice
+
+Model = TypeVar("Model")
+ASTRAY = 0.01  # nats
+OPTIMIZERS = ("adam", "natural")
 
 
 @dataclass
@@ -25,6 +31,7 @@ class History:
         val: Mean validation log-likelihood (or bound) at those iterations, nats.
         seconds: Wall-clock time of the run, validation included.
         stopped: Why the run ended before its last iteration, or None.
+        kept: The iteration whose weights were kept, or None for the last ones.
     """
 
     train: list[float] = field(default_factory=list)
@@ -32,6 +39,7 @@ class History:
     val: list[float] = field(default_factory=list)
     seconds: float = 0.0
     stopped: str | None = None
+    kept: int | None = None
 
     def iterations_to(self, target: float) -> int | None:
         """The first validated iteration at which `target` is reached; None if it never is."""
@@ -67,12 +75,25 @@ def iterations_table(
     return rows
 
 
+class Climber(Protocol):
+    """One way to climb: Adam, or `dlutils.natural.NaturalGradient`."""
+
+    def look(self) -> float:
+        """The objective, and what the next step needs; a `ValueError` if they are not finite."""
+
+    def move(self) -> bool:
+        """Change the weights; False if nothing more is to be gained."""
+
+
 def fit(
     model: nn.Module,
     objective: Callable[[], Tensor],
     validate: Callable[[], float],
     *,
-    log_prior: Callable[[], Tensor] | None = None,
+    precision: float = 0.0,
+    around_start: bool = False,
+    climber: Climber | None = None,
+    judge: Callable[[], float] | None = None,
     n_iterations: int = 300,
     learning_rate: float = 0.02,
     validate_every: int = 25,
@@ -84,16 +105,21 @@ def fit(
     """Maximise an objective over a model's weights with Adam: warm-up, then a cosine.
 
     Kernel → Interrupt, a non-finite value or gradient, and an invalid likelihood (`ValueError`
-    from the objective) end the run with a message; the model then keeps the last weights at which
-    the objective and its gradient were finite, and the history so far is returned. A run in which
-    not even the first value was valid raises, because there is nothing to keep.
+    from the objective) end the run with a message, and the history so far is returned. The model
+    then keeps the last weights at which the objective and its gradient were finite, or those of
+    the best validation where the last one was worse. A run in which not even the first value was
+    valid raises, because there is nothing to keep.
 
     Args:
         model: Its parameters are trained in place.
         objective: Returns the mean log-likelihood or bound, a scalar with a gradient, in nats.
         validate: Returns the same on the validation set, without a gradient.
-        log_prior: Added to the objective when it is climbed, and not recorded: the logarithm of
-            a prior on the weights, per point.
+        precision: Of a Gaussian prior on the weights, per point: minus half of it times their
+            squared norm is added to the objective when it is climbed, and not recorded.
+        around_start: Whether the prior is around the weights as they come, and not around zero.
+        climber: Takes the steps instead of Adam, and has an objective and a prior of its own.
+        judge: Where what is climbed is only nominal, the true value on the validation set, nats.
+            A run that ends more than `ASTRAY` below its best keeps the weights of that.
         n_iterations: Number of updates, at least 1.
         learning_rate: Its peak, positive: reached after a fifth of the run, zero at the end.
         validate_every: Iterations between two validations, at least 1.
@@ -116,10 +142,27 @@ def fit(
 
     keep_freed_memory()
     parameters = list(model.parameters())
-    optimizer = torch.optim.Adam(parameters, lr=learning_rate, betas=(0.9, 0.99))
-    schedule = LambdaLR(optimizer, lambda iteration: _warm_up_and_cosine(iteration, n_iterations))
+    if climber is None:
+        prior = _Prior(parameters, precision, around_start)
+        climber = _Adam(parameters, objective, prior, learning_rate, n_iterations)
     history = History()
-    good = None  # the last weights at which objective and gradient were finite
+    copy = lambda: [parameter.detach().clone() for parameter in parameters]
+    good = best = None  # the last weights that were sound; value, iteration, weights of the best
+    judged = -math.inf
+
+    def check(iteration: int) -> None:
+        nonlocal best, judged
+        with torch.no_grad():
+            value = validate()
+            judged = value if judge is None else judge()
+            judged = -math.inf if math.isnan(judged) else judged
+        history.val.append(value)
+        history.val_iteration.append(iteration)
+        if best is None or judged >= best[0]:
+            best = judged, iteration, copy()
+        if callback is not None:
+            callback(model, history)
+
     start = time.perf_counter()
     bar = tqdm(
         total=n_iterations,
@@ -131,23 +174,17 @@ def fit(
     )
     try:
         for iteration in range(n_iterations):
-            optimizer.zero_grad()
-            value = objective()
-            (-value if log_prior is None else -value - log_prior()).backward()
-            _require_finite(value, parameters)
-            good = [parameter.detach().clone() for parameter in parameters]
-            history.train.append(value.item())
+            value = climber.look()
+            good = copy()
+            history.train.append(value)
             if iteration % validate_every == 0:
-                _validate(history, validate, iteration)
-                if callback is not None:
-                    callback(model, history)
-            optimizer.step()
-            schedule.step()
+                check(iteration)
+            going_on = climber.move()
             bar.update()
-            bar.set_postfix_str(f"{quantity} {history.train[-1]:.4f}", refresh=False)
-        _validate(history, validate, n_iterations)
-        if callback is not None:
-            callback(model, history)
+            bar.set_postfix_str(f"{quantity} {value:.4f}", refresh=False)
+            if not going_on:
+                break
+        check(len(history.train))
     except KeyboardInterrupt:
         history.stopped = f"interrupted at iteration {len(history.train)}"
     except ValueError as error:
@@ -158,12 +195,67 @@ def fit(
         bar.close()
         history.seconds = time.perf_counter() - start
     if history.stopped and good is not None:
-        with torch.no_grad():
-            for parameter, kept in zip(parameters, good, strict=True):
-                parameter.copy_(kept)
-    if history.stopped:
-        print(f"{label}: {history.stopped}; the last good weights are kept")
+        _restore(parameters, good)
+    margin = 0 if history.stopped else math.inf if judge is None else ASTRAY
+    kept = "the last good weights"
+    if best is not None and best[0] - judged > margin:
+        history.kept, kept = best[1], f"the weights of iteration {best[1]}, better by validation,"
+        _restore(parameters, best[2])
+    if history.stopped or history.kept is not None:
+        print(f"{label}: {history.stopped or 'went astray'}; {kept} are kept")
     return history
+
+
+class _Prior:
+    """Minus the logarithm of a Gaussian prior, per point, but for a constant."""
+
+    def __init__(self, parameters, precision, around_start):
+        self.parameters, self.precision = parameters, precision
+        self.center = [around_start * p.detach().clone() for p in parameters]
+
+    def cost(self) -> Tensor | float:
+        if not self.precision:
+            return 0.0
+        pairs = zip(self.parameters, self.center, strict=True)
+        return self.precision / 2 * sum((p - c).square().sum() for p, c in pairs)
+
+
+class _Adam:
+    """Adam as `fit` uses it: look at the objective and its gradient, then move."""
+
+    def __init__(self, parameters, objective, prior, learning_rate, n_iterations):
+        self.parameters, self.objective, self.prior = parameters, objective, prior
+        self.optimizer = torch.optim.Adam(parameters, lr=learning_rate, betas=(0.9, 0.99))
+        factor = lambda iteration: _warm_up_and_cosine(iteration, n_iterations)
+        self.schedule = LambdaLR(self.optimizer, factor)
+
+    @torch.enable_grad()
+    def look(self) -> float:
+        self.optimizer.zero_grad()
+        value = self.objective()
+        (self.prior.cost() - value).backward()
+        _require_finite(value, self.parameters)
+        return value.item()
+
+    def move(self) -> bool:
+        self.optimizer.step()
+        self.schedule.step()
+        return True
+
+
+def on_samples(
+    fit_to: Callable[..., Model], samples: Sequence[object], seeds: Sequence[int], label: str
+) -> list[Model]:
+    """What `fit_to(sample, seed=seed)` returns for each sample and seed, with a progress bar."""
+    runs = list(zip(samples, seeds, strict=True))
+    bar = tqdm(runs, label, file=sys.stdout, ncols=100)
+    return [fit_to(sample, seed=seed) for sample, seed in bar]
+
+
+def _restore(parameters: list[Tensor], values: list[Tensor]) -> None:
+    with torch.no_grad():
+        for parameter, value in zip(parameters, values, strict=True):
+            parameter.copy_(value)
 
 
 def data_source(
@@ -194,6 +286,33 @@ def data_source(
     return lambda: (y[torch.randint(len(y), (batch_size,), generator=random)], None)
 
 
+def check_run(
+    optimizer: str,
+    gradient: str = "adjoint",
+    batch_size: int | None = None,
+    prior_precision: float | None = None,
+    device: str = "cpu",
+) -> None:
+    """Raise a `ValueError` that names the value and the choices, before anything is trained.
+
+    Args:
+        optimizer: One of `OPTIMIZERS`.
+        gradient: What the optimizer is to climb by.
+        batch_size: Of minibatches, or None.
+        prior_precision: Finite, not negative; or None for that of the net.
+        device: See `check_device`.
+    """
+    check_choice("optimizer", optimizer, OPTIMIZERS)
+    if optimizer == "natural" and (gradient != "adjoint" or batch_size is not None):
+        raise ValueError(
+            "the natural gradient takes the scores of all points, by the adjoint: "
+            f"not gradient = {gradient!r} with batch_size = {batch_size!r}"
+        )
+    check_device(device)
+    if prior_precision is not None and not 0 <= prior_precision < math.inf:
+        raise ValueError(f"prior_precision must be finite, not negative, not {prior_precision!r}")
+
+
 def check_device(device: str) -> None:
     """Raise a `ValueError` with the choices, if nothing can be computed there."""
     try:
@@ -220,9 +339,3 @@ def _require_finite(value: Tensor, parameters: list[Tensor]) -> None:
     gradients = [p.grad for p in parameters if p.grad is not None]
     if not all(gradient.isfinite().all() for gradient in gradients):
         raise ValueError("the gradient is not finite; try a smaller learning_rate")
-
-
-@torch.no_grad()
-def _validate(history: History, validate: Callable[[], float], iteration: int) -> None:
-    history.val.append(validate())
-    history.val_iteration.append(iteration)

@@ -13,6 +13,8 @@ import torch
 from jupyter_client import BlockingKernelClient, KernelManager
 from jupyter_client.manager import start_new_kernel
 
+from dlutils.matching import path_nodes
+from dlutils.nets import SigmoidBasisDrift
 from dlutils.notebooks import load
 
 mpl.use("Agg")
@@ -34,6 +36,17 @@ def float64_and_seed():
 def ode() -> ModuleType:
     """The definitions of ODE.ipynb."""
     return load(ROOT / "ODE.ipynb")
+
+
+def fit_steps(y: torch.Tensor, coupling: str, penalty: float = 0.01) -> SigmoidBasisDrift:
+    """Steps whose heights are the least squares on the straight paths to the data y, `(n,)`."""
+    f = SigmoidBasisDrift.for_paths(y, coupling)
+    x, t, v, w = path_nodes(y, coupling)
+    with torch.no_grad():
+        phi = f.basis(x, t).flatten(1)
+        gram = phi.T @ (w[:, None] * phi) + penalty * f.roughness()
+        f.c.copy_(torch.linalg.solve(gram, phi.T @ (w * v)).view_as(f.c))
+    return f
 
 
 def run_by_papermill(

@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from dlutils import adjoint
-from dlutils.adjoint import LOGDETS, METHODS, log_likelihood, mean_log_likelihood
+from dlutils.adjoint import LOGDETS, METHODS, log_likelihood, mean_log_likelihood, scores
 from dlutils.kernels import AutogradKernel, MLPKernel
+from dlutils.nets import ConcatSquashDrift, FourierDrift, SigmoidBasisDrift
 
 BOTH = pytest.mark.parametrize("function", [log_likelihood, mean_log_likelihood])
 
@@ -67,8 +68,8 @@ def linear(ode):
     return f
 
 
-def steps(ode):
-    f = ode.SigmoidBasisDrift(n_steps=5)
+def steps(ode, places=None):
+    f = SigmoidBasisDrift(n_steps=5, places=places)
     for p in f.parameters():
         nn.init.normal_(p, std=0.3)
     return f
@@ -81,6 +82,9 @@ DRIFTS = {
     "kernel, depth 3": lambda ode: with_kernel(ode, 3),
     "steps, kernel": steps,
     "steps": lambda ode: WithoutKernel(steps(ode)),
+    "moving steps, kernel": lambda ode: steps(ode, torch.randn(2, 6).cumsum(1)),
+    "concat squash": lambda ode: ConcatSquashDrift(hidden=5),
+    "fourier, with a buffer": lambda ode: FourierDrift(n_frequencies=3, hidden=5),
     "linear": linear,
     "sine": lambda ode: Sine(),
     "time only": lambda ode: TimeOnly(),
@@ -147,7 +151,7 @@ COSTATES, DERIVATIVES = adjoint._Solver.costates, MLPKernel.derivatives
 def change_pullback(change):
     def derivatives(self, x, t):
         F, G, H, pullback = DERIVATIVES(self, x, t)
-        return F, G, H, lambda w, c: pullback(*change(w, c))
+        return F, G, H, lambda w, c, n=None: pullback(*change(w, c), n)
 
     return derivatives
 
@@ -261,11 +265,13 @@ def test_the_kernels_agree(ode, drift):
                 closed.velocity(x, time), reference.velocity(x, time), **close
             )
     *found, pullback = closed.derivatives(x, t)
-    *expected, reference_pullback = reference.derivatives(x, t)
+    *expected, _ = reference.derivatives(x, t)
     for kernel in (closed, reference):
         torch.testing.assert_close(kernel.slope(x, t), expected[1])
     torch.testing.assert_close(found, expected, **close)
-    torch.testing.assert_close(pullback(w, c), reference_pullback(w, c), **close)
+    for n in (None, len(x) // 4):
+        expected = reference.derivatives(x, t)[-1](w, c, n)
+        torch.testing.assert_close(pullback(w, c, n), expected, **close)
 
 
 @pytest.mark.parametrize("drift", [*NETS, "linear", "sine"])
@@ -476,3 +482,83 @@ def test_the_closed_form_refuses_other_nets(net):
 def test_a_drift_with_the_wrong_kernel_is_refused(ode, function):
     with pytest.raises(ValueError, match="MLPKernel needs"):
         function(with_kernel(ode, activation=nn.ReLU), torch.zeros(3))
+
+
+@pytest.mark.parametrize("name", DRIFTS)
+@pytest.mark.parametrize("logdet", LOGDETS)
+def test_scores_are_the_gradient_of_each_point(ode, name, logdet):
+    f = DRIFTS[name](ode).double()
+    y = data()[0].double()
+    values, found = scores(f, y, 6, "rk4", logdet, chunk=4)
+    log_p = ode.log_likelihood(f, y, 6, "rk4", logdet)
+    gradients = [torch.autograd.grad(v, f.parameters(), retain_graph=True) for v in log_p]
+    by_backprop = torch.stack([nn.utils.parameters_to_vector(g) for g in gradients])
+    assert torch.allclose(values, log_p.detach())
+    assert distance([found], [by_backprop]) < 1e-9
+
+
+def test_scores_leave_out_what_is_frozen(ode):
+    f = DRIFTS["mlp"](ode)
+    y = data()[0]
+    whole = scores(f, y)[1]
+    frozen = next(f.parameters())
+    frozen.requires_grad_(False)
+    assert torch.equal(scores(f, y)[1], whole[:, frozen.numel() :])
+
+
+@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("method", METHODS)
+def test_the_continuous_adjoint_comes_closer_with_the_steps(ode, name, method):
+    """By the order of the method; a term that is left out would stay."""
+    f = DRIFTS[name](ode).double()
+    y, w = (values.double() for values in data())
+    errors = []
+    for n_steps in (8, 16, 32):
+        value = w @ log_likelihood(f, y, n_steps, method)
+        exact = torch.autograd.grad(value, f.parameters())
+        found = adjoint.continuous_gradient(f, y, w, n_steps, method)
+        errors.append(
+            distance(
+                [torch.cat([g.flatten() for g in found])], [torch.cat([g.flatten() for g in exact])]
+            )
+        )
+    order = math.log2(errors[0] / errors[2]) / 2
+    assert order == pytest.approx(adjoint.order_of(method), abs=0.35)
+
+
+@pytest.mark.parametrize("left_out", ["G", "H", "w", "c"])
+def test_without_a_term_the_continuous_adjoint_does_not_come_closer(monkeypatch, left_out):
+    """By none of the four would the test above notice nothing."""
+    derivatives = AutogradKernel.derivatives
+
+    def lacking(self, x, t):
+        F, G, H, pullback = derivatives(self, x, t)
+        keep = {name: float(name != left_out) for name in "GHwc"}
+        gradient = lambda w, c: pullback(keep["w"] * w, keep["c"] * c)
+        return F, keep["G"] * G, keep["H"] * H, gradient
+
+    f, (y, w) = Sine(), data()
+
+    def error(n_steps):
+        exact = adjoint.flat_gradient(w @ log_likelihood(f, y, n_steps, "rk4"), f)
+        with monkeypatch.context() as patch:
+            patch.setattr(AutogradKernel, "derivatives", lacking)
+            found = adjoint.continuous_gradient(f, y, w, n_steps, "rk4")
+        return distance([torch.stack(found)], [exact])
+
+    assert error(40) > 0.5 * error(10) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [((0, "euler"), "n_steps"), ((10, "rk3"), "unknown method 'rk3'; choose from euler")],
+)
+def test_the_continuous_adjoint_names_bad_settings(settings, message):
+    with pytest.raises(ValueError, match=message):
+        adjoint.continuous_gradient(Sine(), torch.zeros(3), torch.ones(3), *settings)
+
+
+def test_a_flat_gradient_is_in_the_order_of_the_weights():
+    f = Sine()
+    gradient = adjoint.flat_gradient(2 * f.a - 3 * f.b, f)
+    assert gradient.tolist() == [2, -3]

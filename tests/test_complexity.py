@@ -6,7 +6,9 @@ import torch
 
 from conftest import ROOT
 from dlutils import complexity
-from dlutils.adjoint import mean_log_likelihood
+from dlutils.adjoint import log_likelihood, mean_log_likelihood
+from dlutils.comparison import slope
+from dlutils.kernels import AutogradKernel
 
 
 def test_every_way_has_the_same_gradient(ode):
@@ -60,3 +62,96 @@ def test_bad_requests(ways, steps, message):
 def test_steps_must_increase():
     with pytest.raises(ValueError, match=r"must increase, not \(3, 2\)"):
         complexity.measure(["forward"], (3, 2))
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """The net, the number of points and the chunk of each gradient, without the time it takes."""
+    made, mean = [], complexity.mean_log_likelihood
+
+    def recorded(f, y, weights=None, n_steps=100, chunk=None):
+        made.append((type(f).__name__, len(y), n_steps, chunk))
+        return mean(f, y, weights, n_steps, chunk=chunk)
+
+    monkeypatch.setattr(complexity, "mean_log_likelihood", recorded)
+    torch.set_default_dtype(torch.float32)  # as in the notebook; put back after every test
+    return made
+
+
+def test_the_parts_of_the_speed_are_measured_one_by_one(ode, calls):
+    rows = complexity.parts(4)
+    assert [row["training step"] for row in rows] == [
+        "backprop through the solver", "adjoint, step by step", "adjoint, in batches of steps"
+    ]  # fmt: skip
+    columns = ["training step", "derivatives by autograd, ms", "derivatives written out, ms"]
+    assert all(list(row) == columns for row in rows)
+    values = [row[column] for row in rows for column in columns[1:]]
+    assert values.pop(1) == "–", "backprop has no derivatives of its own"
+    assert all(value > 0 for value in values)
+    n = calls[0][1]
+    assert list(dict.fromkeys(calls)) == [
+        ("_ByAutograd", n, 4, 1), ("MLPDrift", n, 4, 1),
+        ("_ByAutograd", n, 4, None), ("MLPDrift", n, 4, None),
+    ]  # fmt: skip
+
+
+def test_derivatives_by_autograd_hide_those_that_are_written_out(ode):
+    f, y = ode.MLPDrift(hidden=8), torch.linspace(-2, 2, 7)
+    hidden = complexity._ByAutograd(f)
+    assert type(hidden.kernel()) is AutogradKernel is not type(f.kernel())
+    found, expected = (
+        torch.autograd.grad(mean_log_likelihood(net, y, None, 5), list(f.parameters()))
+        for net in (hidden, f)
+    )
+    torch.testing.assert_close(found, expected)
+
+
+def test_a_step_is_measured_by_the_number_of_points(ode, calls):
+    rows = complexity.by_points([100, 400], n_bins=8)
+    assert [row["points"] for row in rows] == [100, 400]
+    columns = ["points", "nodes", "all points, ms", "compressed, ms", "256 points, ms"]
+    assert all(list(row) == columns for row in rows)
+    assert all(row[column] > 0 for row in rows for column in columns)
+    few, many = (row["nodes"] for row in rows)
+    assert max(few, many) <= 16
+    sizes = [100, few, 100, 400, many, 256]
+    assert [n for _, n, _, _ in calls[::2]] == sizes, "each twice, the first to warm up"
+
+
+def test_the_continuous_adjoint_is_off_by_the_size_of_a_step(ode):
+    steps = [25, 50, 100]
+    errors = complexity.continuous_errors(steps)
+    assert slope(steps, errors) == pytest.approx(-1, abs=0.2)
+    assert 1e-4 < errors[-1] < 0.1
+
+
+def test_the_way_of_the_continuous_adjoint_has_almost_the_gradient_of_the_mean(ode, monkeypatch):
+    found, gradient = [], complexity.continuous_gradient
+    monkeypatch.setattr(
+        complexity, "continuous_gradient", lambda *settings: found.extend(gradient(*settings))
+    )
+    f, y = ode.MLPDrift(hidden=8), torch.linspace(-2, 2, 7)
+    complexity.WAYS["continuous adjoint"](f, y, 200)
+    exact = torch.autograd.grad(mean_log_likelihood(f, y, None, 200), list(f.parameters()))
+    for name, g, e in zip(dict(f.named_parameters()), found, exact, strict=True):
+        assert (g - e).norm() < 0.05 * e.norm(), name
+
+
+def test_the_error_of_the_continuous_adjoint_is_relative_and_of_the_same_steps(ode, monkeypatch):
+    def a_tenth_too_long(f, y, weights, n_steps):
+        value = weights @ log_likelihood(f, y, n_steps)
+        return [1.1 * g for g in torch.autograd.grad(value, list(f.parameters()))]
+
+    monkeypatch.setattr(complexity, "continuous_gradient", a_tenth_too_long)
+    assert complexity.continuous_errors([3, 5]) == pytest.approx([0.1, 0.1], rel=1e-9)
+
+
+def test_a_summary_has_the_slope_and_what_is_needed_at_most():
+    row = lambda n, s, mb: {"n_steps": n, "seconds": s, "megabytes": mb}
+    measured = {
+        "forward": [row(10, 1.0, 1.0), row(100, 10.0, 1.0)],
+        "backprop": [row(10, 2.0, 3.0), row(100, 200.0, 30.0)],
+    }
+    found = complexity.summary(measured)
+    assert found["forward"] == complexity.Summary(1.0, pytest.approx(1), 1.0)
+    assert found["backprop"] == complexity.Summary(11.0, pytest.approx(2), 30.0)

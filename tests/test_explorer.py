@@ -15,17 +15,21 @@ from dlutils.training import History
 PNG = b"\x89PNG"
 
 
-def train(show, dataset, size):
+def load(name):
+    return make_dataset(name, n_train=50, n_val=10, n_test=10)
+
+
+def train(dataset, size, progress, callback):
     if size == "wrong":
         raise ValueError("size must be <small>")
-    data = make_dataset(dataset, n_train=50, n_val=10, n_test=10)
+    assert not progress
     history = History([-2.0, -1.5, -1.0], [0, 2], [-2.0, -1.1], 0.5)
-    show(data, history)
+    callback(None, history)
     if size == "interrupted":
         history.stopped = "interrupted at iteration 3"
         print("a word for nobody")
     normal = Normal(1.0, 0.5)
-    return data, SimpleNamespace(log_likelihood=normal.log_prob, history=history)
+    return SimpleNamespace(log_likelihood=normal.log_prob, history=history)
 
 
 def evolve(model):
@@ -38,7 +42,7 @@ def evolve(model):
 def widget():
     plotting.use_style()
     return Explorer(
-        train, evolve, dataset=["gaussian", "laplace"], size=["small", "wrong", "interrupted"]
+        load, train, evolve, dataset=["gaussian", "laplace"], size=["small", "wrong", "interrupted"]
     )
 
 
@@ -73,7 +77,7 @@ def test_what_is_wrong_is_shown_and_can_be_mended(widget):
 
 def test_without_a_front_end_nothing_is_shown(capsys):
     assert not explorer.has_front_end()
-    explorer.show(train, evolve, dataset=["gaussian"], size=["small"])
+    explorer.show(load, train, evolve, dataset=["gaussian"], size=["small"])
     assert capsys.readouterr().out == ""
 
 

@@ -20,7 +20,9 @@ def test_a_changed_setting_is_named_and_lets_every_result_pass(capsys):
     settings = DEFAULTS["ODE"] | {"COMPLEXITY_STEPS": list(DEFAULTS["ODE"]["COMPLEXITY_STEPS"])}
     unchanged = Lesson("ODE", settings)
     assert "its answers apply" in capsys.readouterr().out
-    assert not unchanged.holds(1 > 2)
+    assert unchanged.holds(2 > 1, 3 > 2)
+    assert not unchanged.holds(2 > 1, 1 > 2)
+    assert "of 2 claims these do not hold, in their order: [2]" in capsys.readouterr().out
     assert not unchanged.quotes({"0.0024": 0.0026})
     assert "an answer quotes 0.0024, and 0.0026 was computed" in capsys.readouterr().out
     assert unchanged.quotes({"0.0024": 0.00249, "−0.0024": -0.0024, "10 000": 10_000})

@@ -1,8 +1,18 @@
+import math
+
 import pytest
 import torch
 from torch import nn
 
-from dlutils.nets import forward_mode, perceptron
+from dlutils.checks import check_drift
+from dlutils.nets import (
+    ConcatSquashDrift,
+    FourierDrift,
+    SigmoidBasisDrift,
+    forward_mode,
+    perceptron,
+    with_time,
+)
 from dlutils.seeding import seeded
 
 
@@ -24,3 +34,105 @@ def test_zero_is_zero_at_first_and_can_learn():
     assert (out == 0).all()
     out.sum().backward()
     assert net[-1].weight.grad.abs().sum() > 0
+
+
+NETS = {
+    "concat squash": lambda: ConcatSquashDrift(hidden=6),
+    "fourier": lambda: FourierDrift(n_frequencies=3, hidden=6),
+    "steps": lambda: moved(SigmoidBasisDrift(n_steps=5)),
+    "moving steps": lambda: moved(SigmoidBasisDrift(n_cosines=2, places=PLACES)),
+    "moving steps of one height": lambda: moved(SigmoidBasisDrift(n_cosines=1, places=PLACES)),
+}
+PLACES = torch.tensor([[-2.0, -1.2, 0.1, 0.9, 2.3], [-1.0, -0.8, 0.5, 2.0, 2.2]]).double()
+
+
+def moved(f):
+    """With all weights at random: the heights start as zero."""
+    with torch.no_grad():
+        for p in f.parameters():
+            p.normal_(std=0.4)
+    return f
+
+
+def test_time_broadcasts_to_the_states():
+    x = torch.randn(3, 5)
+    for t in (0.25, 1, torch.tensor(0.25).float(), torch.rand(5), torch.rand(3, 1)):
+        expected = torch.stack([x, torch.zeros(3, 5) + t], dim=-1)
+        assert torch.equal(with_time(x, t), expected)
+    assert with_time(x.float(), torch.rand(5)).dtype == torch.float32
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_a_drift_has_a_velocity_for_each_point_alone_at_any_time(name):
+    f, x, t = NETS[name](), torch.randn(3, 5), torch.rand(3, 1)
+    check_drift(f)
+    assert f(x[0], t[0]).shape == (5,)
+    torch.testing.assert_close(f(x, t), torch.stack([f(*row) for row in zip(x, t, strict=True)]))
+    assert (f(x[0], 0.2) - f(x[0], 0.8)).abs().min() > 1e-4, "it depends on time"
+
+
+def test_steps_of_one_height_that_stay_do_not_depend_on_time():
+    f, x = moved(SigmoidBasisDrift(n_steps=5, n_cosines=1)), torch.randn(5)
+    assert torch.equal(f(x, 0.2), f(x, 0.8))
+
+
+STEPS = pytest.mark.parametrize("name", [name for name in NETS if "steps" in name])
+
+
+@STEPS
+def test_the_steps_are_the_sum_of_their_formula(name):
+    f, x, t = NETS[name](), 2 * torch.randn(7), torch.rand(7)
+    cosines = torch.stack([(math.pi * i * t).cos() / (1 + i) for i in range(f.c.shape[1])])
+    *C, gamma, b = f.c @ cosines
+    d = f.places.diff(dim=1)
+    gaps = torch.cat([d[:, :1], (d[:, 1:] + d[:, :-1]) / 2, d[:, -1:]], dim=1)
+    expected = gamma * x + b
+    for j, C_j in enumerate(C):
+        m, g = ((1 - t) * v[0, j] + t * v[1, j] for v in (f.places, gaps))
+        expected = expected + C_j * (f.log_k[j].exp() * ((x - m) / g - f.shift[j])).tanh()
+    torch.testing.assert_close(f(x, t), expected)
+    torch.testing.assert_close(f.basis(x, t).flatten(1) @ f.c.flatten(), expected)
+
+
+@STEPS
+def test_the_closed_form_of_the_steps_is_what_autograd_finds(name):
+    f, t, (x, w, c) = NETS[name](), torch.rand(9), torch.randn(3, 9)
+    x.requires_grad_()
+    F = f(x, t)
+    (G,) = torch.autograd.grad(F.sum(), x, create_graph=True)
+    (H,) = torch.autograd.grad(G.sum(), x, retain_graph=True)
+    gradients = torch.autograd.grad(w @ F + c @ G, list(f.parameters()))
+    kernel, x = f.kernel(), x.detach()
+    *found, pullback = kernel.derivatives(x, t)
+    torch.testing.assert_close(found, [F.detach(), G.detach(), H])
+    torch.testing.assert_close(pullback(w, c), list(gradients))
+    torch.testing.assert_close(kernel.slope(x, t), G.detach())
+    torch.testing.assert_close(kernel.velocity(x, 0.7), f(x, 0.7).detach())
+
+
+def test_roughness_is_of_the_heights_alone():
+    f = moved(SigmoidBasisDrift(n_steps=6, n_cosines=2))
+    c, R = f.c.detach(), f.roughness()
+    heights = c[:-2]
+    bends = heights[2:] - 2 * heights[1:-1] + heights[:-2]
+    expected = bends.square().sum() + 0.1 * heights.square().sum()
+    torch.testing.assert_close(c.flatten() @ R @ c.flatten(), expected)
+    assert R.dtype == c.dtype
+    with torch.no_grad():
+        f.c[-2:] += 1
+    torch.testing.assert_close(f.c.flatten() @ R @ f.c.flatten(), expected)
+
+
+@pytest.mark.parametrize(
+    ("coupling", "J", "n_cosines"), [("sorted", 128, 1), ("independent", 64, 6)]
+)
+def test_steps_for_paths_lie_along_them(coupling, J, n_cosines):
+    y = torch.randn(500) ** 3
+    f = SigmoidBasisDrift.for_paths(y, coupling)
+    assert f.places.shape == f.gaps.shape == (2, J)
+    assert f.c.shape == (J + 2, n_cosines)
+    assert (f.gaps > 0).all()
+    assert f.places[1].min() > y.min()
+    assert f.places[1].max() < y.max()
+    assert f.places[0].abs().max() < 3.2, "on the side of the noise"
+    assert (f(y, 0.5) == 0).all(), "it starts as nothing"

@@ -157,3 +157,23 @@ def test_bounds_tighten_with_their_standard_errors():
     heights = [end[1] - start[1] for start, end in segments.get_segments()]
     np.testing.assert_allclose(heights, [2 / 3**0.5, 0], atol=1e-6)
     assert list(bars[0].get_ydata()) == [2, 0.5]
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_flows_side_by_side_have_one_legend_and_the_same_limits(n):
+    times, x = np.linspace(0, 1, 3), np.linspace(-6, 6, 401)[None].repeat(3, 0)
+    p, paths = np.exp(-(x**2) / 2), np.zeros((3, 4))
+    flows = {f"flow {k}": (times, x + k, p, paths) for k in range(n)}
+    fig = plotting.flow_panels(flows, [0.5, 0.8], (-2, 4))
+    panels = [ax for ax in fig.axes if ax.get_title()]
+    assert [ax.get_title() for ax in panels] == list(flows)
+    assert all(ax.get_ylim() == (-2, 4) for ax in panels)
+    assert [bool(ax.get_ylabel()) for ax in panels] == [True] + [False] * (n - 1)
+    assert all(ax.get_legend() is None for ax in panels)
+    (legend,) = fig.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["samples", "CDF = 0.5, 0.8"]
+    for k, ax in enumerate(panels):
+        assert len(ax.collections) == 1, "the density"
+        median, upper = ax.get_lines()[4:6]
+        np.testing.assert_allclose(median.get_ydata(), k, atol=1e-3)
+        np.testing.assert_allclose(upper.get_ydata(), k + 0.8416, atol=1e-3)

@@ -1,3 +1,5 @@
+import math
+import re
 import subprocess
 import sys
 
@@ -7,7 +9,7 @@ from torch import nn
 
 from conftest import ROOT
 from dlutils.seeding import seeded
-from dlutils.training import History, fit, iterations_table
+from dlutils.training import ASTRAY, History, check_run, fit, iterations_table, on_samples
 
 
 class Point(nn.Module):
@@ -90,6 +92,191 @@ def test_a_stop_keeps_the_last_good_weights_and_the_history(then, message, capsy
     assert len(history.train) == 6
     assert model.w.item() == objective.weights[-1]
     assert f"small: {history.stopped}; the last good weights are kept" in capsys.readouterr().out
+
+
+class Script:
+    """Values of validation, or of a judge, one after the other; with the weight at each call."""
+
+    def __init__(self, model, *values):
+        self.model, self.values, self.weights = model, values, []
+
+    def __call__(self):
+        self.weights.append(self.model.w.item())
+        return self.values[len(self.weights) - 1]
+
+
+STOPS = pytest.mark.parametrize(
+    ("then", "why"), [(interrupt, "interrupted"), (fold, "stopped")], ids=["interrupt", "fold"]
+)
+
+
+@STOPS
+def test_a_stop_keeps_the_best_validated_weights_where_the_last_were_worse(then, why, capsys):
+    model = Point()
+    validate = Script(model, 1.0, 3.0, 2.0)
+    objective = Broken(model, 26, then)
+    history = fit(model, objective, validate, validate_every=10, label="small", **SETTINGS)
+    assert history.val == [1.0, 3.0, 2.0]
+    assert history.kept == 10
+    assert model.w.item() == validate.weights[1] != objective.weights[-1]
+    words = (
+        f"small: {why} at iteration 25.*; the weights of iteration 10, better by validation, are"
+    )
+    assert re.search(words, capsys.readouterr().out)
+
+
+@STOPS
+def test_a_stop_keeps_the_last_good_weights_where_validation_was_best_last(then, why, capsys):
+    model = Point()
+    objective = Broken(model, 26, then)
+    history = fit(model, objective, Script(model, 1.0, 2.0, 3.0), validate_every=10, **SETTINGS)
+    assert history.kept is None
+    assert model.w.item() == objective.weights[-1]
+    assert "the last good weights are kept" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("drop", "astray"), [(0.9 * ASTRAY, False), (1.1 * ASTRAY, True)])
+def test_a_run_that_the_judge_finds_astray_keeps_its_best_weights(drop, astray, capsys):
+    model = Point()
+    judge = Script(model, -5.0, -1.0, -1.0 - drop / 2, -1.0 - drop)
+    validate = lambda: len(judge.weights)  # what is nominal only climbs
+    settings = SETTINGS | {"validate_every": 40, "judge": judge, "label": "small"}
+    history = fit(model, model.objective, validate, **settings)
+    assert history.val == [0, 1, 2, 3], "recorded is what is nominal"
+    assert history.stopped is None
+    out = capsys.readouterr().out
+    if astray:
+        assert history.kept == 40
+        assert model.w.item() == judge.weights[1]
+        assert "small: went astray; the weights of iteration 40, better by validation, are" in out
+    else:
+        assert history.kept is None
+        assert model.w.item() == judge.weights[3]
+        assert out == ""
+    assert judge.weights[1] != judge.weights[3]
+
+
+def test_the_judge_also_decides_what_a_stop_keeps():
+    model = Point()
+    judge = Script(model, -5.0, -1.0, -1.0 - ASTRAY / 2)
+    settings = SETTINGS | {"validate_every": 10, "judge": judge}
+    history = fit(model, Broken(model, 26, interrupt), lambda: len(judge.weights), **settings)
+    assert history.kept == 10
+    assert model.w.item() == judge.weights[1]
+
+
+def test_without_a_judge_or_a_stop_the_last_weights_stay(capsys):
+    model = Point()
+    validate = Script(model, 5.0, 4.0, 3.0, -100.0)
+    history = fit(model, model.objective, validate, validate_every=40, **SETTINGS)
+    assert history.kept is None
+    assert model.w.item() == validate.weights[-1] == pytest.approx(2, abs=0.02)
+    assert capsys.readouterr().out == ""
+
+
+def test_the_precision_is_a_gaussian_prior_that_is_not_recorded():
+    """The top of -(w - 2)² - w² is at 1, and -1 without the prior."""
+    model = Point()
+    settings = SETTINGS | {"precision": 2.0, "n_iterations": 300}
+    history = fit(model, model.objective, lambda: model.objective().item(), **settings)
+    assert model.w.item() == pytest.approx(1, abs=0.01)
+    assert history.train[0] == -4
+    assert history.train[-1] == pytest.approx(-1, abs=0.02)
+    assert history.val[-1] == pytest.approx(-1, abs=0.02)
+
+
+class Stairs:
+    """Climbs by one a move, n times; looks at what it is told."""
+
+    def __init__(self, model, n, look=None):
+        self.model, self.n, self.moves = model, n, 0
+        self.look_at = look or (lambda: float(self.moves))
+
+    def look(self):
+        return self.look_at()
+
+    def move(self):
+        self.moves += 1
+        with torch.no_grad():
+            self.model.w += 1
+        return self.moves < self.n
+
+
+def no_objective():
+    pytest.fail("a climber has its own objective")
+
+
+def test_a_climber_takes_the_steps_until_it_gains_nothing(capsys):
+    model = Point()
+    validate = lambda: model.w.item()
+    settings = SETTINGS | {"climber": Stairs(model, 5), "validate_every": 2}
+    history = fit(model, no_objective, validate, **settings)
+    assert history.train == [0, 1, 2, 3, 4]
+    assert history.val_iteration == [0, 2, 4, 5]
+    assert history.val == [0, 2, 4, 5]
+    assert model.w.item() == 5
+    assert capsys.readouterr().out == ""
+    settings |= {"climber": Stairs(model, 10**6), "n_iterations": 3}
+    assert len(fit(model, no_objective, validate, **settings).train) == 3
+
+
+def test_a_climber_that_cannot_look_raises_at_first_and_stops_later(capsys):
+    model = Point()
+
+    def look_fails_at(n):
+        def look():
+            if climber.moves == n:
+                raise ValueError("a step folds the line")
+            return float(climber.moves)
+
+        climber = Stairs(model, 10**6, look)
+        return SETTINGS | {"climber": climber, "label": "stairs"}
+
+    with pytest.raises(ValueError, match="a step folds the line"):
+        fit(model, no_objective, lambda: 0.0, **look_fails_at(0))
+    capsys.readouterr()
+    history = fit(model, no_objective, lambda: 0.0, **look_fails_at(3))
+    assert history.train == [0, 1, 2]
+    assert history.stopped == "stopped at iteration 3: a step folds the line"
+    assert model.w.item() == 2, "the third move led where nothing can be seen"
+    assert f"stairs: {history.stopped}; the last good weights are kept" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"optimizer": "sgd"}, "unknown optimizer 'sgd'; choose from adam, natural"),
+        (
+            {"optimizer": "natural", "gradient": "backprop"},
+            "by the adjoint: not gradient = 'backprop' with batch_size = None",
+        ),
+        ({"optimizer": "natural", "batch_size": 256}, "'adjoint' with batch_size = 256"),
+        ({"device": "abacus"}, "the device 'abacus'; choose from cpu"),
+        ({"prior_precision": -1.0}, "prior_precision must be finite, not negative, not -1.0"),
+        ({"prior_precision": math.inf}, "prior_precision must be finite, not negative, not inf"),
+        ({"prior_precision": math.nan}, "prior_precision must be finite, not negative, not nan"),
+    ],
+)
+def test_a_run_is_refused_with_the_value_and_the_choices(settings, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        check_run(**{"optimizer": "adam"} | settings)
+
+
+def test_a_run_that_can_be_had_is_not_refused():
+    check_run("adam", "backprop", 256, 0.0)
+    check_run("natural", prior_precision=1.0)
+
+
+def test_a_model_for_each_sample_and_its_seed_in_order(capsys):
+    fit_to = lambda sample, seed: (sample, seed)
+    found = on_samples(fit_to, ["a", "b", "c"], [3, 1, 2], "three samples")
+    assert found == [("a", 3), ("b", 1), ("c", 2)]
+    out, err = capsys.readouterr()
+    assert "three samples" in out
+    assert "3/3" in out
+    assert err == ""
+    with pytest.raises(ValueError, match="shorter"):
+        on_samples(fit_to, ["a", "b"], [1], "one seed")
 
 
 def test_an_interrupt_inside_validation_loses_nothing():
@@ -198,3 +385,15 @@ def test_iterations_to_a_distance():
         "seconds to 0.1": "1.00", "seconds to 0.001": "–",
     }  # fmt: skip
     assert [rows[1]["to 0.1 nats"], rows[1]["to 0.001 nats"]] == [0, 0]
+
+
+def test_a_prior_is_around_zero_or_around_the_start():
+    """The optimum of -(w - 3)^2 - precision (w - center)^2 / 2."""
+    for around_start, expected in ((False, 3 / 2), (True, (3 + 1) / 2)):
+        model = nn.Linear(1, 1, bias=False)
+        nn.init.ones_(model.weight)
+        objective = lambda model=model: -((model.weight - 3) ** 2).sum()
+        value = lambda objective=objective: objective().item()
+        options = {"precision": 2.0, "around_start": around_start, "n_iterations": 400}
+        fit(model, objective, value, **options, learning_rate=0.1, progress=False)
+        assert model.weight.item() == pytest.approx(expected, abs=1e-3)

@@ -20,7 +20,17 @@ from dlutils.sweep.results import Row
 from dlutils.training import fit
 
 SIZES = ("n_train", "n_val", "n_test")
-NOT_AXES = ("label", "progress", "quantity", "callback", "log_prior")  # not for a user to set
+NOT_AXES = (
+    "label",
+    "progress",
+    "quantity",
+    "callback",
+    "precision",
+    "around_start",
+    "climber",
+    "judge",
+    "start",
+)  # not for a user to set
 
 
 def read(path: str | Path) -> list[Config]:

@@ -1,0 +1,228 @@
+"""Flow matching by one linear solve, and second-order likelihood: how close, how soon.
+
+Samples are seeds 10 to 14, at which nothing was chosen. `python -m benchmarks.flow_matching --help`
+lists the options.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from statistics import mean, median
+
+import numpy as np
+import torch
+from scipy.optimize import minimize
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
+from tqdm import tqdm
+
+from benchmarks.common import Row, Tables, command, milliseconds
+from benchmarks.estimators import notebook
+from benchmarks.marron_wand import DENSITIES, title
+from benchmarks.ode_quality import Watch
+from dlutils import adjoint
+from dlutils.comparison import compare, kl_by_steps
+from dlutils.datasets import Dataset, make_dataset
+from dlutils.matching import path_nodes
+from dlutils.seeding import seeded
+from dlutils.tables import plus_minus
+from dlutils.training import data_source
+
+Climb = Callable[[Dataset, int], tuple[Watch, list[float]]]
+PACKAGES = ("torch", "numpy", "scipy")
+SEEDS = range(10, 15)
+LIMITS = {  # of the KL, nats
+    "laplace_mixture": 0.0015,
+    "marron_wand_10": 0.0025,
+    "marron_wand_04": 0.002,
+    "marron_wand_12": 0.005,
+    "gaussian": 0.0005,
+    "marron_wand_15": 0.012,
+}
+PROPER = {"method": "rk4", "n_steps": 5, "logdet": "map", "n_bins": 64, "progress": False}
+
+
+def distances(densities: list[str], seeds: range) -> list[Row]:
+    """Flow matching with its defaults: KL and seconds; then Euler's method with four steps."""
+    ode, rows = notebook("ODE.ipynb"), []
+    for density in densities:
+        datasets = [make_dataset(density, seed=seed) for seed in seeds]
+        ode.flow_matching(datasets[0])  # warm-up
+        models = [ode.flow_matching(data) for data in datasets]
+        kl = distance(datasets, models)
+        in_four = [
+            kl_by_steps(data, {"": model}, "euler", (4,), 4001)[""][0]
+            for data, model in zip(datasets, models, strict=True)
+        ]
+        rows.append(
+            {
+                "density": density,
+                "KL": float(kl.mean()),
+                "largest": float(kl.max()),
+                "limit": LIMITS[density],
+                "Euler, T = 4": mean(in_four),
+                "over rk4": float(np.mean(in_four) / kl.mean()),
+                "seconds": median(model.history.seconds for model in models),
+                "one solve, ms": one_solve(datasets[0]),
+            }
+        )
+    return rows
+
+
+def marron_wand(densities: list[str], seeds: range) -> list[Row]:
+    """KL of the solve, and of the smooth one, in thousandths of a nat; seconds; their means."""
+    ode, rows = notebook("ODE.ipynb"), []
+    ways = {"sorted": False, "smooth": True}
+    for density in tqdm(densities, "Marron & Wand", leave=False):
+        row: Row = {"density": title(density)}
+        for name, smooth in ways.items():
+            datasets = [make_dataset(density, seed=seed) for seed in seeds]
+            models = [ode.flow_matching(data, smooth=smooth) for data in datasets]
+            kl = 1e3 * distance(datasets, models)
+            row |= {name: float(kl.mean()), f"{name}, largest": float(kl.max())}
+            row[f"{name}, s"] = mean(model.history.seconds for model in models)
+        rows.append(row)
+    means = {key: mean(row[key] for row in rows) for key in list(rows[0])[1:]}
+    return [*rows, {"density": "mean"} | means]
+
+
+def distance(datasets: list[Dataset], models: list) -> np.ndarray:
+    """KL of each model from the truth, nats."""
+    pairs = zip(datasets, models, strict=True)
+    return np.array([compare(data, model.log_likelihood).normalized_kl for data, model in pairs])
+
+
+def one_solve(dataset: Dataset, repeats: int = 5) -> float:
+    """Median milliseconds from standardized points to the weights, for one penalty."""
+    ode = notebook("ODE.ipynb")
+    y = (dataset.train - dataset.train.mean()) / dataset.train.std()
+
+    def solve() -> None:
+        f = ode.DRIFTS["sigmoid_basis"].for_paths(y, "sorted").double()
+        next(ode.least_squares(f, *path_nodes(y, "sorted"), [1e-4]))
+
+    solve()
+    return median(milliseconds(solve) for _ in range(repeats))
+
+
+def seconds_to(watch: Watch, level: float) -> float:
+    """Until the KL is below the level; NaN if it never is."""
+    return next((seconds for seconds, kl, _ in watch.curve if kl <= level), float("nan"))
+
+
+def seconds_to_the_end(watch: Watch, values: list[float], distance: float) -> float:
+    """Until the objective is within a distance of its last value, nats."""
+    seen = zip(watch.curve, values, strict=True)
+    return next(seconds for (seconds, _, _), value in seen if values[-1] - value <= distance)
+
+
+def watch_train(optimizer: str, every: int, **settings: object) -> Climb:
+    """`train` of the notebook, watched at every validation."""
+    ode = notebook("ODE.ipynb")
+
+    def run(dataset: Dataset, seed: int) -> tuple[Watch, list[float]]:
+        flow = ode.FittedODE(None, None, *dataset.units(standardize=True), 5, "rk4", "map")
+        watch, values = Watch(dataset), []
+
+        def seen(f, history) -> None:
+            values.append(history.train[-1])
+            watch(replace(flow, drift=f).log_likelihood, history.val_iteration[-1])
+
+        options = PROPER | settings | {"validate_every": every, "callback": seen}
+        ode.train(dataset, "mlp", seed=seed, optimizer=optimizer, **options)
+        return watch, values
+
+    return run
+
+
+def watch_lbfgs(dataset: Dataset, seed: int) -> tuple[Watch, list[float]]:
+    """SciPy's L-BFGS on the same objective, prior included, with the adjoint's gradient."""
+    ode = notebook("ODE.ipynb")
+    loc, scale = dataset.units(standardize=True)
+    y, weights = data_source((dataset.train - loc) / scale, PROPER["n_bins"])()
+    with seeded(seed):
+        f = ode.DRIFTS["mlp"]()
+    parameters, precision = list(f.parameters()), 1 / len(dataset.train)
+    flow = ode.FittedODE(f, None, loc, scale, 5, "rk4", "map")
+    watch, values = Watch(dataset), []
+
+    def objective(theta: np.ndarray) -> tuple[float, np.ndarray]:
+        vector_to_parameters(torch.from_numpy(theta).float(), parameters)
+        try:
+            value = adjoint.mean_log_likelihood(f, y, weights, 5, "rk4", "map")
+        except ValueError:  # the steps fold the line
+            return np.inf, np.zeros_like(theta)
+        gradient = adjoint.flat_gradient(value, f).double().numpy()
+        cost = precision / 2 * theta @ theta
+        return cost - value.item(), precision * theta - gradient
+
+    def seen(intermediate_result) -> None:
+        theta = intermediate_result.x
+        vector_to_parameters(torch.from_numpy(theta).float(), parameters)
+        values.append(precision / 2 * theta @ theta - intermediate_result.fun)
+        watch(flow.log_likelihood, len(values))
+
+    start = parameters_to_vector(parameters).detach().double().numpy()
+    minimize(objective, start, jac=True, method="L-BFGS-B", callback=seen,
+             options={"maxiter": 500, "maxcor": 20})  # fmt: skip
+    return watch, values
+
+
+CLIMBERS = {
+    "natural": watch_train("natural", 1),
+    "L-BFGS": watch_lbfgs,
+    "adam": watch_train("adam", 5, n_iterations=350, learning_rate=0.02),
+}
+
+
+def optimizers(seeds: range) -> list[Row]:
+    """The `mlp` on the Laplace mixture: a row an optimizer, means over the samples."""
+    rows = []
+    for name, run in CLIMBERS.items():
+        run(make_dataset("laplace_mixture", seed=0), 0)  # warm-up
+        runs = [run(make_dataset("laplace_mixture", seed=seed), seed) for seed in seeds]
+        kl = torch.tensor([watch.curve[-1][1] for watch, _ in runs])
+        rows.append(
+            {
+                "optimizer": name,
+                "s to KL 0.005": median(seconds_to(watch, 0.005) for watch, _ in runs),
+                "s to 1e-4 of the end": median(seconds_to_the_end(*run, 1e-4) for run in runs),
+                "s": median(watch.curve[-1][0] for watch, _ in runs),
+                "final KL": plus_minus(kl, "", 5) if len(kl) > 1 else f"{kl.item():.5f}",
+            }
+        )
+    return rows
+
+
+def make(options: argparse.Namespace) -> tuple[list[str], Tables]:
+    """Notes and tables."""
+    if options.threads is None:
+        torch.set_num_threads(1)  # as in the notebook
+    seeds = SEEDS[:1] if options.quick else SEEDS
+    densities = list(LIMITS)[:2] if options.quick else list(LIMITS)
+    tables = {
+        "Flow matching, sorted pairs, one linear solve": distances(densities, seeds),
+        "The densities of Marron & Wand": marron_wand(
+            DENSITIES[:2] if options.quick else DENSITIES, seeds
+        ),
+        "Maximum likelihood of the mlp": optimizers(seeds),
+    }
+    note = (
+        f"10,000 points, {len(seeds)} samples with seeds from {seeds[0]} on; KL(truth || model) by "
+        "quadrature, nats. Flow matching: defaults, rk4 with ten steps, choice of the penalty "
+        "included in the seconds; largest: of the samples. Smooth: to the quantiles of a density "
+        "by penalised likelihood. Maximum likelihood: rk4 with five steps, map, 64 bins, Laplace "
+        "mixture; medians of seconds, with the clock stopped while KL is measured, and KL ± "
+        "standard error. L-BFGS: SciPy, 20 corrections, up to 500 iterations."
+    )
+    return [note], tables
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure flow matching in closed form and second-order likelihood."""
+    quick = "two densities, one sample"
+    return command("flow_matching", main.__doc__, quick, PACKAGES, make, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

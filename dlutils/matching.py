@@ -1,0 +1,196 @@
+r"""Flow matching: pairs of noise and data as weighted nodes, and the regression for any drift.
+
+Flow matching regresses a drift on the velocity $y-x_0$ of the straight path between noise $x_0$ and
+data $y$ (Lipman et al. 2023; Liu, Gong & Liu 2023). Which noise goes with which data is free, as
+long as both have their own distribution (Pooladian et al. 2023; Tong et al. 2024). On the line the
+pairs of optimal transport are those of equal rank, $y=Q(\Phi(x_0))$ with the quantile function $Q$.
+"""
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import torch
+from scipy.special import ndtri
+from torch import Tensor, nn
+
+from dlutils.settings import check_choice, check_count
+from dlutils.training import History, fit
+
+Pairs = tuple[Tensor, Tensor, Tensor]
+
+
+def sorted_pairs(y: Tensor, n_nodes: int = 600) -> Pairs:
+    """Noise and data of equal rank: the coupling of optimal transport.
+
+    Neighbouring ranks are put together where neither the rank nor a position changes much: the
+    nodes are equally far apart in the mean of all three, each in units of its range.
+
+    Args:
+        y: Data, shape `(n,)`.
+        n_nodes: Largest number of nodes.
+
+    Returns:
+        Noise, data and weights with sum one, float64, shape `(m,)` each with m up to `n_nodes`;
+        noise and data increase.
+    """
+    x_0, y, along = _quantile_curve(y)
+    cell = np.minimum((along * n_nodes).astype(int), n_nodes - 1)
+    count = np.bincount(cell)
+    mean = lambda values: np.bincount(cell, values)[count > 0] / count[count > 0]
+    nodes = mean(x_0), mean(y), count[count > 0] / len(y)
+    return tuple(torch.from_numpy(values) for values in nodes)
+
+
+def independent_pairs(y: Tensor, n_nodes: int = 4096) -> Pairs:
+    r"""Noise and data that know nothing of each other: see `sorted_pairs`.
+
+    The ranks of both are a lattice that fills the unit square evenly, $((i+\frac12)/m,\;
+    ig\bmod1)$ with the golden ratio $g$; in place of all $n\cdot m$ pairs.
+
+    Args:
+        y: Data, shape `(n,)`.
+        n_nodes: Number of pairs m.
+
+    Source:
+        Niederreiter, Random number generation and quasi-Monte Carlo methods (1992), chapter 5.
+    """
+    i = np.arange(n_nodes)
+    x_0 = ndtri((i + 0.5) / n_nodes)
+    rank = (i * (5**0.5 - 1) / 2 + 0.5) % 1
+    y = np.sort(y.double().numpy())[(rank * len(y)).astype(int)]
+    return *(torch.from_numpy(v) for v in (x_0, y)), torch.full((n_nodes,), 1 / n_nodes).double()
+
+
+COUPLINGS: dict[str, Callable[[Tensor], Pairs]] = {
+    "independent": independent_pairs,
+    "sorted": sorted_pairs,
+}
+
+
+def path_nodes(y: Tensor, coupling: str, n_times: int = 8) -> Tensor:
+    """Nodes along the straight paths between paired noise and data: what a drift is regressed on.
+
+    Args:
+        y: Data, shape `(n,)`.
+        coupling: One of `COUPLINGS`.
+        n_times: Gauss and Legendre's times between 0 and 1.
+
+    Returns:
+        States, their times, velocities and weights with sum one, float64, shape `(4, m)`.
+
+    Raises:
+        ValueError: If the coupling is unknown.
+    """
+    check_choice("coupling", coupling, COUPLINGS)
+    x_0, x_1, w = COUPLINGS[coupling](y)
+    t, w_t = (
+        torch.from_numpy(values)[:, None] for values in np.polynomial.legendre.leggauss(n_times)
+    )
+    t = (1 + t) / 2
+    x, v = torch.lerp(x_0, x_1, t), (x_1 - x_0).expand(n_times, -1)
+    return torch.stack([x, t.expand_as(x), v, w_t / 2 * w]).flatten(1)
+
+
+def regress(
+    f: nn.Module,
+    y: Tensor,
+    val: Tensor,
+    coupling: str,
+    batch_size: int = 2048,
+    seed: int = 0,
+    **options: object,
+) -> History:
+    r"""Minimise $E(f(x_t,t)-(y-x_0))^2$ over random batches of nodes, by Adam.
+
+    Args:
+        f: Drift, trained in place.
+        y: Data, shape `(n,)`.
+        val: Validation data.
+        coupling: One of `COUPLINGS`.
+        batch_size: Nodes an iteration.
+        seed: Names the batches.
+        options: Of `dlutils.training.fit`.
+
+    Returns:
+        The history, of minus the mean square.
+
+    Raises:
+        ValueError: If the coupling is unknown, the batch size below 1, or as `fit`.
+    """
+    check_count("batch_size", batch_size)
+    dtype = next(f.parameters()).dtype
+    nodes, at_val = (path_nodes(points, coupling).to(dtype) for points in (y, val))
+    random = torch.Generator().manual_seed(seed)
+    batch = lambda: nodes[:, torch.randint(nodes.shape[1], (batch_size,), generator=random)]
+    gain = lambda x, t, v, w: -(w @ (f(x, t) - v).square()) / w.sum()
+    options = {"quantity": "minus the mean square"} | options
+    return fit(f, lambda: gain(*batch()), lambda: gain(*at_val).item(), **options)
+
+
+def most_likely(
+    candidates: Iterable[nn.Module], log_likelihood: Callable[[nn.Module], float]
+) -> tuple[float, nn.Module]:
+    """The best value and the drift that has it; those whose steps fold the line are passed over.
+
+    Args:
+        candidates: Drifts.
+        log_likelihood: Of validation points; raises a `ValueError` where the line is folded.
+
+    Raises:
+        ValueError: If all of them fold the line.
+    """
+    best, folds = None, None
+    for f in candidates:
+        try:
+            with torch.no_grad():
+                value = log_likelihood(f)
+        except ValueError as error:
+            folds = error
+            continue
+        if best is None or value > best[0]:
+            best = value, f
+    if best is None:
+        raise ValueError(f"none of the drifts has a density: {folds}")
+    return best
+
+
+def mean_squares(f: nn.Module, y: Tensor, coupling: str) -> tuple[float, float]:
+    """What is left of the regression's loss, and what there was: see `regress`.
+
+    Args:
+        f: Drift.
+        y: Data, in the drift's units, shape `(n,)`.
+        coupling: One of `COUPLINGS`.
+
+    Returns:
+        Mean squares over the paths, of the drift minus the velocity and of the velocity itself.
+    """
+    x, t, v, w = path_nodes(y, coupling).to(next(f.parameters()).dtype)
+    with torch.no_grad():
+        return tuple((w @ e.square()).item() for e in (f(x, t) - v, v))
+
+
+def along_quantiles(y: Tensor, n_places: int) -> Tensor:
+    """Noise and data of equal rank at places that are equally far apart: see `sorted_pairs`.
+
+    Args:
+        y: Data, shape `(n,)`.
+        n_places: How many.
+
+    Returns:
+        Both ends of the paths, noise and data, float64, shape `(2, n_places)`, increasing.
+    """
+    x_0, y, along = _quantile_curve(y)
+    at = (np.arange(n_places) + 0.5) / n_places
+    ends = np.stack([np.interp(at, along, x_0), np.interp(at, along, y)])
+    least = 1e-3 * (ends[:, -1:] - ends[:, :1]) / n_places  # ties are moved apart
+    return torch.from_numpy(ends + least * np.arange(n_places))
+
+
+def _quantile_curve(y: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Noise and data by rank, and how far along: a mean of rank and positions, 0 to 1."""
+    y = np.sort(y.double().numpy())
+    rank = (np.arange(len(y)) + 0.5) / len(y)
+    x_0 = ndtri(rank)
+    unit = lambda v: (v - v[0]) / (v[-1] - v[0])
+    return x_0, y, (unit(rank) + unit(x_0) + 4 * unit(y)) / 6

@@ -1,0 +1,150 @@
+"""Flow matching in closed form: the least squares, the targets, what is refused."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from dlutils.comparison import compare, kl_by_steps
+from dlutils.datasets import Dataset, make_dataset
+from dlutils.matching import path_nodes
+
+LIMITS = {  # of the KL, nats; 10 000 points
+    "laplace_mixture": 0.0015,
+    "marron_wand_10": 0.0025,
+    "marron_wand_04": 0.0025,
+    "marron_wand_12": 0.005,
+    "gaussian": 0.0005,
+    "marron_wand_15": 0.012,
+}
+
+
+@pytest.fixture(scope="module")
+def fits(ode):
+    torch.set_default_dtype(torch.float32)
+    found = {}
+    for name in LIMITS:
+        data = make_dataset(name, n_test=10)
+        found[name] = data, ode.flow_matching(data), ode.flow_matching(data, smooth=True)
+    return found
+
+
+def distance(data, model):
+    return compare(data, model.log_likelihood).normalized_kl
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_close_to_the_truth_and_smooth_at_least_as_close(fits, name):
+    torch.set_default_dtype(torch.float32)
+    data, solved, smooth = fits[name]
+    assert 0 < distance(data, solved) < LIMITS[name]
+    assert 0 < distance(data, smooth) < distance(data, solved) + 1e-4
+
+
+@pytest.mark.parametrize("name", ["laplace_mixture", "marron_wand_10"])
+def test_four_steps_of_eulers_method_are_enough(fits, name):
+    torch.set_default_dtype(torch.float32)
+    data, solved, smooth = fits[name]
+    models = {"solved": solved, "smooth": smooth}
+    for name, (few,) in kl_by_steps(data, models, "euler", (4,)).items():
+        assert few < 1.6 * distance(data, models[name])
+
+
+def test_four_steps_are_not_enough_where_paths_cross(ode):
+    torch.set_default_dtype(torch.float32)
+    data = make_dataset("laplace_mixture", n_test=10)
+    model = ode.flow_matching(data, coupling="independent")
+    (few, many) = kl_by_steps(data, {"": model}, "euler", (4, 100))[""]
+    assert many < 2 * distance(data, model)
+    assert not few < 5 * distance(data, model), "far off, or folded"
+
+
+def test_the_solve_is_that_of_the_normal_equations(ode):
+    y = make_dataset("laplace", 300, 10, 10).train
+    nodes = x, t, v, w = path_nodes(y / y.std(), "sorted")
+    basis = ode.SigmoidBasisDrift.for_paths(y / y.std(), "sorted")
+    stiff, soft = ode.least_squares(basis, *nodes, [1e3, 1e-2])
+    R = basis.roughness()
+    for f, penalty in ((stiff, 1e3), (soft, 1e-2)):
+        c = f.c.detach().clone().requires_grad_()
+        loss = w @ ((f.basis(x, t) * c).sum((1, 2)) - v).square()
+        (loss + penalty * c.flatten() @ R @ c.flatten()).backward()
+        assert c.grad.abs().max() < 1e-6
+    bend = lambda f: (f.c.flatten() @ R @ f.c.flatten()).item()
+    assert bend(stiff) < bend(soft)
+    assert basis.c.abs().max() == 0, "the drift that was given is not changed"
+
+
+def test_other_drifts_are_regressed(ode):
+    data = make_dataset("gaussian", 500, 50, 50)
+    settings = {"progress": False, "n_iterations": 60, "seed": 4}
+    first, again = (ode.flow_matching(data, "mlp", **settings) for _ in range(2))
+    assert first.history.train == again.history.train
+    assert len(first.history.train) == 60
+    assert first.history.train[-1] > first.history.train[0]
+    assert distance(data, first) < 0.05
+    assert first.logdet == "map"
+
+
+def test_the_history_has_the_validation_likelihood(ode):
+    data = make_dataset("laplace_mixture", 500, 100, 50)
+    model = ode.flow_matching(data, method="rk2", n_steps=7)
+    assert (model.method, model.n_steps) == ("rk2", 7)
+    exact = model.log_likelihood(data.val).mean().item()
+    assert model.history.val == [pytest.approx(exact, abs=1e-6)]
+    assert model.history.seconds > 0
+
+
+def test_in_the_datas_own_units(ode):
+    y = make_dataset("laplace_mixture", 800, 50, 50).train
+    small = ode.flow_matching(Dataset.from_samples(y), smooth=True)
+    large = ode.flow_matching(Dataset.from_samples(1024 * y + 4096), smooth=True)
+    shifted = large.log_likelihood(1024 * y[:50] + 4096) + math.log(1024)
+    torch.testing.assert_close(shifted, small.log_likelihood(y[:50]), rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("n", [5, 30, 200])
+@pytest.mark.parametrize("smooth", [False, True])
+def test_few_points(ode, n, smooth):
+    model = ode.flow_matching(make_dataset("gaussian", n, 50, 50), smooth=smooth)
+    assert compare(make_dataset("gaussian", 10, 10, 10), model.log_likelihood).mass == (
+        pytest.approx(1, abs=0.01)
+    )
+
+
+def test_what_is_wrong_is_named(ode):
+    data = make_dataset("gaussian", 100, 20, 20)
+    for options, message in (
+        ({"drift": "magic"}, "unknown drift 'magic'; choose from linear, mlp"),
+        ({"coupling": "magic"}, "unknown coupling 'magic'; choose from independent, sorted"),
+        ({"method": "rk3"}, "unknown method 'rk3'; choose from"),
+        ({"n_steps": 0}, "n_steps must be an integer of at least 1, not 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            ode.flow_matching(data, **options)
+
+
+def test_likelihood_goes_on_from_the_solve(ode):
+    data = make_dataset("laplace_mixture", n_test=10)
+    solved = ode.flow_matching(data)
+    settings = {"method": "rk4", "n_steps": 10, "logdet": "map", "optimizer": "natural"}
+    settings |= {"n_bins": 256, "prior_precision": 1.0, "n_iterations": 3, "progress": False}
+    gone_on = ode.train(data, "sigmoid_basis", **settings, start=solved.drift)
+    mean = lambda model: model.log_likelihood(data.train).mean().item()
+    assert mean(gone_on) > mean(solved)
+    assert torch.equal(gone_on.drift.places, solved.drift.places)
+    assert not torch.equal(gone_on.drift.c, solved.drift.c)
+
+
+def test_a_nominal_likelihood_that_went_astray_is_not_kept(ode, capsys):
+    """By trace Euler's five steps can be pushed to any “likelihood”."""
+    torch.set_default_dtype(torch.float32)
+    data = make_dataset("gaussian")
+    model = ode.train(data, n_steps=5, standardize=False, progress=False, n_iterations=350)
+    assert model.history.kept is not None
+    assert "better by validation, are kept" in capsys.readouterr().out
+    found = compare(data, model.log_likelihood)
+    assert 0.9 < found.mass < 1.3
+    assert distance(data, model) < 0.05
+    assert max(model.history.train) > np.mean(model.history.val) + 1, "what it would have been"

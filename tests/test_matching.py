@@ -1,0 +1,182 @@
+"""Pairs of noise and data keep both distributions; sorted ones are those of equal rank."""
+
+import pytest
+import torch
+from torch import nn
+from torch.distributions import Normal
+
+from conftest import fit_steps
+from dlutils.datasets import make_dataset
+from dlutils.matching import (
+    COUPLINGS,
+    along_quantiles,
+    most_likely,
+    path_nodes,
+    regress,
+    sorted_pairs,
+)
+from dlutils.nets import ConcatSquashDrift
+
+
+def sample(name="laplace_mixture", n=10_000):
+    y = make_dataset(name, n_train=n, n_test=2).train
+    return (y - y.mean()) / y.std()
+
+
+@pytest.mark.parametrize("coupling", COUPLINGS)
+@pytest.mark.parametrize("n", [3, 100, 10_000])
+def test_both_ends_keep_their_distribution(coupling, n):
+    y = sample(n=n)
+    x_0, y_0, w = COUPLINGS[coupling](y)
+    assert x_0.shape == y_0.shape == w.shape
+    assert w.sum().item() == pytest.approx(1, abs=1e-12)
+    assert (w > 0).all()
+    mean = lambda g, v: (w @ g(v)).item()
+    for k, exact in ((1, 0.0), (2, 1.0)):
+        close = 0.003 if n == 10_000 or coupling == "independent" else 0.5
+        assert mean(lambda v, k=k: v**k, x_0) == pytest.approx(exact, abs=close)
+        assert mean(lambda v, k=k: v**k, y_0) == pytest.approx(
+            (y.double() ** k).mean().item(), abs=3e-3
+        )
+
+
+def test_independent_noise_does_not_know_the_data():
+    x_0, y, w = COUPLINGS["independent"](sample())
+    assert (w @ (x_0 * y)).item() == pytest.approx(0, abs=3e-3)
+    assert (w @ (x_0**2 * y**2)).item() == pytest.approx(1, abs=1e-2)
+    x_0, y, w = sorted_pairs(sample())
+    assert (w @ (x_0 * y)).item() > 0.9, "the test can fail"
+
+
+def test_sorted_pairs_have_the_same_rank():
+    y = sample()
+    x_0, y_0, w = sorted_pairs(y)
+    assert (x_0.diff() > 0).all()
+    assert (y_0.diff() > 0).all()
+    rank = Normal(0.0, 1.0).cdf(x_0)
+    share = (y.double() <= y_0[:, None]).double().mean(1)
+    assert (share - rank).abs().max() < 0.005
+    assert len(w) <= 600
+
+
+@pytest.mark.parametrize("name", ["gaussian", "marron_wand_15", "student_t"])
+def test_places_increase_on_both_sides(name):
+    ends = along_quantiles(sample(name), 64)
+    assert ends.shape == (2, 64)
+    assert (ends.diff(dim=1) > 0).all()
+
+
+def test_places_of_tied_data_increase():
+    ends = along_quantiles(torch.tensor([0.0] * 50 + [1.0] * 50 + [2.0]), 32)
+    assert (ends.diff(dim=1) > 0).all()
+
+
+@pytest.mark.parametrize("coupling", COUPLINGS)
+def test_nodes_lie_on_the_straight_paths(coupling):
+    y = sample(n=200)
+    x_0, x_1, w = COUPLINGS[coupling](y)
+    x, t, v, weights = path_nodes(y, coupling, n_times=5)
+    assert x.shape == (5 * len(w),)
+    row = lambda values: values.view(5, -1)
+    torch.testing.assert_close(row(x - t * v), x_0.expand(5, -1))
+    torch.testing.assert_close(row(x + (1 - t) * v), x_1.expand(5, -1))
+    torch.testing.assert_close(row(weights).sum(0), w)
+    for k in range(10):  # Gauss and Legendre's rule with five nodes is exact up to the ninth power
+        assert (weights @ t**k).item() == pytest.approx(1 / (k + 1), abs=1e-12)
+
+
+def test_sorted_pairs_leave_little_to_a_regression_and_independent_ones_much():
+    y = sample(n=2000).double()
+    remaining = {}
+    for coupling in COUPLINGS:
+        x, t, v, w = path_nodes(y, coupling)
+        with torch.no_grad():
+            remaining[coupling] = (w @ (fit_steps(y, coupling)(x, t) - v).square()).item()
+    assert remaining["sorted"] < 1e-3
+    assert remaining["independent"] > 0.5, "the velocity there varies, whatever the drift"
+
+
+class Quadratic(nn.Module):
+    """A drift that is linear in its weights."""
+
+    def __init__(self):
+        super().__init__()
+        self.c = nn.Parameter(torch.zeros(4))
+
+    @staticmethod
+    def features(x, t):
+        return torch.stack([x, x * t, x**2, torch.ones_like(x)], dim=-1)
+
+    def forward(self, x, t):
+        return self.features(x, t) @ self.c
+
+
+BRIEF = {"n_iterations": 300, "learning_rate": 0.05, "progress": False}
+
+
+@pytest.mark.parametrize("coupling", COUPLINGS)
+def test_the_regression_reaches_the_least_squares(coupling):
+    y = sample("marron_wand_03", n=2000).double()
+    x, t, v, w = path_nodes(y, coupling)
+    root = w.sqrt()[:, None]
+    c = torch.linalg.lstsq(root * Quadratic.features(x, t), root * v[:, None]).solution[:, 0]
+    least = (w @ (Quadratic.features(x, t) @ c - v).square()).item()
+    f = Quadratic()
+    history = regress(f, y, y, coupling, **BRIEF)
+    assert history.val[0] == pytest.approx(-(w @ v.square()).item())
+    assert least <= -history.val[-1] < 1.01 * least
+    assert -history.val[0] > 1.2 * least
+    assert len(history.train) == 300
+
+
+def test_the_regression_of_a_net_on_sorted_pairs_keeps_almost_nothing():
+    y = sample(n=2000).double()
+    history = regress(ConcatSquashDrift(hidden=8), y, y, "sorted", batch_size=500, **BRIEF)
+    assert history.val[-1] > 0.05 * history.val[0]
+
+
+def test_the_seed_names_the_batches():
+    y = sample(n=300).double()
+
+    def trained(seed, batch_size=32):
+        f = Quadratic()
+        regress(f, y, y, "independent", batch_size, seed, **BRIEF | {"n_iterations": 10})
+        return f.c.detach()
+
+    assert torch.equal(trained(1), trained(1))
+    assert not torch.equal(trained(1), trained(2))
+    assert not torch.equal(trained(1), trained(1, 64))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"batch_size": 0}, "batch_size must be an integer of at least 1, not 0"),
+        ({"batch_size": 2.5}, "batch_size must be an integer of at least 1, not 2.5"),
+        ({"coupling": "magic"}, "unknown coupling 'magic'; choose from independent, sorted"),
+        ({"n_iterations": 0}, "n_iterations must be an integer of at least 1, not 0"),
+    ],
+)
+def test_a_bad_regression_is_refused(settings, message):
+    y = sample(n=50).double()
+    with pytest.raises(ValueError, match=message):
+        regress(Quadratic(), y, y, **{"coupling": "sorted"} | BRIEF | settings)
+
+
+def test_the_most_likely_drift_is_taken_and_folds_are_passed_over():
+    def log_likelihood(f):
+        assert not torch.is_grad_enabled()
+        if f.c[0] > 5:
+            raise ValueError("a step folds the line")
+        return -((f.c[0] - 2).item() ** 2)
+
+    def candidates(*slopes):
+        for slope in slopes:
+            f = Quadratic()
+            f.c.data[0] = slope
+            yield f
+
+    value, f = most_likely(candidates(9, 0, 3, 1.5, 7), log_likelihood)
+    assert (value, f.c[0].item()) == (-0.25, 1.5)
+    with pytest.raises(ValueError, match="none of the drifts has a density: a step folds the line"):
+        most_likely(candidates(6, 7), log_likelihood)
