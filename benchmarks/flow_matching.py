@@ -5,8 +5,10 @@ lists the options.
 """
 
 import argparse
+import io
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import replace
 from statistics import mean, median
 
@@ -129,7 +131,9 @@ def watch_train(optimizer: str, every: int, **settings: object) -> Climb:
             watch(replace(flow, drift=f).log_likelihood, history.val_iteration[-1])
 
         options = PROPER | settings | {"validate_every": every, "callback": seen}
-        ode.train(dataset, "mlp", seed=seed, optimizer=optimizer, **options)
+        few = replace(dataset, val=dataset.val[:8])  # it is watched more often than one validates
+        with redirect_stdout(io.StringIO()):
+            ode.train(few, "mlp", seed=seed, optimizer=optimizer, **options)
         return watch, values
 
     return run
