@@ -2,12 +2,13 @@
 
 from types import SimpleNamespace
 
+import nbformat
 import numpy as np
 import pytest
 from torch.distributions import Normal
 
-from conftest import HANGS
-from dlutils import explorer, plotting
+from conftest import HANGS, ROOT
+from dlutils import explorer, notebooks, plotting
 from dlutils.datasets import make_dataset
 from dlutils.explorer import Explorer
 from dlutils.training import History
@@ -92,3 +93,19 @@ def test_a_kernel_knows_whether_a_front_end_asks(kernel):
         client.shell_channel.send(message)
         reply = client.get_shell_msg(timeout=HANGS)
         assert reply["content"]["status"] == "ok", reply["content"]
+
+
+@pytest.mark.parametrize("name", ["ODE", "SDE"])
+def test_the_notebooks_hand_over_what_can_be_trained(name, monkeypatch):
+    cells = nbformat.read(ROOT / f"{name}.ipynb", 4).cells
+    (source,) = (cell.source for cell in cells if "explorer.show(" in cell.source)
+    shown = []
+    monkeypatch.setattr(explorer, "show", lambda *parts, **choices: shown.extend([parts, choices]))
+    exec(source, vars(notebooks.load(ROOT / f"{name}.ipynb")) | {"truth": False})
+    (load, train, *_), choices = shown
+    chosen = {choice: next(iter(values)) for choice, values in choices.items()}
+    assert load(chosen.pop("dataset")).is_known
+    data = make_dataset("gaussian", 60, 20, 20)
+    seen = lambda model, history: None
+    model = train(data, **chosen, progress=False, callback=seen, n_iterations=1)
+    assert model.log_likelihood(data.test).isfinite().all()
