@@ -116,7 +116,7 @@ def watch_diffrax(
     """A CNF in diffrax: the same net as ours, Adam with a cosine, minibatches or our nodes.
 
     Compiled before the clock starts, on a clock of its own. Ends after `most` seconds of work. The
-    rates are the best of 0.003, 0.01 and 0.02 on the Laplace mixture.
+    rate is the best of 0.003, 0.01 and 0.02 for minibatches on the Laplace mixture; on nodes ours.
     """
     y = dataset.train
     loc, scale = y.mean().item(), y.std().item()
