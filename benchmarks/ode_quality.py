@@ -59,12 +59,15 @@ class Watch:
         self.curve.append((now - self.start, kl, iteration))
         self.start += time.perf_counter() - now
 
+    def reached(self, level: float) -> tuple[float, int] | None:
+        """Seconds and iterations until the KL is below the level; None if it never is."""
+        return next(((seconds, n) for seconds, kl, n in self.curve if kl <= level), None)
+
     def row(self) -> Row:
         """Seconds to each level, iterations to the last one, seconds to the end, KL there."""
         row: Row = {}
         for level in LEVELS:
-            reached = ((seconds, n) for seconds, kl, n in self.curve if kl <= level)
-            row[f"s to {level}"], row["iterations"] = next(reached, ("–", "–"))
+            row[f"s to {level}"], row["iterations"] = self.reached(level) or ("–", "–")
         seconds, kl, _ = self.curve[-1]
         return row | {"s": seconds, "compilation": self.compilation, "final KL": kl}
 

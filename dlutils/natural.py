@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from dlutils import adjoint
+from dlutils.training import Prior
 
 RAISE, LOWER, LEAST = 4.0, 3.0, 1e-9  # of the damping: after a step that failed, and one that rose
 TRIALS = 15
@@ -65,27 +66,27 @@ class NaturalGradient:
         self.weights = weights / weights.sum()
         self.parameters = [p for p in f.parameters() if p.requires_grad]
         self.settings = f, y, n_steps, method, logdet
-        self.precision, self.scale = precision, scale
-        self.center = parameters_to_vector(self.parameters).detach() * around_start
+        self.prior, self.scale = Prior(self.parameters, precision, around_start), scale
         self.damping, self.tolerance = damping, tolerance
 
     def look(self) -> float:
         """The mean log-likelihood at the present weights; gradient and scores are kept."""
         log_p, scores = adjoint.scores(*self.settings)
         self.theta = parameters_to_vector(self.parameters).detach()
-        self.gradient = self.weights @ scores - self.precision * (self.theta - self.center)
+        from_center = self.theta - parameters_to_vector(self.prior.center)
+        self.gradient = self.weights @ scores - self.prior.precision * from_center
         self.J = self.weights.sqrt()[:, None] * scores
         value = (self.weights @ log_p).item()
         if not (math.isfinite(value) and self.gradient.isfinite().all()):
             raise ValueError(f"the objective is {value}, and its gradient must be finite")
-        self.height = value - self._cost()
+        self.height = self._height(value)
         return value - math.log(self.scale)
 
     def move(self) -> bool:
         """Take a step uphill, the damping raised until there is one; False if nothing is left."""
         gram, along = self.J @ self.J.T, self.J @ self.gradient
         for _ in range(TRIALS):
-            d = self.damping + self.precision
+            d = self.damping + self.prior.precision
             inner = torch.linalg.solve(gram + d * torch.eye(len(gram)).to(gram), along)
             step = (self.gradient - self.J.T @ inner) / d
             vector_to_parameters(self.theta + step, self.parameters)
@@ -94,7 +95,7 @@ class NaturalGradient:
                     value = adjoint.mean_log_likelihood(
                         *self.settings[:2], self.weights, *self.settings[2:]
                     )
-                height = value.item() - self._cost()
+                height = self._height(value.item())
             except ValueError:
                 height = -math.inf  # the step folds the line
             if height > self.height:
@@ -104,7 +105,7 @@ class NaturalGradient:
         vector_to_parameters(self.theta, self.parameters)
         return False
 
-    def _cost(self) -> float:
-        """What the prior takes."""
-        theta = parameters_to_vector(self.parameters).detach()
-        return self.precision / 2 * (theta - self.center).square().sum().item()
+    @torch.no_grad()
+    def _height(self, value: float) -> float:
+        """What is climbed, at the present weights."""
+        return value - float(self.prior.cost())

@@ -75,6 +75,27 @@ def iterations_table(
     return rows
 
 
+class Prior:
+    """A Gaussian prior on weights: minus its logarithm, but for a constant.
+
+    Args:
+        parameters: The weights.
+        precision: Of the prior, per point.
+        around_start: Whether it is around the weights as they are now, and not around zero.
+    """
+
+    def __init__(self, parameters: Sequence[Tensor], precision: float, around_start: bool = False):
+        self.parameters, self.precision = parameters, precision
+        self.center = [around_start * p.detach().clone() for p in parameters]
+
+    def cost(self) -> Tensor | float:
+        """A scalar with a gradient, nats a point."""
+        if not self.precision:
+            return 0.0
+        pairs = zip(self.parameters, self.center, strict=True)
+        return self.precision / 2 * sum((p - c).square().sum() for p, c in pairs)
+
+
 class Climber(Protocol):
     """One way to climb: Adam, or `dlutils.natural.NaturalGradient`."""
 
@@ -143,7 +164,7 @@ def fit(
     keep_freed_memory()
     parameters = list(model.parameters())
     if climber is None:
-        prior = _Prior(parameters, precision, around_start)
+        prior = Prior(parameters, precision, around_start)
         climber = _Adam(parameters, objective, prior, learning_rate, n_iterations)
     history = History()
     copy = lambda: [parameter.detach().clone() for parameter in parameters]
@@ -204,20 +225,6 @@ def fit(
     if history.stopped or history.kept is not None:
         print(f"{label}: {history.stopped or 'went astray'}; {kept} are kept")
     return history
-
-
-class _Prior:
-    """Minus the logarithm of a Gaussian prior, per point, but for a constant."""
-
-    def __init__(self, parameters, precision, around_start):
-        self.parameters, self.precision = parameters, precision
-        self.center = [around_start * p.detach().clone() for p in parameters]
-
-    def cost(self) -> Tensor | float:
-        if not self.precision:
-            return 0.0
-        pairs = zip(self.parameters, self.center, strict=True)
-        return self.precision / 2 * sum((p - c).square().sum() for p, c in pairs)
 
 
 class _Adam:
