@@ -4,8 +4,8 @@ The T steps of a solver are T equations $x_{k+1}=\Psi_k(x_k)$. Newton's method s
 from a guess of the whole trajectory, one batched evaluation brings all defects
 $d_k=\Psi_k(x_k)-x_{k+1}$ and slopes $r_k=\Psi_k'(x_k)$, and the correction obeys
 $\delta_{k+1}=r_k\delta_k+d_k$, $\delta_0=0$: a recursion on one number per point. What is left in
-sequence is a handful of iterations, whatever T. They cost more work than T steps, so it pays where
-a batch costs no more time than one evaluation: on many cores or a GPU.
+sequence are the iterations: four or five where it was tried, for T = 100 as for T = 1000. They cost
+more work than T steps, so it can pay where a batch takes hardly more time than one evaluation.
 """
 
 from collections.abc import Sequence
