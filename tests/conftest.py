@@ -12,10 +12,12 @@ import pytest
 import torch
 from jupyter_client import BlockingKernelClient, KernelManager
 from jupyter_client.manager import start_new_kernel
+from torch import nn
 
 from dlutils.matching import path_nodes
 from dlutils.nets import SigmoidBasisDrift
 from dlutils.notebooks import load
+from dlutils.seeding import seeded
 
 mpl.use("Agg")
 ROOT = Path(__file__).parents[1]
@@ -36,6 +38,20 @@ def float64_and_seed():
 def ode() -> ModuleType:
     """The definitions of ODE.ipynb."""
     return load(ROOT / "ODE.ipynb")
+
+
+@pytest.fixture(scope="session")
+def sde() -> ModuleType:
+    """The definitions of SDE.ipynb."""
+    return load(ROOT / "SDE.ipynb")
+
+
+def perturbed(model: nn.Module, seed: int = 1) -> nn.Module:
+    """The model with random numbers added to its weights, so that no layer is zero."""
+    with seeded(seed), torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.2 * torch.randn_like(parameter)
+    return model
 
 
 def fit_steps(y: torch.Tensor, coupling: str, penalty: float = 0.01) -> SigmoidBasisDrift:

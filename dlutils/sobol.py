@@ -1,0 +1,106 @@
+r"""Which of its random inputs makes a function fluctuate: Sobol's decomposition of a variance.
+
+For independent inputs a function is in one way a sum of functions $f_S$ of the subsets S of its
+inputs, each of mean zero in every input that it has,
+$$f_S=\prod_{i\in S}(1-E_i)\prod_{i\notin S}E_i\,f,$$
+where $E_i$ is the mean over input i. They are orthogonal, so the variance is the sum of the parts
+$D_S=E\,f_S^2$: what single inputs do alone, and what pairs, triples, ... do only together. Unlike a
+nested split of the variance it does not depend on the order of the inputs.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from itertools import combinations
+
+from torch import Tensor
+
+Parts = dict[tuple[str, ...], float]
+
+SLACK = 1e-3  # by which probabilities from a quadrature may miss the sum of one
+
+
+def variance_parts(values: Tensor, weights: Sequence[Tensor], names: Sequence[str]) -> Parts:
+    """Sobol's parts of the variance of a function on a product grid, in its units squared.
+
+    Args:
+        values: The function f, shape `(n_1, ..., n_k)`.
+        weights: For each input the probabilities of its grid points, shape `(n_i,)`; their sum is
+            one up to the error of a quadrature, which is divided out.
+        names: For each input its name.
+
+    Returns:
+        For every non-empty subset of the names, in the given order, its part. No part is negative,
+        and their sum is the variance.
+
+    Raises:
+        ValueError: If shapes or names do not fit, a value is not finite, or weights are none.
+
+    Source:
+        Sobol', Sensitivity estimates for nonlinear mathematical models (1993); Saltelli et al.,
+        Variance based sensitivity analysis of model output (2010).
+    """
+    probabilities = _checked(values, weights, names)
+    parts = {}
+    for size in range(1, len(names) + 1):
+        for subset in combinations(range(len(names)), size):
+            component = values.double()
+            for axis, p in enumerate(probabilities):
+                mean = _mean(component, p, axis)
+                component = component - mean if axis in subset else mean
+            part = component.square()
+            for axis, p in enumerate(probabilities):
+                part = _mean(part, p, axis)
+            parts[tuple(names[axis] for axis in subset)] = part.item()
+    return parts
+
+
+def total(parts: Parts, name: str) -> float:
+    """The total effect of an input, the sum of all parts that it has a share in.
+
+    That is the variance which would be gone if this input alone did not vary: E Var(f | others).
+
+    Args:
+        parts: As `variance_parts` returns them.
+        name: Of the input.
+
+    Raises:
+        ValueError: If there is no such input.
+
+    Source:
+        Homma & Saltelli, Importance measures in global sensitivity analysis of nonlinear models
+        (1996).
+    """
+    if (name,) not in parts:
+        singles = ", ".join(subset[0] for subset in parts if len(subset) == 1)
+        raise ValueError(f"unknown input {name!r}; choose from {singles}")
+    return math.fsum(part for subset, part in parts.items() if name in subset)
+
+
+def _mean(values: Tensor, p: Tensor, axis: int) -> Tensor:
+    """The mean along an axis, which stays with length one."""
+    shape = [1] * values.ndim
+    shape[axis] = -1
+    return (values * p.view(shape)).sum(axis, keepdim=True)
+
+
+def _checked(values: Tensor, weights: Sequence[Tensor], names: Iterable[str]) -> list[Tensor]:
+    """The probabilities in double precision, with sums of one."""
+    names = list(names)
+    if len(set(names)) < len(names):
+        raise ValueError(f"names must differ: {names}")
+    shape, wanted = tuple(values.shape), tuple(len(w) for w in weights)
+    if shape != wanted or len(shape) != len(names) or not shape:
+        raise ValueError(
+            f"values of shape {shape} need as many weights and names: there are {len(names)} names "
+            f"and weights of {wanted} points"
+        )
+    if not values.isfinite().all():
+        raise ValueError("values must be finite")
+    for name, w in zip(names, weights, strict=True):
+        mass = w.double().sum().item()
+        if not (abs(mass - 1) < SLACK and (w >= 0).all()):
+            raise ValueError(
+                f"the weights of {name} must be probabilities: their sum is {mass:g}, the smallest "
+                f"is {w.min().item():g}"
+            )
+    return [w.double() / w.double().sum() for w in weights]
