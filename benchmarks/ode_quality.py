@@ -202,7 +202,8 @@ CONTENDERS: dict[str, Callable[[Dataset, Watch], None]] = {
     "diffrax CNF, Euler 100": partial(watch_diffrax, method="euler", n_steps=100),
     "zuko NSF": lambda dataset, watch: train_nsf(dataset, 0, watch=watch),
 } | {
-    name: partial(watch_once, ESTIMATORS[name]) for name in ("EM, BIC", "KDE, Scott", "KDE, Botev")
+    name: partial(watch_once, ESTIMATORS[name])
+    for name in ("EM, grown", "EM, scikit-learn", "KDE, Scott", "KDE, Botev")
 }
 
 

@@ -1,6 +1,7 @@
 """What the benchmarks compute themselves, without the packages they compare with."""
 
 import argparse
+from dataclasses import replace
 
 import pytest
 import torch
@@ -39,6 +40,18 @@ def test_measure_and_a_kernel_estimate(single_precision):
     estimate = ESTIMATORS["KDE, Scott"](dataset, 0)
     assert compare(dataset, estimate, 8001).normalized_kl == row["kl"]
     assert list(ESTIMATORS)[:2] == ["ODE", "SDE"]
+
+
+def test_the_grown_mixture_is_a_contender_of_its_own():
+    dataset = make_dataset("marron_wand_07", n_train=1000)
+    assert compare(dataset, ESTIMATORS["EM, grown"](dataset, 0)).normalized_kl < 0.01
+
+
+def test_scikit_learns_mixture_has_no_more_components_than_there_are_values():
+    pytest.importorskip("sklearn")  # of requirements-bench.txt
+    dataset = replace(make_dataset("gaussian"), train=torch.tensor([0.0, 0.0, 1.0, 1.0, 3.0]))
+    log_density = ESTIMATORS["EM, scikit-learn"](dataset, 0)
+    assert log_density(torch.tensor([0.5])).isfinite().all()
 
 
 def make(options: argparse.Namespace):
