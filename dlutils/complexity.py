@@ -101,6 +101,12 @@ def simulation_free(f, y, n_steps: int) -> None:
     notebook.sampled_elbo(model, y, notebook.lattice(model.path, len(y))).mean().backward()
 
 
+def flow_matching(f, y, n_steps: int) -> None:
+    """Regression on the velocity of one straight path to each point, from noise of its own."""
+    x_0, t = torch.randn_like(y), torch.rand_like(y)
+    (f(torch.lerp(x_0, y, t), t) - (y - x_0)).square().mean().backward()
+
+
 WAYS: dict[str, Callable] = {
     "forward": forward,
     "backprop": backprop,
@@ -109,6 +115,7 @@ WAYS: dict[str, Callable] = {
     "adjoint, one batch": adjoint_whole,
     "adjoint, chunks": adjoint_chunked,
     "simulation-free": simulation_free,
+    "flow matching": flow_matching,
 }
 
 

@@ -3,6 +3,7 @@ import sys
 
 import pytest
 import torch
+from torch import nn
 
 from conftest import ROOT
 from dlutils import complexity
@@ -35,7 +36,7 @@ def test_peak_memory_sees_a_large_tensor_that_is_gone_again():
 
 
 def test_measures_each_way_for_each_number_of_steps():
-    ways = ("adjoint, chunks", "simulation-free")
+    ways = ("adjoint, chunks", "simulation-free", "flow matching")
     measured = complexity.measure(ways, [10, 30])
     assert tuple(measured) == ways
     for rows in measured.values():
@@ -135,6 +136,24 @@ def test_the_way_of_the_continuous_adjoint_has_almost_the_gradient_of_the_mean(o
     exact = torch.autograd.grad(mean_log_likelihood(f, y, None, 200), list(f.parameters()))
     for name, g, e in zip(dict(f.named_parameters()), found, exact, strict=True):
         assert (g - e).norm() < 0.05 * e.norm(), name
+
+
+def test_the_way_of_flow_matching_has_the_gradient_of_independent_pairs(ode):
+    """Closed form for a linear drift: E x^2 = (1 + E y^2) / 3, 2 E xv = E y^2 - 1, 2 E x = E y."""
+    f, y = ode.LinearDrift(), 2 + torch.linspace(-1.5, 1.5, 200_000)
+    nn.init.constant_(f.gamma, 0.7)
+    nn.init.constant_(f.b, 0.3)
+    gradients = []
+    for n_steps in (3, 300):
+        f.zero_grad()
+        torch.manual_seed(0)
+        complexity.WAYS["flow matching"](f, y, n_steps)
+        gradients.append(torch.stack([f.gamma.grad, f.b.grad]))
+    first, second = y.mean(), y.square().mean()
+    along_gamma = 2 * 0.7 * (1 + second) / 3 + 0.3 * first - (second - 1)
+    expected = torch.stack([along_gamma, 0.7 * first + 2 * 0.3 - 2 * first])
+    torch.testing.assert_close(gradients[0], expected, rtol=0, atol=0.04)  # 4 standard errors
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=0, atol=0, msg="no T in it")
 
 
 def test_the_error_of_the_continuous_adjoint_is_relative_and_of_the_same_steps(ode, monkeypatch):
