@@ -9,6 +9,7 @@ NAMES = (
     "ode_iteration",
     "ode_quality",
     "flow_matching",
+    "objectives",
     "sde_step",
     "variance",
     "sweep",

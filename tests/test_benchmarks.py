@@ -1,17 +1,22 @@
 """What the benchmarks compute themselves, without the packages they compare with."""
 
 import argparse
+import time
 from dataclasses import replace
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
-from benchmarks import tables
+from benchmarks import objectives, tables
 from benchmarks.common import command
 from benchmarks.estimators import ESTIMATORS, information_criterion, measure, notebook
 from benchmarks.tables import fill
 from dlutils.comparison import compare
 from dlutils.datasets import make_dataset
+from dlutils.matching import mean_squares
+from dlutils.training import History
 
 
 @pytest.fixture
@@ -110,3 +115,128 @@ def test_a_missing_package_is_named(tmp_path, capsys):
     with pytest.raises(SystemExit):
         command("demo", "Doc.", "less", [], make, ["--threads", "0"])
     assert "--threads must be at least 1, not 0" in capsys.readouterr().err
+
+
+def means(objective, repeats: int = 300) -> tuple[float, float, float]:
+    """Mean of the objective of a batch, its standard error, and the sd."""
+    with torch.no_grad():
+        values = torch.stack([objective() for _ in range(repeats)])
+    sd = values.std().item()
+    return values.mean().item(), sd / repeats**0.5, sd
+
+
+def test_the_likelihood_of_a_batch():
+    data = make_dataset("laplace_mixture", n_train=3000)
+    flow = objectives.likelihood(data, 0, n_iterations=3, learning_rate=0.003)
+    log_p = flow.log_likelihood(data.train)
+    value, error, sd = means(objectives.likelihood_of(data, flow))
+    assert value == pytest.approx(log_p.mean().item(), abs=5 * error)
+    assert sd == pytest.approx(log_p.std().item() / 16, rel=0.2)
+
+
+def test_the_bound_of_a_batch():
+    data = make_dataset("laplace_mixture", n_train=3000)
+    fitted = objectives.bound(data, 0, n_iterations=40)
+    value, error, sd = means(objectives.bound_of(data, fitted))
+    _, _, expected = notebook("SDE.ipynb").spread(fitted, data.train, "lattice", 256, 300)
+    assert value == pytest.approx(fitted.elbo(data.train).mean().item(), abs=5 * error)
+    assert sd == pytest.approx(expected, rel=0.2)
+
+
+@pytest.mark.parametrize("coupling", ["sorted", "independent"])
+def test_the_mean_square_of_a_batch(coupling):
+    data = make_dataset("laplace_mixture", n_train=3000)
+    flow = objectives.matching(coupling, data, 0, n_iterations=3)
+    left, _ = mean_squares(flow.drift, (data.train - flow.loc) / flow.scale, coupling)
+    value, error, sd = means(objectives.mean_square_of(coupling, data, flow))
+    assert value == pytest.approx(left, abs=5 * error)
+    assert means(objectives.mean_square_of(coupling, data, flow, 1024))[2] < 0.7 * sd
+
+
+def fake_fit(dataset, seed, n_iterations=1, learning_rate=0.0, batch_size=None):
+    """A Gaussian of variance one, `learning_rate` beside the truth; folds for a batch of 3."""
+
+    def log_likelihood(y):
+        if batch_size == 3:
+            raise ValueError("folds")
+        return torch.distributions.Normal(learning_rate, 1.0).log_prob(y)
+
+    history = History(train=[0.0] * n_iterations, seconds=2.0)
+    return SimpleNamespace(log_likelihood=log_likelihood, history=history, seed=seed)
+
+
+@pytest.fixture
+def fakes(monkeypatch):
+    monkeypatch.setitem(objectives.DENSITIES, "marron_wand_01", "Gaussian")
+    monkeypatch.setattr(objectives, "TRAINED", {"fake": (fake_fit, None, "nats")})
+    monkeypatch.setattr(objectives, "SOLVED", {"fake, solved": fake_fit})
+    monkeypatch.setattr(objectives, "SETTINGS", {})
+    monkeypatch.setattr(objectives, "seconds_an_iteration", lambda *a, **settings: 0.1)
+
+
+def test_the_settings_are_of_the_grid():
+    assert set(objectives.SETTINGS) == {
+        (d, w) for d in objectives.DENSITIES for w in objectives.GRID
+    }
+    for (_, way), settings in objectives.SETTINGS.items():
+        assert set(settings) == set(objectives.GRID[way])
+        assert all(value in objectives.GRID[way][name] for name, value in settings.items()), way
+
+
+def test_a_budget_is_as_many_iterations_as_it_has_room_for():
+    data = objectives.samples("marron_wand_01", (7, 9))
+    assert not torch.equal(data[7].train, data[9].train)
+    models = objectives.runs(fake_fit, data, 4, 0.5, {"learning_rate": 0.2})
+    assert [model.seed for model in models] == [7, 9]
+    assert [len(model.history.train) for model in models] == [8, 8]
+    np.testing.assert_allclose(objectives.distances(data, models), 0.02, rtol=1e-3)
+    folded = objectives.runs(fake_fit, data, 1e-3, 0.5, {"batch_size": 3})
+    assert objectives.distances(data, folded).isnan().all()
+
+
+def test_the_settings_with_the_least_distance_are_taken(fakes, monkeypatch):
+    grid = {"fake": {"learning_rate": (0.1, 0.02, 0.3), "batch_size": (3, None)}}
+    monkeypatch.setattr(objectives, "GRID", grid)
+    rows = objectives.tune(["marron_wand_01"], range(2))
+    best = objectives.SETTINGS["marron_wand_01", "fake"]
+    assert best == {"learning_rate": 0.02, "batch_size": None}
+    assert [row["batch_size"] for row in rows] == [3, "all"] * 3
+    assert [row["KL"] for row in rows[1::2]] == pytest.approx([0.005, 0.0002, 0.045], rel=0.02)
+
+
+def test_a_row_an_objective(fakes, monkeypatch):
+    monkeypatch.setattr(objectives, "natural_step", lambda dataset, model: lambda: None)
+    objectives.SETTINGS["marron_wand_01", "fake"] = {"learning_rate": 0.2}
+    ways = ["fake", "fake, solved"]
+    fitted, solved = objectives.side_by_side(["marron_wand_01"], ways, (1, 4), (0, 1))
+    assert fitted["KL after 1 s"] == fitted["KL after 4 s"] == "0.02000 ± 0.00000"
+    assert (fitted["iterations"], fitted["learning_rate"]) == (40, 0.2)
+    assert solved["KL after 1 s"] == "–", "the solve takes two seconds"
+    assert solved["KL after 4 s"].endswith("0.00000 ± 0.00000")
+    assert fitted["data"] == "Gaussian"
+
+
+def test_an_iteration_is_timed_by_those_that_were_taken():
+    calls = []
+
+    def fit(dataset, seed, n_iterations, **settings):
+        calls.append(n_iterations)
+        end = time.thread_time() + 0.05
+        while time.thread_time() < end:
+            pass
+        return SimpleNamespace(history=History(train=[0.0] * 5))
+
+    seconds = objectives.seconds_an_iteration(fit, None, 50)
+    assert calls == [10, 50], "the first to warm up"
+    assert seconds == pytest.approx(0.01, rel=0.1), "of each of the five that were taken"
+
+
+def test_the_step_that_is_timed_leaves_the_weights_alone():
+    data = make_dataset("laplace_mixture", n_train=500)
+    flow = objectives.matching("sorted", data, 0, n_iterations=3)
+    before = [p.detach().clone() for p in flow.drift.parameters()]
+    step = objectives.adam_step(objectives.mean_square_of("sorted", data, flow), flow.drift)
+    for _ in range(3):
+        step()
+    assert all(p.grad.abs().max() > 0 for p in flow.drift.parameters())
+    torch.testing.assert_close([*flow.drift.parameters()], before, rtol=0, atol=1e-10)

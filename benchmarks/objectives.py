@@ -1,0 +1,308 @@
+"""Three objectives side by side: maximum likelihood, the bound, and flow matching.
+
+All train a perceptron 2-64-64-1 on the same samples; two of them have a closed form for a drift
+that is linear in its weights. A budget is processor time: each is a run of its own, whose learning
+rate comes down to zero as the budget ends. Learning rate and batch size were chosen by
+`python -m benchmarks.objectives --tune`, on other samples.
+"""
+
+import argparse
+import io
+import math
+import sys
+import time
+from collections.abc import Callable, Iterable
+from contextlib import redirect_stdout
+from functools import partial
+from itertools import product
+from statistics import mean
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from benchmarks.common import Row, Tables, command
+from benchmarks.estimators import notebook
+from benchmarks.flow_matching import PROPER
+from dlutils import adjoint
+from dlutils.comparison import compare
+from dlutils.complexity import median_seconds
+from dlutils.datasets import Dataset, make_dataset
+from dlutils.matching import path_nodes
+from dlutils.natural import NaturalGradient
+from dlutils.seeding import seeded
+from dlutils.tables import plus_minus
+from dlutils.training import data_source
+
+Objective = Callable[[], Tensor]
+Samples = dict[int, Dataset]
+PACKAGES = ("torch", "numpy", "scipy")
+DENSITIES = {"laplace_mixture": "Laplace mixture", "marron_wand_10": "claw"}
+BUDGETS = (1, 4, 16)  # seconds
+TUNED_AT = 4
+SEEDS, TUNING_SEEDS = range(10, 15), range(5)
+BATCH = 256
+NO_BATCH: Row = dict.fromkeys(("ms a step", "sd", "unit", "sd / mean"), "–")
+SOLVER = tuple(PROPER[name] for name in ("n_steps", "method", "logdet"))
+
+
+def likelihood(dataset: Dataset, seed: int, **settings: object):
+    """A flow by maximum likelihood."""
+    return notebook("ODE.ipynb").train(dataset, "mlp", seed=seed, **PROPER | settings)
+
+
+def bound(dataset: Dataset, seed: int, **settings: object):
+    """An SDE by its bound."""
+    return notebook("SDE.ipynb").train(dataset, seed=seed, progress=False, **settings)
+
+
+def matching(coupling: str, dataset: Dataset, seed: int, **settings: object):
+    """A flow by regression on the velocity of straight paths."""
+    match = notebook("ODE.ipynb").flow_matching
+    return match(dataset, "mlp", coupling, seed, progress=False, **settings)
+
+
+def likelihood_of(dataset: Dataset, flow, batch: int = BATCH) -> Objective:
+    """The mean log-likelihood, nats."""
+    draw = data_source((dataset.train - flow.loc) / flow.scale, PROPER["n_bins"], batch)
+    return lambda: adjoint.mean_log_likelihood(flow.drift, *draw(), *SOLVER) - math.log(flow.scale)
+
+
+def bound_of(dataset: Dataset, fitted, batch: int = BATCH) -> Objective:
+    """The mean of one sample of the bound a point, nats."""
+    sde, random = notebook("SDE.ipynb"), torch.Generator().manual_seed(0)
+    x, model = fitted.standardized(dataset.train).sort().values, fitted.model
+    draw = lambda: sde.minibatch(model.path, x, "lattice", batch, random)
+    return lambda: sde.sampled_elbo(model, *draw()).mean() - math.log(fitted.scale)
+
+
+def mean_square_of(coupling: str, dataset: Dataset, flow, batch: int = BATCH) -> Objective:
+    """What is left of the mean squared velocity, standardized data."""
+    nodes = path_nodes((dataset.train - flow.loc) / flow.scale, coupling)
+    nodes, random = nodes.to(torch.get_default_dtype()), torch.Generator().manual_seed(0)
+
+    def value() -> Tensor:
+        x, t, v, w = nodes[:, torch.randint(nodes.shape[1], (batch,), generator=random)]
+        return w @ (flow.drift(x, t) - v).square() / w.sum()
+
+    return value
+
+
+# how to fit, the objective of a batch, and its unit; None: it takes all points at once
+TRAINED: dict[str, tuple[Callable, Callable | None, str]] = {
+    "likelihood, Adam": (likelihood, likelihood_of, "nats"),
+    "likelihood, natural gradient": (partial(likelihood, optimizer="natural"), None, "nats"),
+    "bound, Adam": (bound, bound_of, "nats"),
+} | {
+    f"regression, {c} pairs": (partial(matching, c), partial(mean_square_of, c), "mean square")
+    for c in ("sorted", "independent")
+}
+SOLVED: dict[str, Callable] = {
+    "regression, closed form": lambda data, seed: notebook("ODE.ipynb").flow_matching(data),
+    "bound, closed form": lambda data, seed: notebook("SDE.ipynb").least_squares(data, seed=seed),
+}
+RATES = {"learning_rate": (0.01, 0.03, 0.1)}
+GRID = {  # None: all points, compressed
+    "likelihood, Adam": RATES | {"batch_size": (None, BATCH)},
+    "bound, Adam": RATES | {"batch_size": (BATCH, 1024)},
+    "regression, sorted pairs": RATES | {"batch_size": (BATCH, 2048)},
+    "regression, independent pairs": RATES | {"batch_size": (BATCH, 2048)},
+}
+SETTINGS = {  # the best of the grid: data, way, learning rate, batch size
+    (density, way): {"learning_rate": learning_rate, "batch_size": batch_size}
+    for density, way, learning_rate, batch_size in (
+        ("laplace_mixture", "likelihood, Adam", 0.03, None),
+        ("laplace_mixture", "bound, Adam", 0.03, 1024),
+        ("laplace_mixture", "regression, sorted pairs", 0.01, BATCH),
+        ("laplace_mixture", "regression, independent pairs", 0.01, 2048),
+        ("marron_wand_10", "likelihood, Adam", 0.03, None),
+        ("marron_wand_10", "bound, Adam", 0.1, 1024),
+        ("marron_wand_10", "regression, sorted pairs", 0.03, 2048),
+        ("marron_wand_10", "regression, independent pairs", 0.1, 2048),
+    )
+}
+
+
+def samples(density: str, seeds: Iterable[int]) -> Samples:
+    """10 000 points for each seed."""
+    return {seed: make_dataset(density, seed=seed) for seed in seeds}
+
+
+def quietly(fit: Callable, *arguments: object, **settings: object):
+    """What `fit` returns, without what it prints: a run on trial may well go astray."""
+    with redirect_stdout(io.StringIO()):
+        return fit(*arguments, **settings)
+
+
+def seconds_an_iteration(
+    fit: Callable, dataset: Dataset, n_iterations: int = 200, **settings: object
+) -> float:
+    """Processor time of an iteration, its share of the validations included."""
+    quietly(fit, dataset, 0, n_iterations=10, **settings)  # warm-up
+    start = time.thread_time()
+    model = quietly(fit, dataset, 0, n_iterations=n_iterations, **settings)
+    return (time.thread_time() - start) / len(model.history.train)
+
+
+def runs(fit: Callable, data: Samples, budget: float, each: float, settings: dict) -> list:
+    """Models, each with as many iterations as the budget has room for, seconds both."""
+    n_iterations = max(1, round(budget / each))
+    return [
+        quietly(fit, dataset, seed, n_iterations=n_iterations, **settings)
+        for seed, dataset in data.items()
+    ]
+
+
+def distances(data: Samples, models: list) -> Tensor:
+    """KL of each model from the truth, nats; NaN where its steps fold the line."""
+
+    def distance(dataset: Dataset, model) -> float:
+        try:
+            return compare(dataset, model.log_likelihood).normalized_kl
+        except ValueError:
+            return math.nan
+
+    return torch.tensor([distance(*pair) for pair in zip(data.values(), models, strict=True)])
+
+
+def tune(densities: Iterable[str], seeds: Iterable[int]) -> list[Row]:
+    """Put the best settings into `SETTINGS`; a row for each that was tried."""
+    rows = []
+    for density, way in tqdm(list(product(densities, GRID)), "settings", leave=False):
+        fit, data, found = TRAINED[way][0], samples(density, seeds), []
+        for values in product(*GRID[way].values()):
+            settings = dict(zip(GRID[way], values, strict=True))
+            each = seconds_an_iteration(fit, next(iter(data.values())), **settings)
+            kl = distances(data, runs(fit, data, TUNED_AT, each, settings)).mean().item()
+            found.append((math.inf if math.isnan(kl) else kl, settings))
+            rows.append({"data": DENSITIES[density], "way": way, **words(settings), "KL": kl})
+        SETTINGS[density, way] = min(found, key=lambda pair: pair[0])[1]
+    return rows
+
+
+def words(settings: dict) -> Row:
+    """Settings as cells of a table."""
+    return {name: "all" if value is None else value for name, value in settings.items()}
+
+
+def adam_step(objective: Objective, net: nn.Module) -> Callable[[], object]:
+    """Value, gradient and move; so small a move that the next step finds the same weights."""
+    optimizer = torch.optim.Adam(net.parameters(), lr=1e-12)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        objective().backward()
+        optimizer.step()
+
+    return step
+
+
+def natural_step(dataset: Dataset, flow) -> Callable[[], object]:
+    """One step after the other from fresh weights, on all points, compressed."""
+    y = (dataset.train - flow.loc) / flow.scale
+    with seeded(0):
+        f = notebook("ODE.ipynb").DRIFTS["mlp"]()
+    nodes, weights = data_source(y, PROPER["n_bins"])()
+    climber = NaturalGradient(f, nodes, weights, *SOLVER, precision=1 / len(y))
+    return lambda: (climber.look(), climber.move())
+
+
+def of_one_batch(way: str, dataset: Dataset, model) -> Row:
+    """Milliseconds of a step, and how much the objective of a batch fluctuates."""
+    _, objective, unit = TRAINED[way]
+    if objective is None:
+        return NO_BATCH | {"ms a step": 1e3 * median_seconds(natural_step(dataset, model), 15)}
+    value, net = objective(dataset, model), getattr(model, "model", None) or model.drift
+    with torch.no_grad():
+        values = torch.stack([value() for _ in range(400)]).double()
+    row = {"ms a step": 1e3 * median_seconds(adam_step(value, net), 50), "sd": values.std().item()}
+    row |= {"unit": unit, "sd / mean": "–"}
+    if unit == "mean square":  # where zero of a log-likelihood is depends on the unit of y
+        row["sd / mean"] = (values.std() / values.mean()).item()
+    return row
+
+
+def shown(kl: Tensor) -> str:
+    """Mean and standard error of the samples."""
+    return plus_minus(kl, "", 5) if len(kl) > 1 else f"{kl.item():.5f}"
+
+
+def trained(way: str, density: str, budgets: Iterable[int], seeds: Iterable[int]) -> Row:
+    """A row of the table: the way's settings, its step, and KL after each budget."""
+    fit, data, row = TRAINED[way][0], samples(density, seeds), {}
+    settings, first = SETTINGS.get((density, way), {}), next(iter(data.values()))
+    each = seconds_an_iteration(fit, first, **settings)
+    for budget in budgets:
+        models = runs(fit, data, budget, each, settings)
+        row[f"KL after {budget} s"] = shown(distances(data, models))
+    row["seconds"] = mean(model.history.seconds for model in models)
+    row["iterations"] = mean(len(model.history.train) for model in models)
+    row["ms an iteration"] = 1e3 * each
+    return of_one_batch(way, first, models[0]) | row | words(settings)
+
+
+def solved(way: str, density: str, budgets: Iterable[int], seeds: Iterable[int]) -> Row:
+    """A row of the table: KL after each budget that the solve keeps to, and its seconds."""
+    data = samples(density, seeds)
+    SOLVED[way](next(iter(data.values())), 0)  # warm-up
+    models = [SOLVED[way](dataset, seed) for seed, dataset in data.items()]
+    seconds, kl = mean(model.history.seconds for model in models), shown(distances(data, models))
+    row = {f"KL after {b} s": kl if seconds <= b else "–" for b in budgets}
+    return NO_BATCH | row | {"seconds": seconds}
+
+
+def side_by_side(
+    densities: Iterable[str], ways: Iterable[str], budgets: Iterable[int], seeds: Iterable[int]
+) -> list[Row]:
+    """A row for each of `TRAINED` and `SOLVED` and each density."""
+    rows = []
+    for density, way in tqdm(list(product(densities, ways)), "objectives", leave=False):
+        measure = trained if way in TRAINED else solved
+        row = measure(way, density, budgets, seeds)
+        rows.append({"data": DENSITIES[density], "way": way} | row)
+    return rows
+
+
+def make(options: argparse.Namespace) -> tuple[list[str], Tables]:
+    """Notes and tables."""
+    if options.threads is None:
+        torch.set_num_threads(1)  # as in the notebooks
+    tables, ways = {}, [*TRAINED, *SOLVED]
+    if not hasattr(notebook("SDE.ipynb"), "least_squares"):
+        print(f"SDE.ipynb has no least_squares: there is no row {ways.pop()!r}", file=sys.stderr)
+    few = 1 if options.quick else None
+    densities, budgets = list(DENSITIES)[:few], BUDGETS[: few and 2]
+    if options.tune:
+        tables["Settings"] = tune(densities, TUNING_SEEDS[:few])
+    tables["Three objectives"] = side_by_side(densities, ways, budgets, SEEDS[:few])
+    note = (
+        f"10,000 points, samples with seeds from {SEEDS[0]} on; KL(truth || model) by quadrature, "
+        "nats, mean ± standard error; of the SDE the exact density, by the Fokker-Planck equation. "
+        "Likelihood and regression: mlp, that is the perceptron 2-64-64-1, standardized data; rk4 "
+        "and map, five steps to train by likelihood (64 bins), ten to evaluate what regression "
+        "made. Bound: the notebook's default SDE, whose drift is a perceptron of that size too, "
+        "with the lattice. Each budget is processor time and a run of its own, validations "
+        "included, with as many iterations as one of a trial just before lets expect; seconds: "
+        "by the clock, of the longest run, or of the solve, the choice of its penalties included; "
+        "nan: the steps of a flow fold the line. The natural "
+        "gradient ends by itself when a step gains less than 1e-6 nats. A step: value, gradient "
+        f"and move with a batch of {BATCH}, median; the natural gradient's with all points, "
+        "compressed. sd: of the objective of such a batch at the trained weights. Nats and mean "
+        "squares are not comparable; the sd of a mean square says something only as a ratio to its "
+        f"own mean. Learning rates {RATES['learning_rate']} and two batch sizes were tried on "
+        f"samples {TUNING_SEEDS[0]} to {TUNING_SEEDS[-1]} with {TUNED_AT} s each (--tune); the "
+        "best by mean KL stand in the last columns, and serve all budgets; all: all points, "
+        "compressed."
+    )
+    return [note], tables
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Compare maximum likelihood, the bound, and flow matching: cost, noise, KL by seconds."""
+    quick = "one density, one sample, no more than 4 s"
+    flags = {"--tune": "choose learning rates and batch sizes anew"}
+    return command("objectives", main.__doc__, quick, PACKAGES, make, arguments, flags)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
