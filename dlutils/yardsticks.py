@@ -140,7 +140,7 @@ def _grow(x: Tensor, counts: Tensor, price: Tensor | float, least: float) -> Mix
 
 
 def _objective(counts: Tensor, mixture: Mixture, log_p: Tensor) -> Tensor:
-    """Log-likelihood of standardized points less the penalty, zero for a component of sd 1."""
+    """Log-likelihood less 10/n (1/sd² - log(1/sd²) - 1) a component: zero for one of sd 1."""
     inverse = mixture.sds**-2
     return counts @ log_p - 10 / counts.sum() * (inverse - inverse.log() - 1).sum()
 

@@ -110,6 +110,14 @@ def test_rounded_data_do_not_become_spikes(decimals):
     assert compare(dataset, mixture).normalized_kl < 0.02
 
 
+@pytest.mark.parametrize("name", ["gaussian", "marron_wand_10"])
+def test_weighted_nodes_do_not_become_spikes(name):
+    dataset = make_dataset(name)
+    nodes, counts = dataset.compress(32)
+    mixture = yardsticks.em_mixture(nodes, weights=counts)
+    assert compare(dataset, mixture).normalized_kl < 0.004
+
+
 def test_the_least_width_never_widens_one_gaussian():
     y = torch.tensor([0.0] * 90 + [1.0] * 10)
     assert yardsticks.em_mixture(y).sds.max() <= y.std(correction=0) + 1e-6
