@@ -1,0 +1,312 @@
+"""The best denoiser, its error and its score against closed forms; what a wrong one costs."""
+
+import math
+from functools import partial
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from scipy.integrate import quad
+from torch import nn
+from torch.distributions import Categorical, MixtureSameFamily, Normal
+
+from conftest import perturbed
+from dlutils import denoising
+from dlutils.datasets import Dataset, make_dataset
+from dlutils.denoising import best_loss, fisher_gap, mmse, posterior
+from dlutils.densities import Density
+
+ROOT_SNRS = (1e-4, 1e-3, 0.05, 0.3, 2.0, 50.0, 100.0)
+LOC, SCALE = 0.2, 1.3
+MIXTURES = {  # weights, means, sds
+    "one": ([1.0], [0.7], [0.5]),
+    "apart": ([0.3, 0.7], [-2.0, 1.0], [0.5, 0.8]),
+    "claw": ([0.5] + [0.1] * 5, [0, -1, -0.5, 0, 0.5, 1], [1] + [0.1] * 5),
+    "needle": ([0.995, 0.005], [0.0, 2.5], [1.0, 0.02]),
+}
+
+
+class Mixture:
+    """A normal mixture, its standardization, and what is seen of it in noise in closed form."""
+
+    def __init__(self, name):
+        weights, means, sds = (torch.tensor(v, dtype=torch.float64) for v in MIXTURES[name])
+        self.weights, self.means, self.sds = weights, (means - LOC) / SCALE, sds / SCALE
+        density = Density(MixtureSameFamily(Categorical(weights), Normal(means, sds)), name)
+        nothing = torch.zeros(2)
+        self.dataset = Dataset(name, name, *[nothing] * 3, density.support, density)
+
+    def seen(self, g, s):
+        """Density of g, posterior mean and variance, and the score, each `(m,)`."""
+        at = g[:, None]
+        variance = 1 + (s * self.sds) ** 2
+        joint = self.weights * Normal(s * self.means, variance.sqrt()).log_prob(at).exp()
+        share = joint / joint.sum(1, keepdim=True)
+        means = self.means + s * self.sds**2 / variance * (at - s * self.means)
+        y_hat = (share * means).sum(1)
+        spread = (share * (self.sds**2 / variance + (means - y_hat[:, None]) ** 2)).sum(1)
+        return joint.sum(1), y_hat, spread, -(share * (at - s * self.means) / variance).sum(1)
+
+    def mmse(self, s):
+        """By a finer grid over a wider range."""
+        far = 12 + s * (self.means.abs() + 8 * self.sds).max().item()
+        g = torch.linspace(-far, far, math.ceil(50 * far))
+        p, _, variance, _ = self.seen(g, s)
+        return ((g[1] - g[0]) * p @ variance).item()
+
+
+@pytest.mark.parametrize("name", MIXTURES)
+@pytest.mark.parametrize("s", ROOT_SNRS)
+def test_a_normal_mixture_is_a_closed_form(name, s):
+    mixture = Mixture(name)
+    found = posterior(mixture.dataset, LOC, SCALE, s)
+    density, y_hat, variance, score = mixture.seen(found.g, s)
+    assert (found.density - density).abs().max() < 1e-10
+    seen = density > 1e-6
+    for value, wanted in ((found.y_hat, y_hat), (found.variance, variance), (found.score, score)):
+        assert (value - wanted)[seen].abs().max() < 3e-6
+        assert found.mean((value - wanted).abs()) < 1e-9
+    assert found.mmse == pytest.approx(mixture.mmse(s), rel=1e-8)
+    assert mmse(mixture.dataset, LOC, SCALE, s) == found.mmse
+
+
+@pytest.mark.parametrize("s", [0.05, 0.3, 2.0, 50.0])
+def test_mmse_of_gaussian_data_is_known(s):
+    dataset = make_dataset("gaussian", 20, 20, 20)
+    assert mmse(dataset, 1.0, 0.5, s) == pytest.approx(1 / (1 + s**2), rel=1e-7)
+
+
+@pytest.fixture(scope="module", params=["laplace_mixture", "marron_wand_10", "uniform"])
+def known(request):
+    """Data with corners, teeth and edges, and the density's integrals over y by adaptive rules."""
+    dataset = make_dataset(request.param, 2000, 20, 20)
+    loc, scale = dataset.units(True)
+    low, high = ((end - loc) / scale for end in dataset.support)
+    corners = [(c - loc) / scale for c in (-1.5, 1.5) if "laplace" in request.param]
+    corners = [(c - loc) / scale for c in (-1, 1) if request.param == "uniform"] or corners
+    p = lambda y: scale * dataset.log_prob(loc + scale * y).exp().item()
+
+    def integral(f, *places):
+        ends = sorted({low - 2, high + 2, *(v for v in (*corners, *places) if low < v < high)})
+        piece = partial(quad, lambda y: p(y) * f(y), epsabs=1e-13, limit=200)
+        return sum(piece(*pair)[0] for pair in pairwise(ends))
+
+    return dataset, loc, scale, integral
+
+
+@pytest.mark.parametrize("s", [1e-4, 0.05, 0.3, 2.0, 100.0])
+def test_other_densities_agree_with_adaptive_quadrature(known, s):
+    dataset, loc, scale, integral = known
+    found = posterior(dataset, loc, scale, s)
+    cdf = (found.density.cumsum(0) * (found.g[1] - found.g[0])).numpy()
+    for k in np.searchsorted(cdf, [0.02, 0.4, 0.9]):
+        g = found.g[k].item()
+        near = [(g + z) / s for z in (-8, -3, 0, 3, 8)]
+        noise = lambda y, g=g: math.exp(-((g - s * y) ** 2) / 2)
+        p, first, second = (
+            integral(lambda y, n=n, noise=noise: y**n * noise(y), *near) for n in range(3)
+        )
+        assert found.density[k].item() == pytest.approx(p / math.sqrt(2 * math.pi), rel=1e-6)
+        assert found.y_hat[k].item() == pytest.approx(first / p, abs=1e-6)
+        assert found.variance[k].item() == pytest.approx(second / p - (first / p) ** 2, abs=1e-6)
+
+
+@pytest.mark.parametrize("s", ROOT_SNRS)
+def test_mass_mean_and_variance_are_those_of_the_data(known, s):
+    """E Var(y | g) + Var E[y | g] = Var y."""
+    dataset, loc, scale, integral = known
+    found = posterior(dataset, loc, scale, s)
+    mean, square = integral(lambda y: y), integral(lambda y: y**2)
+    assert found.mean(torch.ones_like(found.g)) == pytest.approx(1, abs=1e-9)
+    assert found.mean(found.y_hat) == pytest.approx(mean, abs=5e-5)  # they end at the support
+    assert found.mmse + found.mean(found.y_hat**2) == pytest.approx(square, abs=2e-4)
+
+
+def test_the_score_is_the_slope_of_the_log_density(known):
+    dataset, loc, scale, _ = known
+    for s in (0.05, 2.0, 50.0):
+        found = posterior(dataset, loc, scale, s)
+        log_p, h = found.density.clamp(min=1e-300).log(), found.g[1] - found.g[0]
+        slope = (8 * (log_p[3:-1] - log_p[1:-3]) - (log_p[4:] - log_p[:-4])) / (12 * h)
+        error = (slope - found.score[2:-2]).abs()
+        assert (h * found.density[2:-2] @ error) < 1e-4
+
+
+def information(dataset, loc, scale, s):
+    """Mutual information of y and g: the entropy of g minus the noise's, nats."""
+    found = posterior(dataset, loc, scale, s)
+    return found.mean(-found.density.clamp(min=1e-300).log()) - math.log(2 * math.pi * math.e) / 2
+
+
+def test_the_derivative_of_the_information_is_half_the_mmse(known):
+    """Guo, Shamai & Verdú (2005): over SNR from 1e-4 to 100, integrated on its logarithm."""
+    data = known[:3]
+    z, w = np.polynomial.legendre.leggauss(24)
+    low, high = math.log(1e-4), math.log(100)
+    snr = np.exp((low + high + (high - low) * z) / 2)
+    half = [mmse(*data, math.sqrt(value)) / 2 for value in snr]
+    gained = (high - low) / 2 * (w * snr) @ half
+    ends = [information(*data, math.sqrt(value)) for value in (1e-4, 100.0)]
+    assert gained == pytest.approx(ends[1] - ends[0], rel=1e-6)
+
+
+def test_the_information_of_a_gaussian_is_known():
+    dataset = make_dataset("gaussian", 20, 20, 20)
+    for s in (1e-3, 1.0, 50.0):
+        assert information(dataset, 1.0, 0.5, s) == pytest.approx(math.log1p(s**2) / 2, abs=1e-8)
+
+
+class Damped(nn.Module):
+    """The best denoiser of standard normal data, times a factor, plus a wave."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.path = path
+
+    def forward(self, x, t):
+        a, beta, _, _ = self.path.schedule(t)
+        return 0.9 * a * x / (a**2 + beta**2) + 0.1 * torch.sin(3 * x) * (1 - t)
+
+
+def excess_error(denoiser, path, dataset, loc, scale, n):
+    """1/2 dSNR/dt (E (y - y_hat)^2 - mmse) dt, by quadrature over y, t and eps.
+
+    The mmse is E y^2 - E E[y | x]^2 with a posterior mean that is a sum over the same y.
+    """
+    y = torch.linspace(*((end - loc) / scale for end in dataset.support), 1001)
+    p = dataset.log_prob(loc + scale * y).exp()
+    p = p / p.sum()
+    eps, p_eps = (torch.from_numpy(v) for v in np.polynomial.hermite_e.hermegauss(40))
+    p_eps = p_eps / p_eps.sum()
+    z, w = np.polynomial.legendre.leggauss(n)
+    total = 0.0
+    for u_k, w_k in zip((z + 1) / 2, w / 2, strict=True):
+        t = path.time(torch.tensor(u_k))
+        a, beta, a_dot, beta_dot = path.schedule(t)
+        x = a * y[:, None] + beta * eps
+        y_hat = denoiser(x.reshape(-1), t.expand(x.numel())).view_as(x)
+        at = torch.linspace(*(end.item() for end in (x.min(), x.max())), 2 * len(y))
+        joint = p * Normal(a * y, beta).log_prob(at[:, None]).exp()
+        square = (joint @ y) ** 2 / joint.sum(1).clamp(min=1e-300)
+        best = p @ y**2 - square.sum() * (at[1] - at[0])
+        snr_dot = 2 * a / beta * (a_dot * beta - a * beta_dot) / beta**2
+        excess = p @ (y[:, None] - y_hat) ** 2 @ p_eps - best
+        total += w_k * path.time_rate(t) * snr_dot / 2 * excess
+    return total.item()
+
+
+@pytest.mark.parametrize(
+    ("path", "name"), [("linear", "laplace_mixture"), ("variance_preserving", "marron_wand_10")]
+)
+def test_the_gap_of_a_denoiser_is_the_excess_of_its_error(sde, path, name):
+    dataset = make_dataset(name, 2000, 20, 20)
+    data, route = (dataset, *dataset.units(True)), sde.PATHS[path](0.05)
+    denoiser = Damped(route)
+    u, w, gap = fisher_gap(denoiser, route, partial(posterior, *data), 24)
+    assert u.shape == w.shape == gap.shape == (24,)
+    assert gap.min() >= 0
+    excess = excess_error(denoiser, route, *data, 24)
+    assert excess > 0.03, "a wrong denoiser"
+    assert (w @ gap).item() == pytest.approx(excess, rel=1e-3)
+
+
+def test_the_best_denoiser_has_no_gap(sde):
+    dataset, path = make_dataset("gaussian", 20, 20, 20), sde.LinearPath(0.01)
+    denoiser = sde.PreconditionedDrift(path)
+    _, w, gap = fisher_gap(denoiser, path, partial(posterior, dataset, 1.0, 0.5))
+    assert (w @ gap).item() < 1e-11
+    _, w, gap = fisher_gap(perturbed(denoiser), path, partial(posterior, dataset, 1.0, 0.5))
+    assert (w @ gap).item() > 1e-2
+
+
+def test_the_gap_of_the_bound_is_the_fisher_gap(sde):
+    """With the optimal noise, whose start at a finite value costs 1e-4 nats, and delta."""
+    dataset = make_dataset("gaussian", 20, 20, 20)
+    model = perturbed(sde.build_sde("linear", "optimal", "preconditioned", 0.01))
+    y, p = (torch.from_numpy(v) for v in np.polynomial.hermite_e.hermegauss(40))
+    with torch.no_grad():
+        bound = (p @ sde.elbo(model, y, 96, 40) / p.sum()).item()
+    truth = (p @ Normal(0.0, math.sqrt(1 + 2 * 0.01**2)).log_prob(y) / p.sum()).item()
+    _, w, gap = fisher_gap(model.net, model.path, partial(posterior, dataset, 1.0, 0.5), 96)
+    assert truth - bound == pytest.approx((w @ gap).item(), abs=3e-4)
+
+
+def test_a_single_precision_denoiser_is_asked_in_its_own_type(sde):
+    torch.set_default_dtype(torch.float32)
+    dataset, path = make_dataset("gaussian", 20, 20, 20), sde.LinearPath(0.01)
+    denoiser = perturbed(sde.PreconditionedDrift(path))
+    of = partial(posterior, dataset, 1.0, 0.5)
+    u, w, gap = fisher_gap(denoiser, path, of)
+    torch.set_default_dtype(torch.float64)
+    _, _, double = fisher_gap(denoiser.double(), path, of)
+    assert u.dtype == w.dtype == gap.dtype == torch.float64
+    assert (w @ gap).item() == pytest.approx((w @ double).item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("path", ["linear", "variance_preserving"])
+def test_the_loss_of_the_best_drift_is_what_a_wrong_noise_costs(sde, path):
+    """For standard normal data, where the untrained drift is the best one."""
+    route = sde.PATHS[path](0.02)
+    y, w = (torch.from_numpy(v) for v in np.polynomial.hermite_e.hermegauss(20))
+    terms = {}
+    for name in ("optimal", "root_two_beta"):
+        model = sde.build_sde(path, name, "preconditioned", 0.02)
+        noise = sde.DIFFUSIONS[name](route)
+        u, weights, loss, least = best_loss(route, noise, lambda s: 1 / (1 + s**2))
+        assert u.shape == weights.shape == loss.shape == least.shape == (200,)
+        with torch.no_grad():
+            lost = sde.reconstruction(model, y) - sde.prior_kl(model, y) - sde.elbo(model, y)
+        terms[name] = (weights @ loss).item()
+        assert (w @ lost / w.sum()).item() == pytest.approx(terms[name], abs=1e-3)
+        assert (loss >= least).all()
+    assert terms["root_two_beta"] > terms["optimal"] + 0.1
+
+
+def test_what_cannot_be_is_named():
+    dataset = make_dataset("gaussian", 20, 20, 20)
+    for wrong in (-0.1, math.nan, math.inf):
+        with pytest.raises(ValueError, match=f"finite and not negative, not {wrong}"):
+            posterior(dataset, 1.0, 0.5, wrong)
+    sample = Dataset.from_samples(torch.linspace(0, 2, 200))
+    with pytest.raises(ValueError, match="the true density of 'sample' is unknown"):
+        mmse(sample, 1.0, 0.5, 1.0)
+    cauchy = Density(torch.distributions.Cauchy(0.0, 1.0), "Cauchy")
+    heavy = Dataset("Cauchy", "", *[torch.zeros(2)] * 3, cauchy.support, cauchy)
+    with pytest.raises(ValueError, match="tails of Cauchy are too heavy: all but 2e-12 of the"):
+        posterior(heavy, 0.0, 1.0, 1.0)
+
+
+def test_data_that_lie_far_apart():
+    """Two pieces with nothing between them: no probability there, and no error."""
+    inside = lambda y: (y.abs() - 50).abs() < 0.5
+    log_prob = lambda y: torch.where(inside(y), math.log(0.5), -math.inf)
+    sample = lambda n: torch.rand(n) - 0.5 + 50 * torch.randint(2, (n,)).mul(2).sub(1)
+    density = Density((log_prob, sample, (-50.5, -49.5, 49.5, 50.5)), "pieces")
+    dataset = Dataset("pieces", "", *[torch.zeros(2)] * 3, density.support, density)
+    found = posterior(dataset, 0.0, 50.0, 20.0)
+    assert found.y_hat.isfinite().all()
+    assert found.variance.isfinite().all()
+    assert found.mean(torch.ones_like(found.g)) == pytest.approx(1, abs=1e-9)
+    assert (found.density == 0).any()
+    assert found.mmse == pytest.approx((1 / 50) ** 2 / 12, rel=0.02), "each piece but little noise"
+
+
+def test_pieces_that_are_too_wide_are_seen(monkeypatch):
+    mixture = Mixture("needle")
+    monkeypatch.setattr(denoising, "MOST", 1)
+    assert abs(mmse(mixture.dataset, LOC, SCALE, 1.0) / mixture.mmse(1.0) - 1) > 1e-6
+
+
+def test_scores_of_the_best_denoiser_and_of_a_wrong_one(sde):
+    path = sde.LinearPath(0.05)
+    posterior = lambda s: denoising.posterior(make_dataset("gaussian"), 1.0, 0.5, s)
+    best = sde.PreconditionedDrift(path)  # untrained: exact for standard normal data
+    z, true, found = denoising.scores(path, best, posterior, 0.6)
+    torch.testing.assert_close(found, true, rtol=0, atol=1e-6)
+    assert z.min() < -3 < 3 < z.max()
+    t = path.time(torch.tensor([0.6]))
+    a, beta, _, _ = (v.item() for v in path.schedule(t))
+    torch.testing.assert_close(true, -z * beta / math.hypot(a, beta), rtol=0, atol=1e-6)
+    _, _, worse = denoising.scores(path, lambda x, t: best(x, t) + 0.1, posterior, 0.6)
+    torch.testing.assert_close(worse - true, torch.full_like(true, 0.1 * a / beta))
