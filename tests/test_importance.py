@@ -1,54 +1,145 @@
-"""Importance weights of variational paths, and the bounds that they make."""
+"""Bounds of several samples: against the exact likelihood, and where they are known."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from dlutils.importance import log_weights, tightening
 
-Z = 5.0  # standard errors: a false alarm in two million
+FALSE_ALARM = 1e-6  # probability that a right program fails one random test
+Z = stats.norm.isf(FALSE_ALARM / 2)  # that many standard errors
 
 
-def test_weights_have_the_likelihood_as_their_mean(sde):
+def noisy_model(sde):
     """With noise that is too weak by a half, so the weights vary."""
     path = sde.LinearPath(0.2)
-    diffusion = sde.RootTwoBetaDiffusion(path)
-    model = sde.SDE(path, diffusion, sde.PreconditionedDrift(path), 0.2)
-    y = torch.tensor([-1.0, 0.0, 1.5])
-    fitted = sde.FittedSDE(model, None, 0.0, 1.0, 6.5)
-    log_w = log_weights(model, y, 4000, 400, torch.Generator().manual_seed(0))
-    w = (log_w - fitted.log_likelihood(y)).exp()
+    return sde.SDE(path, sde.RootTwoBetaDiffusion(path), sde.PreconditionedDrift(path), 0.2)
+
+
+@pytest.fixture(scope="module")
+def simulated(sde):
+    """Log weights of 1024 paths in 400 steps; ELBO and log-likelihood of the same points."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    model, y = noisy_model(sde), torch.tensor([-2.0, -1.0, 0.0, 0.5, 1.5])
+    log_p = sde.FittedSDE(model, None, 0.0, 1.0, 6.5).log_likelihood(y)
+    with torch.no_grad():
+        log_w = log_weights(model, y, 1024, 400, torch.Generator().manual_seed(0))
+        bound = sde.elbo(model, y)
+    torch.set_default_dtype(before)
+    return log_w, bound, log_p
+
+
+def test_importance_weights_have_the_likelihood_as_their_mean(simulated):
+    log_w, _, log_p = simulated
+    assert log_w.shape == (1024, 5)
+    w = (log_w - log_p).exp()
     error = w.std(dim=0) / len(w) ** 0.5
     assert ((w.mean(dim=0) - 1).abs() < Z * error + 0.02).all()
-    assert log_w.mean(dim=0).lt(fitted.log_likelihood(y)).all()
+    assert log_w.mean(dim=0).lt(log_p).all()
 
 
-def lognormal(n, seed=0):
-    """Weights of mean one whose logarithm has variance one."""
-    return torch.from_numpy(np.random.default_rng(seed).normal(-0.5, 1.0, (n, 1)))
+def test_one_sample_is_the_bound_and_many_are_the_likelihood(simulated):
+    """Up to the error of 400 steps, about a hundredth of a nat."""
+    log_w, elbo, log_p = simulated
+    one, *_, many = found = tightening(log_w, (1, 2, 4, 8, 16, 32, 64))
+    assert [bound.size for bound in found] == [1, 2, 4, 8, 16, 32, 64]
+    assert elbo.mean() < log_p.mean() - 0.05
+    assert abs(one.mean - elbo.mean()) < Z * one.error + 0.02
+    assert abs(many.mean - log_p.mean()) < Z * many.error + 0.02
+    assert all(a.mean < b.mean for a, b in pairwise(found))
 
 
-def test_bounds_rise_from_the_mean_logarithm_to_the_logarithm_of_the_mean():
-    sizes = (1, 4, 16, 64, 256)
-    means, errors = zip(*tightening(lognormal(2**18), sizes), strict=True)
-    assert abs(means[0] + 0.5) < Z * errors[0], "the mean of log w"
-    assert (np.diff(means) > 0).all()
-    second_order = -(math.e - 1) / (2 * 256)  # -Var w / 2 K
-    assert abs(means[-1] - second_order) < Z * errors[-1] + 0.2 * abs(second_order)
+def test_the_same_seed_gives_the_same_weights(sde):
+    model, y = noisy_model(sde), torch.linspace(-2, 2, 3)
+    with torch.no_grad():
+        first, again, other = (
+            log_weights(model, y, 4, 10, torch.Generator().manual_seed(k)) for k in (0, 0, 1)
+        )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
 
 
-def test_the_standard_error_is_the_spread_of_repetitions():
-    runs = [tightening(lognormal(512, seed), (8,))[0] for seed in range(300)]
-    means, errors = np.array(runs).T
-    assert means.std() / np.sqrt((errors**2).mean()) == pytest.approx(1, abs=0.2)
+def lognormal(n_samples, spread=0.8, n=5):
+    """Log weights of mean one: log w ~ N(-s^2 / 2, s^2), with s growing over the points."""
+    s = spread * torch.linspace(0.5, 1, n)
+    return -(s**2) / 2 + s * torch.randn(n_samples, n), s
 
 
-def test_an_error_of_few_groups_is_refused():
-    assert len(tightening(lognormal(256), (16,))) == 1
-    message = "256 samples make 4 groups of 64: fewer than 16 have no standard error"
+def pair_bound(s):
+    """E log (w_1 + w_2) / 2 for lognormal weights, by Gauss and Hermite's rule."""
+    z, p = np.polynomial.hermite_e.hermegauss(60)
+    p = p / p.sum()
+    return p @ (np.logaddexp(s * z[:, None], s * z) - math.log(2)) @ p - s**2 / 2
+
+
+def test_lognormal_weights_are_known():
+    """-s^2 / 2 at K = 1, a quadrature at K = 2, -(exp(s^2) - 1) / 2K at large K."""
+    log_w, s = lognormal(2**16)
+    exact = {
+        1: (-(s**2) / 2).mean().item(),
+        2: np.mean([pair_bound(v) for v in s.tolist()]),
+        512: (-(s.square().exp() - 1) / 1024).mean().item(),
+    }
+    for bound in tightening(log_w, exact):
+        assert len(bound.groups) == 2**16 // bound.size
+        assert abs(bound.mean - exact[bound.size]) < Z * bound.error + 1e-5
+        assert bound.error < 0.01
+        assert bound.mean == pytest.approx(bound.groups.mean().item())
+
+
+def test_the_bound_rises_with_the_number_of_samples():
+    """With nested groups it never falls, whatever the samples."""
+    means = [bound.mean for bound in tightening(lognormal(1024, 3.0)[0], (1, 2, 4, 8, 16, 32, 64))]
+    assert means == sorted(means)
+    assert means[0] < means[-1] - 0.5
+
+
+@pytest.mark.parametrize("size", [1, 8, 32])
+def test_the_standard_error_is_honest(size):
+    """The spread of repetitions over the claimed error, by the chi-squared distribution.
+
+    The points share part of their noise, which a mean over independent points would not see.
+    """
+    repeats, n_samples, found = 400, 32 * 16, []
+    for _ in range(repeats):
+        log_w = 0.7 * torch.randn(n_samples, 6) + 0.7 * torch.randn(n_samples, 1)
+        found += tightening(log_w, [size])
+    spread = np.var([bound.mean for bound in found], ddof=1)
+    ratio = spread / np.mean([bound.error**2 for bound in found])
+    low, high = stats.chi2.ppf([FALSE_ALARM / 2, 1 - FALSE_ALARM / 2], repeats - 1) / (repeats - 1)
+    assert 0.9 * low < ratio < 1.1 * high  # the claimed error fluctuates too, by 1 % here
+
+
+def test_too_few_groups_are_named():
+    log_w = torch.zeros(256, 3)
+    assert len(tightening(log_w, [16])[0].groups) == 16
+    message = "256 samples make 15 groups of 17, .* 16 groups need 272 samples"
     with pytest.raises(ValueError, match=message):
-        tightening(lognormal(256), (1, 64))
-    with pytest.raises(ValueError, match="a group's size must be an integer of at least 1, not 0"):
-        tightening(lognormal(256), (0,))
+        tightening(log_w, [1, 17])
+    with pytest.raises(ValueError, match=r"samples in a group must be an integer .* not 0"):
+        tightening(log_w, [0])
+
+
+def test_what_does_not_fill_a_group_is_left_out():
+    log_w = torch.zeros(51, 2)
+    log_w[48:] = 100.0
+    assert tightening(log_w, [3])[0].mean == pytest.approx(100 / 17)
+    assert tightening(log_w[:50], [3])[0].mean == 0
+
+
+@pytest.mark.parametrize("name", ["n_samples", "n_steps"])
+def test_numbers_below_one_are_named(sde, name):
+    with pytest.raises(ValueError, match=f"{name} must be an integer of at least 1, not 0"):
+        log_weights(noisy_model(sde), torch.zeros(2), **{"n_samples": 2, "n_steps": 2} | {name: 0})
+
+
+def test_single_precision_is_summed_in_double():
+    log_w = lognormal(4096)[0]
+    single, double = tightening(log_w.float(), [4])[0], tightening(log_w, [4])[0]
+    assert single.groups.dtype == torch.float64
+    assert single.mean == pytest.approx(double.mean, abs=1e-7)
