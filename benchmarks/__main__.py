@@ -9,6 +9,7 @@ NAMES = (
     "ode_iteration",
     "ode_quality",
     "flow_matching",
+    "sde_closed_form",
     "objectives",
     "sde_step",
     "variance",
@@ -25,7 +26,7 @@ def main() -> int:
     start = time.perf_counter()
     for number, name in enumerate(NAMES, start=1):
         print(f"\n[{number}/{len(NAMES)}] {name}", flush=True)
-        fresh = ["--fresh"] if name == "marron_wand" else []
+        fresh = ["--fresh"] if name in ("marron_wand", "sde_closed_form") else []
         done = subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *quick, *fresh])
         if done.returncode:
             print(f"benchmarks.{name} failed", file=sys.stderr)

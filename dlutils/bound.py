@@ -148,7 +148,7 @@ def side_by_side(
     Returns:
         The comparisons by name, and a row a model: mean over the test points; minus the truth and
         minus the first model on the same points, with the standard errors of these differences;
-        and the integral of p (log p - log q).
+        the integral of p (log p - log q); and that of q.
     """
     fits = {name: compare(dataset, model, n_grid) for name, model in models.items()}
     values = {name: model(dataset.test).double() for name, model in models.items()}
@@ -161,6 +161,7 @@ def side_by_side(
             "minus expected": plus_minus(log_q - truth),
             f"minus {first}": "–" if name == first else plus_minus(log_q - reference),
             "KL or gap": f"{fits[name].kl:.4f}",
+            "mass": f"{fits[name].mass:.4f}",
         }
         for name, log_q in values.items()
     ]

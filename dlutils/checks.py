@@ -8,6 +8,7 @@ net that starts as zero hides what it does. (For methods: `dlutils.adjoint.check
 """
 
 import copy
+import inspect
 from collections.abc import Callable
 
 import torch
@@ -157,6 +158,14 @@ def check_sde(path: nn.Module, diffusion: nn.Module, drift: nn.Module) -> None:
         raise ValueError(
             f"the drift {type(drift).__name__} must say what it returns: predicts_y = True, a data "
             "point, or False, the drift itself"
+        )
+
+
+def check_corrects(name: str, build: Callable[..., nn.Module], **denoiser: nn.Module) -> None:
+    """Raise a `ValueError` that names the drift, unless it takes a `denoiser` that is given."""
+    if denoiser and "denoiser" not in inspect.signature(build).parameters:
+        raise ValueError(
+            f"the drift {name!r} corrects no denoiser: preconditioning must be 'gaussian'"
         )
 
 

@@ -305,3 +305,42 @@ def slope(x: Sequence[float], y: ArrayLike) -> float:
     if known.sum() < 2:
         return float("nan")
     return float(np.polyfit(np.log(x[known]), np.log(y[known]), 1)[0])
+
+
+class Trained(Protocol):
+    """A fitted model and how it was trained; no iterations if it was solved for."""
+
+    history: History
+    log_likelihood: LogLikelihood
+
+
+def objectives_table(
+    models: Mapping[str, tuple[Trained, float, str]], dataset: Dataset, distance: float = 0.03
+) -> list[dict[str, object]]:
+    """What was maximised or solved: its noise, how soon it is close to the truth, where it ends.
+
+    Args:
+        models: By the objective's name: the model, the standard deviation of the objective of a
+            batch, and its unit, "nats" where the history is of a log-likelihood or a bound.
+        dataset: Of a known density.
+        distance: From the truth on the same points, nats.
+
+    Returns:
+        A row a model: noise, iterations, the first validated one within the distance, KL in nats,
+        and seconds.
+    """
+    near, rows = dataset.log_prob(dataset.val).mean().item() - distance, []
+    for name, (model, sd, unit) in models.items():
+        history = model.history
+        reached = history.iterations_to(near) if unit == "nats" and history.train else None
+        rows.append(
+            {
+                "objective": name,
+                "noise of a batch": f"{sd:.3g} {unit}" if sd else "none",
+                "iterations": len(history.train) or "–",
+                f"to {distance:g} nats": "–" if reached is None else reached,
+                "KL": compare(dataset, model.log_likelihood).kl,
+                "seconds": f"{history.seconds:.1f}",
+            }
+        )
+    return rows

@@ -25,6 +25,8 @@ from dlutils.training import History
 
 Evolution = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 SECONDS_A_FRAME = 0.3  # of the curves during training: drawing must not be what takes time
+GRID = 401  # points of the integrals that are computed while a slider moves
+NODES = (32, 16)  # of a bound's quadratures, likewise
 
 
 def has_front_end() -> bool:
@@ -42,6 +44,12 @@ def show(*arguments: Any, **choices: Sequence[str | int]) -> None:
     """Display an `Explorer`, if there is a front end."""
     if has_front_end():
         display(Explorer(*arguments, **choices).view)
+
+
+def show_live(*arguments: Any, **choices: Sequence[str | float]) -> None:
+    """Display a `Live`, if there is a front end."""
+    if has_front_end():
+        display(Live(*arguments, **choices).view)
 
 
 class Explorer:
@@ -140,7 +148,7 @@ class Explorer:
             }
         if hasattr(model, "elbo"):
             numbers["ELBO of the test points"] = model.elbo(dataset.test).mean()
-        words = [f"{name} <b>{float(value):.4f}</b>" for name, value in numbers.items()]
+        words = _in_bold(numbers)
         words.append(f"<b>{model.history.seconds:.1f}</b> s")
         if model.history.stopped:
             words.append(model.history.stopped)
@@ -158,6 +166,63 @@ class Explorer:
     def _panels(self) -> tuple[Figure, Any]:
         fig = Figure(figsize=(plotting.PAGE, 2.4), layout="constrained")
         return fig, fig.subplots(1, 2)
+
+
+class Live:
+    """Sliders, and a density that follows them: for a fit that takes no longer than a moment.
+
+    Args:
+        fit: Called with a value of each choice; returns the dataset and the model, which has
+            `log_likelihood` and may have `elbo`.
+        choices: The values of each of `fit`'s keyword arguments, and where it starts in the middle
+            of them; words make a menu, numbers a slider.
+    """
+
+    def __init__(
+        self, fit: Callable[..., tuple[Dataset, Any]], **choices: Sequence[str | float]
+    ) -> None:
+        self.fit = fit
+        self.controls = {name: _control(name, list(values)) for name, values in choices.items()}
+        self.message = widgets.HTML()
+        self.picture = widgets.Image(format="png", width=520)
+        for control in self.controls.values():
+            control.observe(self.draw, "value")
+        self.view = widgets.VBox([*self.controls.values(), self.message, self.picture])
+        self.view.add_class("live")
+        self.draw()
+
+    def draw(self, _: object = None) -> None:
+        """Fit what is chosen and draw it; say what was wrong with it instead, if it was."""
+        start = time.perf_counter()
+        try:
+            dataset, model = self.fit(**{name: c.value for name, c in self.controls.items()})
+            found = compare(dataset, model.log_likelihood, GRID)
+        except ValueError as error:
+            self.message.value = f"<b>ValueError:</b> {html.escape(str(error))}"
+            return
+        known, numbers = found.log_p is not None, {}
+        if known:
+            numbers["KL(truth ‖ model), mass divided out"] = found.normalized_kl
+        if known and hasattr(model, "elbo"):
+            numbers["gap of the bound"] = compare(dataset, lambda y: model.elbo(y, *NODES), GRID).kl
+        fig = Figure(figsize=(1.5 * plotting.COLUMN, 2.4), layout="none")
+        plotting.outline(dataset, found, fig.add_axes((0.1, 0.12, 0.88, 0.85)))
+        self.picture.value = _png(fig)
+        seconds = f"<b>{time.perf_counter() - start:.2f}</b> s"
+        self.message.value = " · ".join([*_in_bold(numbers), seconds])
+
+
+def _control(name: str, values: list[str | float]) -> widgets.ValueWidget:
+    """A menu of words, the first of them chosen, or a slider through numbers, in their middle."""
+    options = {"description": name, "layout": widgets.Layout(width="32em")}
+    if all(isinstance(value, str) for value in values):
+        return widgets.Dropdown(options=values, **options)
+    labels = [(f"{value:g}", value) for value in values]
+    return widgets.SelectionSlider(options=labels, value=values[len(values) // 2], **options)
+
+
+def _in_bold(numbers: dict[str, Any]) -> list[str]:
+    return [f"{name} <b>{float(value):.4f}</b>" for name, value in numbers.items()]
 
 
 def _png(fig: Figure) -> bytes:

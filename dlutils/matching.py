@@ -170,6 +170,23 @@ def mean_squares(f: nn.Module, y: Tensor, coupling: str) -> tuple[float, float]:
         return tuple((w @ e.square()).item() for e in (f(x, t) - v, v))
 
 
+def batch_noise(f: nn.Module, y: Tensor, coupling: str, n: int) -> float:
+    """Standard deviation of the mean square over n random nodes, in units of its own mean.
+
+    Args:
+        f: Drift.
+        y: Data, in the drift's units, shape `(n_data,)`.
+        coupling: One of `COUPLINGS`.
+        n: Nodes in a batch, at least 1.
+    """
+    check_count("n", n)
+    x, t, v, w = path_nodes(y, coupling).to(next(f.parameters()).dtype)
+    with torch.no_grad():
+        loss = (f(x, t) - v).square()
+    mean = w @ loss
+    return ((w @ (loss - mean).square()).sqrt() / mean / n**0.5).item()
+
+
 def along_quantiles(y: Tensor, n_places: int) -> Tensor:
     """Noise and data of equal rank at places that are equally far apart: see `sorted_pairs`.
 

@@ -26,7 +26,7 @@ def smoothed_sample(y: Tensor, n_bins: int = 400) -> Tensor:
 
     Args:
         y: Data, standardized, shape `(n,)`.
-        n_bins: See `log_density`.
+        n_bins: See `fit`.
 
     Returns:
         Increasing, shape `(n,)`, of y's dtype.
@@ -45,7 +45,14 @@ def smoothed_sample(y: Tensor, n_bins: int = 400) -> Tensor:
 def log_density(
     y: Tensor, n_bins: int = 400, window: int = 25, n_rounds: int = 12
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The smooth density's logarithm in the middle of each bin.
+    """The smooth density's logarithm in the middle of each bin: the first two of `fit`."""
+    return fit(y, n_bins, window, n_rounds)[:2]
+
+
+def fit(
+    y: Tensor, n_bins: int = 400, window: int = 25, n_rounds: int = 12
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """The smooth density, and how many numbers the sample had to say for it.
 
     Args:
         y: Data, standardized, shape `(n,)`.
@@ -54,7 +61,7 @@ def log_density(
         n_rounds: Of a Newton step and new variances; in the first four one variance for all.
 
     Returns:
-        Places and log-density in nats, `(n_bins,)` each.
+        Places and log-density in nats, `(n_bins,)` each, and the effective number of parameters.
     """
     edges = _edges(y.double().numpy(), n_bins)
     share, width = np.histogram(y.numpy(), edges)[0] / len(y), np.diff(edges)
@@ -81,7 +88,7 @@ def log_density(
         mean = np.mean if k < 4 else lambda values: uniform_filter1d(values, window)
         found = mean((D @ excess) ** 2) / np.maximum(mean(known), 1e-3)
         variance = np.clip(found, LEAST, MOST) * np.ones(n_bins - 2)
-    return x, normal + excess
+    return x, normal + excess, float(known.sum())
 
 
 def _inverse(matrix: np.ndarray) -> np.ndarray:

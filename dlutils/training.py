@@ -3,7 +3,7 @@
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
@@ -45,34 +45,6 @@ class History:
         """The first validated iteration at which `target` is reached; None if it never is."""
         validated = zip(self.val_iteration, self.val, strict=True)
         return next((k for k, value in validated if value >= target), None)
-
-
-def iterations_table(
-    histories: Mapping[str, History], best: float, distances: Sequence[float]
-) -> list[dict[str, object]]:
-    """How many iterations each run needed to come close to the best value, and how long that took.
-
-    Args:
-        histories: By the model's name.
-        best: What the validation points can reach: their truth, nats.
-        distances: From it, nats, largest first.
-
-    Returns:
-        A row a model: iterations to each distance, milliseconds for each and seconds in all, which
-        contain the validations.
-    """
-    rows = []
-    for name, history in histories.items():
-        needed = {d: history.iterations_to(best - d) for d in distances}
-        each = history.seconds / len(history.train)
-        row = {"model": name}
-        row |= {f"to {d:g} nats": k if k is not None else "–" for d, k in needed.items()}
-        row |= {"ms each": f"{1e3 * each:.1f}"}
-        row |= {
-            f"seconds to {d:g}": "–" if k is None else f"{each * k:.2f}" for d, k in needed.items()
-        }
-        rows.append(row)
-    return rows
 
 
 class Prior:

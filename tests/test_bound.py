@@ -56,6 +56,7 @@ def test_differences_are_paired():
     assert [row["minus one"] for row in rows[:2]] == ["–", "-0.2500 ± 0.0000"]
     assert rows[2]["minus expected"] in ("+0.0000 ± 0.0000", "-0.0000 ± 0.0000")
     assert [row["KL or gap"] for row in rows] == ["0.0200", "0.2700", "0.0000"]
+    assert [row["mass"] for row in rows] == ["1.0000", "0.7788", "1.0000"]
 
 
 def test_many_points_go_through_few_nodes():

@@ -16,6 +16,7 @@ from dlutils.comparison import (
     errors_by_steps,
     evaluate,
     kl_by_steps,
+    objectives_table,
     over_samples,
     slope,
 )
@@ -239,3 +240,25 @@ def test_errors_by_steps_are_nan_where_the_line_folds():
     assert error["euler"][1] > error["euler"][2] > 0
     assert slope((2, 64, 128), error["euler"]) == pytest.approx(-1, abs=0.1)
     assert math.isnan(slope((1, 2), [math.nan, 1.0]))
+
+
+def test_objectives_are_told_by_their_noise_and_how_soon_they_are_close():
+    data = make_dataset("gaussian", 50, 40, 30)
+    truth = data.log_prob(data.val).mean().item()
+    shifted = lambda y: data.log_prob(y - 0.1)
+    slow = History([0.0] * 20, [0, 10, 20], [truth - 1, truth - 0.02, truth], seconds=2.0)
+    squares = History([-9.0] * 5, [0, 5], [9.0, 9.0])
+    models = {
+        "likelihood": (SimpleNamespace(history=slow, log_likelihood=shifted), 0.0542, "nats"),
+        "match": (SimpleNamespace(history=squares, log_likelihood=data.log_prob), 0.1, "of it"),
+        "solved": (SimpleNamespace(history=History(), log_likelihood=data.log_prob), 0, "nats"),
+    }
+    first, second, third = objectives_table(models, data)
+    assert first.pop("KL") == pytest.approx(0.5 * 0.2**2, rel=1e-3)
+    assert first == {
+        "objective": "likelihood", "noise of a batch": "0.0542 nats", "iterations": 20,
+        "to 0.03 nats": 10, "seconds": "2.0",
+    }  # fmt: skip
+    assert second["to 0.03 nats"] == "–", "a mean square is no log-likelihood"
+    assert (third["noise of a batch"], third["iterations"]) == ("none", "–")
+    assert objectives_table(models, data, 0.001)[0]["to 0.001 nats"] == 20

@@ -10,7 +10,7 @@ from torch.distributions import Normal
 from conftest import HANGS, ROOT
 from dlutils import explorer, notebooks, plotting
 from dlutils.datasets import make_dataset
-from dlutils.explorer import Explorer
+from dlutils.explorer import Explorer, Live
 from dlutils.training import History
 
 PNG = b"\x89PNG"
@@ -79,7 +79,34 @@ def test_what_is_wrong_is_shown_and_can_be_mended(widget):
 def test_without_a_front_end_nothing_is_shown(capsys):
     assert not explorer.has_front_end()
     explorer.show(load, train, evolve, dataset=["gaussian"], size=["small"])
+    explorer.show_live(fit, dataset=["gaussian"], shift=[0.0])
     assert capsys.readouterr().out == ""
+
+
+def fit(dataset, shift):
+    if shift > 1:
+        raise ValueError("shift must be <small>")
+    normal = Normal(1.0 + shift, 0.5)
+    below = lambda y, n_t, n_eps: normal.log_prob(y) - 0.25
+    return load(dataset), SimpleNamespace(log_likelihood=normal.log_prob, elbo=below)
+
+
+def test_a_density_follows_its_sliders():
+    plotting.use_style()
+    live = Live(fit, dataset=["gaussian", "laplace"], shift=[-0.5, 0.0, 0.5, 2.0])
+    assert live.controls["shift"].value == 0.5, "in the middle"
+    assert "mass divided out <b>0.4999</b>" in live.message.value
+    assert "gap of the bound <b>0.7500</b>" in live.message.value
+    before = bytes(live.picture.value)
+    assert before.startswith(PNG)
+    live.controls["shift"].value = 0.0
+    assert "0.0000</b> · gap of the bound <b>0.2500" in live.message.value
+    assert bytes(live.picture.value) != before
+    live.controls["shift"].value = 2.0
+    assert live.message.value == "<b>ValueError:</b> shift must be &lt;small&gt;"
+    live.controls["dataset"].value = "laplace"
+    live.controls["shift"].value = 0.5
+    assert "gap of the bound" in live.message.value
 
 
 @pytest.mark.filterwarnings("default")

@@ -135,7 +135,7 @@ def test_maps_and_panels_follow_what_they_are_given(dataset, n):
     assert len(plotting.densities_side_by_side([(dataset, fits)] * n).axes) == 2 * n
     states, p = np.linspace(-4, 4, 41), np.ones((7, 41))
     paths = {f"kind {k}": np.zeros((7, 2)) for k in range(n)}
-    fig = plotting.flows(np.linspace(0, 1, 7), states, p, paths, np.zeros((7, 1)), [0.5])
+    fig = plotting.flows(np.linspace(0, 1, 7), states, p, paths, [0.5])
     assert sum(ax.get_ylim() == (-3, 3) for ax in fig.axes) == n
 
 
@@ -150,13 +150,20 @@ def test_the_second_panel_of_the_training_is_the_distance_from_the_truth(dataset
 
 
 def test_bounds_tighten_with_their_standard_errors():
-    below = {"800 steps": [torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0.5, 0.5])]}
+    below = {"800 steps": [(2.0, 1 / 3**0.5), (0.5, 0.0)]}
     ax = plotting.tightening((1, 2), below, 1.5)
     (bars,) = ax.containers
     (segments,) = bars[2]
     heights = [end[1] - start[1] for start, end in segments.get_segments()]
     np.testing.assert_allclose(heights, [2 / 3**0.5, 0], atol=1e-6)
     assert list(bars[0].get_ydata()) == [2, 0.5]
+
+
+def test_a_family_is_drawn_over_its_formula():
+    ax = plotting.family((0.5, 1, 2), [1.0, 0.1, 1.0], [1.1, 0.1, 1.1], [1e-3, 1e-3, 2e-3])
+    named = {line.get_label(): line.get_ydata() for line in ax.get_lines()}
+    assert list(named) == ["by the formula", "gap of the bound", "KL of the density"]
+    np.testing.assert_allclose(named["by the formula"], [1.1, 0.1, 1.1])
 
 
 @pytest.mark.parametrize("n", [1, 2, 3])

@@ -11,28 +11,13 @@ from scipy import stats
 from torch import nn
 from torch.distributions import Normal
 
-from conftest import ROOT
+from conftest import ROOT, perturbed
 from dlutils.comparison import compare
 from dlutils.datasets import Dataset, make_dataset
 from dlutils.notebooks import load
-from dlutils.seeding import seeded
 
 FALSE_ALARM = 1e-6  # probability that a right sampler fails one random test
 Z = stats.norm.isf(FALSE_ALARM / 2)  # that many standard errors
-
-
-@pytest.fixture(scope="module")
-def sde():
-    """The definitions of SDE.ipynb."""
-    return load(ROOT / "SDE.ipynb")
-
-
-def perturbed(model: nn.Module, seed: int = 1) -> nn.Module:
-    """The model with random numbers added to its weights, so that no layer is zero."""
-    with seeded(seed), torch.no_grad():
-        for parameter in model.parameters():
-            parameter += 0.2 * torch.randn_like(parameter)
-    return model
 
 
 class Line(nn.Module):
@@ -195,8 +180,9 @@ def test_the_bound_lies_below_the_exact_log_likelihood(sde, path, diffusion):
             if weights == "random":
                 fitted = replace(fitted, model=perturbed(fitted.model, 3))
             fitted = replace(fitted, n_steps=200)
-            below = fitted.log_likelihood(y) - fitted.elbo(y)
-            assert below.min() > -1e-4, (drift, weights)
+            nodes = (96, 100) if drift == "basis" else (48, 24)  # more, for its kinks
+            below = fitted.log_likelihood(y) - fitted.elbo(y, *nodes)
+            assert below.min() > (-1e-3 if drift == "basis" else -1e-4), (drift, weights)
 
 
 def test_fokker_planck_agrees_with_the_simulation(sde):
@@ -222,15 +208,22 @@ def test_an_exact_gaussian_model(sde):
     exact = Normal(0.0, math.sqrt(1 + 2 * 0.02**2)).log_prob(y)
     torch.testing.assert_close(fitted.log_likelihood(y), exact, rtol=0, atol=1e-4)
     times, x, density = fitted.exact.marginals
-    flow = np.array([-1.0, 0.5])
     assert times[0] == 0
     assert times[-1] == 1
     assert np.abs(density.sum(1) * (x[1] - x[0]) - 1).max() < 1e-10
-    path = sde.probability_flow(model, times, x, density, flow)
-    assert np.abs(path - flow).max() < 5e-3, "nothing flows where nothing changes"
 
 
 SAMPLERS = ["iid", "low_discrepancy", "log_snr", "lattice"]
+
+
+def elbo_estimate(sde, model, y, t_sampler, generator=None, n_repeats=16):
+    """The bound by sampling, nats, (n,), and the error of its mean from independent repeats."""
+    values = torch.empty(n_repeats, len(y), dtype=y.dtype)
+    for k in range(n_repeats):
+        order = torch.randperm(len(y), generator=generator)  # y may be sorted, and so are the times
+        draw = sde.T_SAMPLERS[t_sampler](model.path, len(y), generator)
+        values[k, order] = sde.sampled_elbo(model, y[order], draw)
+    return values.mean(0), (values.mean(1).std() / n_repeats**0.5).item()
 
 
 def check_unbiased(sde, name):
@@ -240,7 +233,7 @@ def check_unbiased(sde, name):
     random = torch.Generator().manual_seed(0)
     with torch.no_grad():
         exact = sde.elbo(model, y, 96, 48).mean().item()
-        values, error = sde.elbo_estimate(model, y, name, random, n_repeats=1000)
+        values, error = elbo_estimate(sde, model, y, name, random, n_repeats=1000)
     assert abs(values.mean().item() - exact) < Z * error
     return error
 
@@ -258,7 +251,7 @@ def test_the_sampled_bound_has_the_type_of_its_points(sde, default, dtype):
     model = sde.build_sde("linear", "optimal", "preconditioned", 0.1).to(dtype)
     y = torch.linspace(-2, 2, 512, dtype=dtype)
     with torch.no_grad():
-        values, error = sde.elbo_estimate(model, y, "lattice", n_repeats=64)
+        values, error = elbo_estimate(sde, model, y, "lattice", n_repeats=64)
         exact = sde.elbo(model, y).mean().item()
     assert values.dtype == dtype
     assert abs(values.mean().item() - exact) < Z * error + 1e-4
@@ -291,7 +284,7 @@ def test_standard_error_of_the_estimate(sde):
     y = torch.linspace(-2, 2, 32)
     random = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        runs = [sde.elbo_estimate(model, y, "lattice", random, 16) for _ in range(60)]
+        runs = [elbo_estimate(sde, model, y, "lattice", random, 16) for _ in range(60)]
     spread = np.std([values.mean().item() for values, _ in runs], ddof=1)
     claimed = np.sqrt(np.mean([error**2 for _, error in runs]))
     assert spread / claimed == pytest.approx(1, abs=0.4)
@@ -305,72 +298,10 @@ def test_the_estimate_has_the_precision_of_its_points(sde):
     random = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name in sde.T_SAMPLERS:
-            values, error = sde.elbo_estimate(model, y, name, random, 64)
+            values, error = elbo_estimate(sde, model, y, name, random, 64)
             assert values.dtype == torch.float64
             if name != "frozen":
                 assert abs(values.mean() - sde.elbo(model, y).mean()) < Z * error + 1e-5
-
-
-@pytest.mark.parametrize("path", ["linear", "variance_preserving"])
-def test_the_loss_of_the_best_drift_is_what_a_wrong_noise_costs(sde, path):
-    """For standard normal data, where the untrained drift is the best one."""
-    route = sde.PATHS[path](0.02)
-    y, w = (torch.from_numpy(v) for v in np.polynomial.hermite_e.hermegauss(20))
-    terms = {}
-    for name in ("optimal", "root_two_beta"):
-        model = sde.build_sde(path, name, "preconditioned", 0.02)
-        _, weights, loss, least = sde.best_loss(
-            route, sde.DIFFUSIONS[name](route), lambda s: 1 / (1 + s**2)
-        )
-        with torch.no_grad():
-            lost = sde.reconstruction(model, y) - sde.prior_kl(model, y) - sde.elbo(model, y)
-        terms[name] = (weights @ loss).item()
-        assert (w @ lost / w.sum()).item() == pytest.approx(terms[name], abs=1e-3)
-        assert (loss >= least).all()
-    assert terms["root_two_beta"] > terms["optimal"] + 0.1
-
-
-def test_variance_parts_agree_with_monte_carlo(sde):
-    dataset = make_dataset("laplace_mixture", 2000, 50, 50)
-    model = sde.build_sde("linear", "optimal", "preconditioned", 0.1)
-    y = dataset.train.double()
-    fitted = sde.FittedSDE(model, None, y.mean().item(), y.std().item(), 6.5)
-    x = fitted.standardized(y)
-    for name, clock, importance in (
-        ("iid", False, False),
-        ("log_snr", True, False),
-        ("lattice", True, True),
-    ):
-        parts = sde.variance_parts(fitted, dataset, clock, importance)
-        values = []
-        with torch.no_grad():
-            for k in range(40_000 // len(x)):
-                draws = sde.T_SAMPLERS[name](model.path, len(x), torch.Generator().manual_seed(k))
-                points = x[torch.randperm(len(x))]  # not those that the lattice would take
-                values.append(sde.sampled_elbo(model, points, draws))
-        assert sum(parts) == pytest.approx(torch.cat(values).var().item(), rel=0.1), name
-
-
-def test_mmse_of_gaussian_data_is_known(sde):
-    dataset = make_dataset("gaussian", 20, 20, 20)
-    for root_snr in (0.05, 0.3, 2.0, 50.0):
-        found = sde.mmse(dataset, 1.0, 0.5, root_snr)
-        assert found == pytest.approx(1 / (1 + root_snr**2), rel=1e-3)
-
-
-def test_importance_weights_have_the_likelihood_as_their_mean(sde):
-    """With noise that is too weak by a half, so the weights vary."""
-    path = sde.LinearPath(0.2)
-    diffusion = sde.RootTwoBetaDiffusion(path)
-    model = sde.SDE(path, diffusion, sde.PreconditionedDrift(path), 0.2)
-    y = torch.tensor([-1.0, 0.0, 1.5])
-    fitted = sde.FittedSDE(model, None, 0.0, 1.0, 6.5)
-    with torch.no_grad():
-        log_w = sde.log_weights(model, y, 4000, 400, torch.Generator().manual_seed(0))
-    w = (log_w - fitted.log_likelihood(y)).exp()
-    error = w.std(dim=0) / len(w) ** 0.5
-    assert ((w.mean(dim=0) - 1).abs() < Z * error + 0.02).all()
-    assert log_w.mean(dim=0).lt(fitted.log_likelihood(y)).all()
 
 
 def test_gradients_arrive_in_every_net(sde):
@@ -464,7 +395,7 @@ def test_without_the_score_term_the_bound_is_none(sde, tmp_path):
     [
         ({"path": "crooked"}, "unknown path 'crooked'; choose from linear, variance_preserving, l"),
         ({"diffusion": "none"}, "unknown diffusion 'none'; choose from constant, root_two_beta"),
-        ({"drift": "big"}, "unknown drift 'big'; choose from free, predict_y, preconditioned"),
+        ({"drift": "big"}, "unknown drift 'big'; choose from free, predict_y, preconditioned, ba"),
         ({"t_sampler": "sobol"}, "unknown t_sampler 'sobol'; choose from iid, low_discrepancy"),
         ({"delta": 0}, "delta must lie between 0 and 1, not 0"),
         ({"batch_size": 0}, "batch_size must be an integer of at least 1, not 0"),
@@ -487,8 +418,6 @@ def test_bad_input_is_named(sde):
         sde.diffusion_loss(model, y, torch.tensor([0.5, torch.nan, 0.0]), y)
     with pytest.raises(ValueError, match="sigma_y must be positive, not 0"):
         sde.SDE(model.path, model.diffusion, model.net, 0)
-    with pytest.raises(ValueError, match="n_repeats must be an integer of at least 2, not 1"):
-        sde.elbo_estimate(model, y, "iid", n_repeats=1)
     for name in ("n", "n_steps"):
         with pytest.raises(ValueError, match=f"{name} must be an integer of at least 1, not 0"):
             sde.simulate(model, **{"n": 3, "n_steps": 3} | {name: 0})

@@ -9,7 +9,7 @@ from torch import nn
 
 from conftest import ROOT
 from dlutils.seeding import seeded
-from dlutils.training import ASTRAY, History, check_run, fit, iterations_table, on_samples
+from dlutils.training import ASTRAY, History, check_run, fit, on_samples
 
 
 class Point(nn.Module):
@@ -378,13 +378,6 @@ def test_iterations_to_a_distance():
     slow = History([0.0] * 20, [0, 10, 20], [-3.0, -2.05, -2.01], seconds=2.0)
     assert slow.iterations_to(-2.1) == 10
     assert slow.iterations_to(-2.0) is None
-    fast = History([0.0] * 20, [0, 10, 20], [-2.001, -2.0, -2.0], seconds=1.0)
-    rows = iterations_table({"slow": slow, "fast": fast}, -2.0, (0.1, 0.001))
-    assert rows[0] == {
-        "model": "slow", "to 0.1 nats": 10, "to 0.001 nats": "–", "ms each": "100.0",
-        "seconds to 0.1": "1.00", "seconds to 0.001": "–",
-    }  # fmt: skip
-    assert [rows[1]["to 0.1 nats"], rows[1]["to 0.001 nats"]] == [0, 0]
 
 
 def test_a_prior_is_around_zero_or_around_the_start():

@@ -1,0 +1,67 @@
+r"""The best predictions of a data point from a noisy one that can be written down.
+
+Each is called with $g=x/\beta=sy+\epsilon$ and the root $s=a/\beta$ of SNR, both `(n,)`, and
+returns the posterior mean $\mathrm E[y\mid g]$, `(n,)`, of standardized data.
+
+Source:
+    Efron, Tweedie's formula and selection bias (2011); Karras et al., Elucidating the design space
+    of diffusion-based generative models (2022), for the correction by a net.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from dlutils.yardsticks import Mixture, em_mixture
+
+
+class GaussianDenoiser(nn.Module):
+    """For the prior N(0, 1): linear in g."""
+
+    n_parameters = 0
+
+    def forward(self, g: Tensor, s: Tensor) -> Tensor:
+        """E[y | g], `(n,)`."""
+        return s * g / (1 + s**2)
+
+    def __str__(self) -> str:
+        return "one Gaussian"
+
+
+class MixtureDenoiser(nn.Module):
+    r"""For the prior $\sum_j\pi_jN(\mu_j,\tau_j^2)$: linear for each component, mixed by its share.
+
+    $$\mathrm E[y\mid g]=\sum_j\omega_j\,\frac{\mu_j+s\tau_j^2g}{1+s^2\tau_j^2},\qquad
+    \omega_j\propto\pi_j\,N(g;\,s\mu_j,\,1+s^2\tau_j^2).$$
+
+    Args:
+        mixture: Of m components, in standardized units.
+
+    Attributes:
+        n_parameters: How many numbers the mixture has, which EM found.
+    """
+
+    def __init__(self, mixture: Mixture) -> None:
+        super().__init__()
+        for name in ("weights", "means", "sds"):
+            column = getattr(mixture, name).to(torch.get_default_dtype())[:, None]
+            self.register_buffer(name, column)
+        self.n_parameters = 3 * len(mixture.weights) - 1
+
+    def forward(self, g: Tensor, s: Tensor) -> Tensor:
+        """E[y | g], `(n,)`."""
+        spread = s * self.sds
+        variance = 1 + spread**2  # of g given the component, (m, n) like all below
+        log_p = self.weights.log() - (variance.log() + (g - s * self.means) ** 2 / variance) / 2
+        return (log_p.softmax(0) * (self.means + spread * self.sds * g) / variance).sum(0)
+
+    def __str__(self) -> str:
+        m = len(self.weights)
+        return f"a mixture of {m} Gaussians" if m > 1 else "a mixture of one Gaussian"
+
+
+DENOISERS: dict[str, Callable[[Tensor], nn.Module]] = {  # from standardized data
+    "gaussian": lambda y: GaussianDenoiser(),
+    "mixture": lambda y: MixtureDenoiser(em_mixture(y)),
+}

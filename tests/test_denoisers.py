@@ -1,0 +1,124 @@
+"""Denoisers in closed form: posterior means, and SDEs that start from them."""
+
+import math
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+
+from conftest import ROOT
+from dlutils.comparison import compare
+from dlutils.datasets import make_dataset
+from dlutils.denoisers import DENOISERS, GaussianDenoiser, MixtureDenoiser
+from dlutils.notebooks import load
+from dlutils.yardsticks import Mixture, em_mixture
+
+DELTA = 0.01
+TWO_BELLS = torch.tensor([[0.4, 0.6], [-0.9, 0.6], [0.5, math.sqrt(0.6)]])  # mean 0, variance 1.02
+
+
+@pytest.fixture(scope="module")
+def sde():
+    """The definitions of SDE.ipynb."""
+    return load(ROOT / "SDE.ipynb")
+
+
+def two_bells():
+    return Mixture(*TWO_BELLS.double())
+
+
+def test_the_denoisers_are_posterior_means():
+    y = torch.linspace(-9, 9, 20_001)
+    one = Mixture(*torch.tensor([[1.0], [0.0], [1.0]]).double())
+    two = two_bells()
+    cases = (one, GaussianDenoiser()), (one, MixtureDenoiser(one)), (two, MixtureDenoiser(two))
+    for prior, denoiser in cases:
+        for s in (0.0, 0.3, 2.0, 20.0):
+            g = torch.tensor([-3.0, 0.2, 1.0 + s])
+            posterior = (prior(y) - (g[:, None] - s * y) ** 2 / 2).softmax(1)
+            found = denoiser(g, torch.full_like(g, s))
+            torch.testing.assert_close(found, posterior @ y, rtol=0, atol=1e-6)
+
+
+def test_far_from_all_components_there_is_still_a_mean():
+    torch.set_default_dtype(torch.float32)
+    g, s = torch.tensor([-2e3, 0.0, 2e3]), torch.tensor(100.0)
+    found = MixtureDenoiser(two_bells())(g, s)
+    assert found.isfinite().all()
+    assert found[0] < -10
+    assert found[2] > 10
+
+
+def test_an_uncorrected_mixture_is_the_mixture_with_a_little_noise(sde):
+    prior = two_bells()
+    model = sde.build_sde(
+        "linear", "optimal", "preconditioned", DELTA, denoiser=MixtureDenoiser(prior)
+    )
+    fitted = sde.FittedSDE(model, sde.History(), 0.0, 1.0, 6.5)
+    y = torch.linspace(-3, 3, 61)
+    expected = replace(prior, sds=(prior.sds**2 + 2 * DELTA**2).sqrt())(y)
+    found, bound = fitted.log_likelihood(y), fitted.elbo(y)
+    assert (found - expected).abs().max() < 2e-3
+    assert (bound < found + 1e-5).all()
+    assert (bound - expected).abs().max() < 5e-3, "and its bound is tight"
+
+
+def test_the_default_is_one_gaussian(sde):
+    data = make_dataset("laplace", n_train=200, n_val=50)
+    few = partial(sde.train, data, n_iterations=3, progress=False)
+    default, gaussian, mixture = (
+        few(),
+        few(preconditioning="gaussian"),
+        few(preconditioning="mixture"),
+    )
+    y = data.test[:20]
+    assert torch.equal(default.elbo(y), gaussian.elbo(y))
+    assert str(default.model.net.denoiser) == "one Gaussian"
+    assert str(mixture.model.net.denoiser).startswith("a mixture of ")
+
+
+@pytest.mark.parametrize("diffusion", ["optimal", "learned_in_t"])
+@pytest.mark.parametrize("drift", ["preconditioned", "basis"])
+def test_training_goes_on_from_a_mixture_and_its_bound_is_one(sde, drift, diffusion):
+    """Closer than EM is where the truth is no mixture; bound <= log-likelihood <= truth."""
+    data = make_dataset("laplace_mixture", n_train=4000)
+    options = {"n_iterations": 150, "learning_rate": 0.005, "progress": False}
+    fitted = sde.train(data, "linear", diffusion, drift, preconditioning="mixture", **options)
+    found, bound = compare(data, fitted.log_likelihood, 2001), compare(data, fitted.elbo, 1001)
+    assert found.mass == pytest.approx(1, abs=1e-3)
+    assert 0 < found.kl < bound.kl
+    assert found.kl < 0.02
+
+
+def test_a_mixture_is_the_better_start(sde):
+    data = make_dataset("marron_wand_10", n_train=4000)
+    fit = partial(sde.train, data, diffusion="optimal", n_iterations=100, progress=False)
+    gaussian, mixture = (fit(preconditioning=name) for name in DENOISERS)
+    assert compare(data, mixture.elbo, 1001).kl < 0.2 * compare(data, gaussian.elbo, 1001).kl
+
+
+def test_the_mixture_is_of_the_standardized_data(sde):
+    data = make_dataset("marron_wand_08", n_train=500, n_val=50)
+    shifted = replace(data, train=1024 * data.train + 4096, val=1024 * data.val + 4096)
+    few = {"preconditioning": "mixture", "n_iterations": 2, "progress": False}
+    one, other = (sde.train(d, **few).model.net.denoiser for d in (data, shifted))
+    torch.testing.assert_close(one.means, other.means, rtol=0, atol=1e-4)
+    loc, scale = data.units(standardize=True)
+    expected = em_mixture((data.train.double() - loc) / scale)
+    torch.testing.assert_close(one.means.squeeze(1), expected.means, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("drift", ["free", "predict_y"])
+def test_a_drift_without_a_denoiser_refuses_one(sde, drift):
+    data = make_dataset("gaussian", 50, 20, 20)
+    with pytest.raises(ValueError, match=f"the drift '{drift}' corrects no denoiser: precon"):
+        sde.train(data, drift=drift, preconditioning="mixture", progress=False)
+    few = sde.train(data, drift=drift, preconditioning="gaussian", progress=False, n_iterations=1)
+    assert few.elbo(data.test).isfinite().all()
+
+
+def test_an_unknown_preconditioning_is_refused(sde):
+    for fit in (sde.train, sde.least_squares):
+        with pytest.raises(ValueError, match=r"unknown preconditioning 'none'; choose from .*gaus"):
+            fit(make_dataset("gaussian", 50, 20, 20), preconditioning="none")
