@@ -38,6 +38,11 @@ MODELS = {  # where an ODE stands beside an SDE
     "SDE": {"color": COLORS["model"], "ls": "--"},
     "SDE, its ELBO": {"color": COLORS["bound"], "ls": ":"},
 }
+SDES = {  # where one that is trained stands beside those that are solved for
+    "trained": {"color": SERIES[0], "ls": "-."},
+    "solved, one Gaussian": {"color": SERIES[2], "ls": ":"},
+    "solved, chosen": {"color": COLORS["model"], "ls": "--"},
+}
 PAGE_DPI = 110  # of figures as wide as a page, on the screen
 MARKERS = "os^vDxP*"
 DASHES = ("-", "--", "-.", ":")

@@ -136,3 +136,21 @@ def test_the_notebooks_hand_over_what_can_be_trained(name, monkeypatch):
     seen = lambda model, history: None
     model = train(data, **chosen, progress=False, callback=seen, n_iterations=1)
     assert model.log_likelihood(data.test).isfinite().all()
+
+
+def test_the_notebook_hands_over_what_follows_its_sliders(monkeypatch):
+    cells = nbformat.read(ROOT / "SDE.ipynb", 4).cells
+    (source,) = (cell.source for cell in cells if "explorer.show_live(" in cell.source)
+    shown = []
+    monkeypatch.setattr(explorer, "show_live", lambda fit, **choices: shown.extend([fit, choices]))
+    others = {"truth": False, "FAMILY": (0.25, 1.0, 4.0), "first": lambda name, names: [name]}
+    exec(source, vars(notebooks.load(ROOT / "SDE.ipynb")) | others)
+    (solve, choices), density = shown, []
+    for ends in (min, max):  # the fewest points, the least noise; the most
+        chosen = {name: ends(values) for name, values in choices.items()}
+        data, model = solve(**chosen)
+        assert len(data.train) == chosen["n"]
+        density.append(model.log_likelihood(data.test))
+        assert density[-1].isfinite().all()
+        assert model.elbo(data.test, 32, 16).isfinite().all()
+    assert (density[0] - density[1]).abs().max() > 0.01, "the sliders do something"
