@@ -108,15 +108,15 @@ class Tightness:
         return "\n".join(lines)
 
 
-def tightness(dataset: Dataset, model: Bounded, n_grid: int = 1001) -> Tightness:
+def tightness(dataset: Dataset, model: Bounded, n_nodes: int = 1001) -> Tightness:
     """Compare a model's bound and its density with the truth.
 
     Args:
         dataset: Gives test points, support and, where it is known, the true density.
         model: Both by its methods `elbo` and `log_likelihood`.
-        n_grid: See `dlutils.comparison.compare`.
+        n_nodes: See `dlutils.comparison.quadrature`.
     """
-    bound, exact = (compare(dataset, f, n_grid) for f in (model.elbo, model.log_likelihood))
+    bound, exact = (compare(dataset, f, n_nodes) for f in (model.elbo, model.log_likelihood))
     return Tightness(dataset, model, bound, exact)
 
 
@@ -136,21 +136,21 @@ def through_nodes(log_q: Callable[[Tensor], Tensor], y: Tensor, n_nodes: int = 1
 
 
 def side_by_side(
-    dataset: Dataset, models: Mapping[str, Callable[[Tensor], Tensor]], n_grid: int = 1001
+    dataset: Dataset, models: Mapping[str, Callable[[Tensor], Tensor]], n_nodes: int = 1001
 ) -> tuple[dict[str, Comparison], list[dict[str, str]]]:
     """Log-densities and bounds compared with a known truth, and with the first of them.
 
     Args:
         dataset: Its density must be known.
         models: By name, `(n,)` to `(n,)` in nats; a bound's exponential has a mass below one.
-        n_grid: See `dlutils.comparison.compare`.
+        n_nodes: See `dlutils.comparison.quadrature`.
 
     Returns:
         The comparisons by name, and a row a model: mean over the test points; minus the truth and
         minus the first model on the same points, with the standard errors of these differences;
         the integral of p (log p - log q); and that of q.
     """
-    fits = {name: compare(dataset, model, n_grid) for name, model in models.items()}
+    fits = {name: compare(dataset, model, n_nodes) for name, model in models.items()}
     values = {name: model(dataset.test).double() for name, model in models.items()}
     truth, (first, reference) = dataset.log_prob(dataset.test), next(iter(values.items()))
     return fits, [

@@ -8,16 +8,18 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from scipy.integrate import cumulative_trapezoid, simpson
+from scipy.integrate import cumulative_trapezoid
 from torch import Tensor
 
 from dlutils import adjoint
 from dlutils.datasets import Dataset
+from dlutils.settings import check_count
 from dlutils.tables import plus_minus
 from dlutils.training import History
 
 LogLikelihood = Callable[[Tensor], Tensor]
 MASS_TOLERANCE = 0.01
+N_EQUAL = 33  # edges of panels at equal steps
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,8 @@ class Comparison:
     r"""A fitted density beside the true one, on a grid.
 
     Attributes:
-        y: Grid over the data's support, shape `(n_grid,)`.
+        y: Nodes over the data's support, increasing, shape `(m,)`.
+        weights: Of the quadrature: the integral of g is the sum of weights times g(y); `(m,)`.
         log_p: True log-density there, nats; None where it is unknown.
         log_q: Fitted log-density there, nats.
         mass: $\int q\,dy$ over the support: one, for a density.
@@ -34,6 +37,7 @@ class Comparison:
     """
 
     y: np.ndarray
+    weights: np.ndarray
     log_p: np.ndarray | None
     log_q: np.ndarray
     mass: float
@@ -80,19 +84,18 @@ class Comparison:
         return float(np.abs(q - p).max() / p.max())
 
 
-def compare(dataset: Dataset, log_likelihood: LogLikelihood, n_grid: int = 4001) -> Comparison:
-    """Compare a model with the truth by Simpson's rule over the data's support.
+def compare(dataset: Dataset, log_likelihood: LogLikelihood, n_nodes: int = 4001) -> Comparison:
+    """Compare a model with the truth by quadrature over the data's support.
 
     Args:
         dataset: Gives the support and, where it is known, the true density.
         log_likelihood: The model's log-density, `(n,)` to `(n,)`, nats.
-        n_grid: Number of grid points, odd and at least 101.
+        n_nodes: See `quadrature`.
 
     Raises:
-        ValueError: If `n_grid` is out of range, or the model's log-density is NaN or +inf.
+        ValueError: If `n_nodes` is out of range, or the model's log-density is NaN or +inf.
     """
-    check_grid(n_grid)
-    y = np.linspace(*dataset.support, n_grid)
+    y, weights = quadrature(dataset, n_nodes)
     with torch.no_grad():
         log_q = (
             log_likelihood(torch.from_numpy(y).to(torch.get_default_dtype()))
@@ -102,35 +105,54 @@ def compare(dataset: Dataset, log_likelihood: LogLikelihood, n_grid: int = 4001)
     wrong = np.isnan(log_q) | (log_q == np.inf)
     if wrong.any():
         raise ValueError(
-            f"the model's log-likelihood is not finite at {wrong.sum()} of {n_grid} grid points, "
+            f"the model's log-likelihood is not finite at {wrong.sum()} of {len(y)} nodes, "
             f"the first at y = {y[wrong][0]:g}"
         )
-    mass = float(simpson(np.exp(log_q), x=y))
+    mass = float(weights @ np.exp(log_q))
     if dataset.distribution is None:
-        return Comparison(y, None, log_q, mass, float("nan"))
+        return Comparison(y, weights, None, log_q, mass, float("nan"))
     log_p = dataset.log_prob(y).numpy()
     p = np.exp(log_p)
     inside = p > 0
-    integrand = np.zeros_like(p)
-    integrand[inside] = p[inside] * (log_p[inside] - log_q[inside])
-    return Comparison(y, log_p, log_q, mass, float(simpson(integrand, x=y)))
+    kl = (weights * p)[inside] @ (log_p - log_q)[inside]
+    return Comparison(y, weights, log_p, log_q, mass, float(kl))
 
 
-def check_grid(n_grid: int) -> None:
-    """Raise a `ValueError` that names the value, unless Simpson's rule can take so many points."""
-    if not isinstance(n_grid, int) or n_grid < 101 or n_grid % 2 == 0:
-        raise ValueError(f"n_grid must be an odd integer of at least 101, not {n_grid!r}")
+def quadrature(dataset: Dataset, n_nodes: int = 4001) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes and weights over the data's support, dense where the data are.
+
+    Gauss and Legendre's rule in panels. They end at quantiles of the truth, or of the data where it
+    is unknown, at its jumps and kinks, at distances from the extremes that grow geometrically, and
+    at equal steps.
+
+    Args:
+        dataset: Gives them.
+        n_nodes: About how many, at least 101.
+
+    Returns:
+        Increasing nodes and positive weights, shape `(m,)` each.
+
+    Raises:
+        ValueError: If `n_nodes` is out of range.
+    """
+    check_count("n_nodes", n_nodes, 101)
+    low, high = dataset.support
+    edges = dataset.breakpoints
+    edges = np.union1d(edges[(edges > low) & (edges < high)], np.linspace(low, high, N_EQUAL))
+    nodes, weights = np.polynomial.legendre.leggauss(max(2, round(n_nodes / (len(edges) - 1))))
+    half = np.diff(edges)[:, None] / 2
+    return (edges[:-1, None] + half * (1 + nodes)).ravel(), (half * weights).ravel()
 
 
 def evaluate(
-    dataset: Dataset, log_likelihood: LogLikelihood, n_grid: int = 4001
+    dataset: Dataset, log_likelihood: LogLikelihood, n_nodes: int = 4001
 ) -> dict[str, object]:
     """One row of a table of models: on the test points, and by quadrature.
 
     Args:
         dataset: Gives test points, support and, where it is known, the true density.
         log_likelihood: The model's log-density, `(n,)` to `(n,)`, nats.
-        n_grid: See `compare`.
+        n_nodes: See `quadrature`.
 
     Returns:
         The final log-likelihood, a mean over the test points; the mass; and, where the truth is
@@ -139,7 +161,7 @@ def evaluate(
         dashes.
     """
     final = log_likelihood(dataset.test).double()
-    found = compare(dataset, log_likelihood, n_grid)
+    found = compare(dataset, log_likelihood, n_nodes)
     row = {"final log-likelihood": f"{final.mean():.4f}", "mass": f"{found.mass:.4f}"}
     if dataset.distribution is None:
         return row | {"minus expected": "–", "KL": "–"}
@@ -217,7 +239,7 @@ def kl_by_steps(
     models: Mapping[str, Fitted],
     method: str,
     steps: Sequence[int],
-    n_grid: int = 2001,
+    n_nodes: int = 2001,
 ) -> dict[str, np.ndarray]:
     """The KL divergence of trained flows from the truth when they take T steps, for each T.
 
@@ -226,7 +248,7 @@ def kl_by_steps(
         models: By name, dataclasses with `method` and `n_steps`.
         method: The integrator.
         steps: The numbers T.
-        n_grid: See `compare`.
+        n_nodes: See `quadrature`.
 
     Returns:
         Nats by name, NaN where the steps fold the line, so that there is no density.
@@ -234,7 +256,7 @@ def kl_by_steps(
     Raises:
         ValueError: If the method is unknown or a number is out of range.
     """
-    check_grid(n_grid)
+    check_count("n_nodes", n_nodes, 101)
     for n_steps in steps:
         adjoint.check_solver(n_steps, method)
     kl = {name: np.full(len(steps), np.nan) for name in models}
@@ -242,7 +264,7 @@ def kl_by_steps(
         for k, T in enumerate(steps):
             with suppress(ValueError):
                 in_T = replace(model, method=method, n_steps=T)
-                kl[name][k] = compare(dataset, in_T.log_likelihood, n_grid).normalized_kl
+                kl[name][k] = compare(dataset, in_T.log_likelihood, n_nodes).normalized_kl
     return kl
 
 

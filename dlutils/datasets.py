@@ -27,7 +27,7 @@ from torch.distributions import (
     Uniform,
 )
 
-from dlutils.densities import Density, Triple
+from dlutils.densities import LEVELS, Density, Triple
 from dlutils.samples import is_source, read_sample, split_source
 from dlutils.seeding import seeded
 
@@ -270,6 +270,20 @@ class Dataset:
         r"""$\int p(y)\log p(y)\,dy$ in nats, to 1e-6 (tanh-sinh between breakpoints)."""
         self.log_prob(0.0)  # an unknown density says so here
         return self.distribution.population_log_likelihood
+
+    @cached_property
+    def breakpoints(self) -> np.ndarray:
+        """Points between which a density of such data is smooth on its own scale, increasing.
+
+        Of the true density where it is known (`Density.breakpoints`); else quantiles of all points
+        (`dlutils.densities.LEVELS`), and distances beyond both ends that grow geometrically.
+        """
+        if self.distribution is not None:
+            return self.distribution.breakpoints
+        y = torch.cat([self.train, self.val, self.test]).double().numpy()
+        y = np.quantile(y, LEVELS)
+        out = (y[-1] - y[0]) * 4.0 ** np.arange(-8, 0)
+        return np.unique(np.concatenate([y[0] - out, y, y[-1] + out]))
 
     def units(self, standardize: bool) -> tuple[float, float]:
         """Location and scale in which a model sees the data: (0, 1), or training mean and sd.

@@ -27,6 +27,8 @@ from dlutils.seeding import seeded
 
 TAIL = 1e-6  # probability on either side of `Density.support`
 N_PROBES = 4096  # random points that show where a density is
+_RARE = 2.0 ** -np.arange(7, 12)
+LEVELS = np.sort(np.concatenate([np.linspace(0, 1, 65), _RARE, 1 - _RARE]))  # of the CDF
 TOO_FAR = 0.05  # from their distribution, which happens once in 1e8 samplers that are right
 
 Triple = tuple[Callable[[Tensor], Tensor], Callable[[int], Tensor], Sequence[float]]
@@ -112,15 +114,15 @@ class Density:
 
     @cached_property
     def _quantiles(self) -> np.ndarray:
-        """Those of random points, in steps of 1/64."""
+        """Those of random points, at `LEVELS`."""
         with seeded(0):
-            y = np.sort(torch.as_tensor(self._sample(N_PROBES)).double().numpy())
-        return y[np.linspace(0, N_PROBES - 1, 65).astype(int)]
+            y = torch.as_tensor(self._sample(N_PROBES)).double().numpy()
+        return np.quantile(y, LEVELS, method="lower")
 
     @property
     def _spread(self) -> float:
         """The range of the middle half."""
-        return self._quantiles[48] - self._quantiles[16]
+        return float(np.diff(np.interp([0.25, 0.75], LEVELS, self._quantiles))[0])
 
     @cached_property
     def _mass(self) -> np.ndarray:

@@ -18,9 +18,11 @@ from dlutils.comparison import (
     kl_by_steps,
     objectives_table,
     over_samples,
+    quadrature,
     slope,
 )
-from dlutils.datasets import Dataset, make_dataset
+from dlutils.datasets import DISTRIBUTIONS, Dataset, make_dataset
+from dlutils.seeding import seeded
 from dlutils.training import History
 
 
@@ -46,14 +48,40 @@ def test_mass_is_measured_and_divided_out(gaussian):
 
 
 def test_a_model_that_is_not_a_number_somewhere_is_refused(gaussian):
-    with pytest.raises(ValueError, match=r"not finite at \d+ of 4001 grid points.*y = 2"):
+    with pytest.raises(ValueError, match=r"not finite at \d+ of \d+ nodes.*y = 2"):
         compare(gaussian, lambda y: torch.where(y > 2, torch.nan, 0.0))
 
 
-@pytest.mark.parametrize("n_grid", [4000, 11, 301.0])
-def test_grid_size_is_checked(gaussian, n_grid):
-    with pytest.raises(ValueError, match="odd integer of at least 101"):
-        compare(gaussian, Normal(0.0, 1.0).log_prob, n_grid)
+@pytest.mark.parametrize("n_nodes", [100, 301.0, True])
+def test_the_number_of_nodes_is_checked(gaussian, n_nodes):
+    with pytest.raises(ValueError, match="n_nodes must be an integer of at least 101, not"):
+        compare(gaussian, Normal(0.0, 1.0).log_prob, n_nodes)
+
+
+@pytest.mark.parametrize("name", [*DISTRIBUTIONS, "cauchy", "log-normal"])
+@pytest.mark.parametrize(("n_nodes", "tolerance"), [(401, 3e-4), (4001, 1e-5)])
+def test_quadrature_knows_mass_and_entropy_of_every_density(monkeypatch, name, n_nodes, tolerance):
+    """As integrals of a constant and of p log p; mass 2e-6 lies outside."""
+    monkeypatch.setitem(DISTRIBUTIONS, "cauchy", torch.distributions.Cauchy(3.0, 2.0))
+    monkeypatch.setitem(DISTRIBUTIONS, "log-normal", torch.distributions.LogNormal(0.0, 2.0))
+    data = make_dataset(name, 10, 10, 10)
+    y, weights = quadrature(data, n_nodes)
+    assert n_nodes / 2 < len(y) < 1.5 * n_nodes
+    assert (np.diff(y) > 0).all()
+    log_p = np.maximum(data.log_prob(y).numpy(), -1e9)
+    weights_p = weights * np.exp(log_p)
+    assert weights.sum() == pytest.approx(data.support[1] - data.support[0], rel=1e-9)
+    assert weights_p.sum() == pytest.approx(1, abs=tolerance)
+    assert weights_p @ log_p == pytest.approx(data.population_log_likelihood, abs=10 * tolerance)
+
+
+def test_nodes_of_a_sample_follow_it():
+    """An exponential of a normal of sd 2: most of it lies within a thousandth of its range."""
+    truth = torch.distributions.LogNormal(0.0, 2.0)
+    with seeded(1):
+        own = Dataset.from_samples(truth.sample((5000,)))
+    log_q = lambda y: torch.where(y > 0, truth.log_prob(y.clamp(min=1e-30)), -torch.inf)
+    assert compare(own, log_q).mass == pytest.approx(1, abs=1e-3)
 
 
 def test_a_row_of_a_table_pairs_the_points(gaussian):
@@ -78,7 +106,9 @@ def off_by(factor, truth=0.0):
     """A density that is that multiple of the true one, or of one whose truth is unknown."""
     y = np.linspace(-1, 1, 3)
     log_p = None if truth is None else np.full(3, truth)
-    return Comparison(y, log_p, y, factor, math.nan if truth is None else 0.02 - math.log(factor))
+    return Comparison(
+        y, np.ones(3), log_p, y, factor, math.nan if truth is None else 0.02 - math.log(factor)
+    )
 
 
 @pytest.mark.parametrize("mass", [0.9901, 1.0, 1.0099])
