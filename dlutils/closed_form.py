@@ -138,7 +138,8 @@ class Solution:
         table: All zero if there is no correction.
         delta: Of the path.
         penalties: On the table's curvature and change; None if there is no correction.
-        bound: On the validation points, nats, for standardized data; None if nothing was chosen.
+        bound: On the points that chose the penalties, nats, for standardized data; None if nothing
+            was chosen.
         evidence: The bound on all points together less the parameters, nats; None likewise.
         seconds: That it took to find it.
     """
@@ -165,8 +166,8 @@ class Sample:
     Attributes:
         nodes: The smooth density of the training data, or these themselves.
         parameters: The effective number of that density's.
-        val: Validation points; None if there is nothing to choose.
-        n_val: How many.
+        val: Validation points, if they judge.
+        n_val: How many; zero if they do not.
         train: Training points, if they judge too.
         n_train: How many; zero if they do not.
     """
@@ -203,10 +204,12 @@ def search(
     With one pair of penalties and one denoiser nothing is chosen: delta is what is given, the table
     is not zero, and the validation points are not looked at. If the table is fitted to the data
     themselves, the number of its parameters is not known, and the validation points alone choose.
+    Without validation points the training points choose the penalties too: the table is fitted to
+    the smooth density and not to them.
 
     Args:
         y: Training data, standardized, shape `(n,)`.
-        val: Validation data, standardized in the same way.
+        val: Validation data, standardized in the same way; may be empty.
         delta: The largest to try.
         preconditioning: "gaussian", "mixture", or "best", the better one of the two.
         smooth: To fit the smooth density of `dlutils.smoothing`, or the data themselves.
@@ -217,8 +220,8 @@ def search(
         n_bins: Of the smooth density.
 
     Raises:
-        ValueError: If the preconditioning is unknown, a number is out of range, or there are no
-            penalties.
+        ValueError: If the preconditioning is unknown, a number is out of range, there are no
+            penalties, or no validation points where they alone choose.
 
     Source:
         Akaike, A new look at the statistical model identification (1974); Kass & Raftery, Bayes
@@ -235,13 +238,16 @@ def search(
     nodes, parameters = smooth_nodes(y, n_bins) if smooth else (data_nodes(y), 0.0)
     sample = Sample(nodes, parameters)
     if len(names) * len(penalties) > 1:
-        sample = replace(sample, val=data_nodes(val), n_val=len(val))
+        if len(val):
+            sample = replace(sample, val=data_nodes(val), n_val=len(val))
+        elif not smooth:
+            raise ValueError("without validation points nothing can be chosen, unless smooth=True")
         if smooth:
             sample = replace(sample, train=data_nodes(y), n_train=len(y))
     table = Table(knots_for(*nodes, n_knots), n_times)
     at = lambda denoiser, delta: solve(table, denoiser, sample, delta, penalties)
     best = preferred(at(DENOISERS[names[0]](y), delta))
-    for _ in range(most_halvings if sample.val else 0):
+    for _ in range(most_halvings if sample.val or sample.train else 0):
         before, best = best, preferred([best, *at(best.denoiser, best.delta / 2)])
         if best is before:
             break
@@ -273,11 +279,11 @@ def solve(
         denoiser: What it corrects.
         sample: Training data, and what judges.
         delta: Of the path.
-        penalties: To choose from, by the validation points.
+        penalties: To choose from, by the validation points, or the training points without them.
 
     Returns:
         The denoiser without a correction, and with the best one; only the latter, with the first
-        penalties, where there are no validation points.
+        penalties, where nothing judges.
     """
     judges = [data for data in (sample.val, sample.train) if data]
     loss, *losses = diffusion_terms(table, [sample.nodes, *judges], delta, denoiser)
@@ -292,7 +298,7 @@ def solve(
         if not judges:
             return Solution(denoiser, corrected, delta, pair)
         bounds = [rest - lost(entries) for lost in losses]
-        all_points = np.dot([sample.n_val, sample.n_train][: len(bounds)], bounds)
+        all_points = np.dot([n for n in (sample.n_val, sample.n_train) if n], bounds)
         evidence = float(all_points) - (parameters if sample.train else 0)
         return Solution(denoiser, corrected, delta, pair, bounds[0], evidence)
 

@@ -39,7 +39,8 @@ class MixtureDenoiser(nn.Module):
         mixture: Of m components, in standardized units.
 
     Attributes:
-        n_parameters: How many numbers the mixture has, which EM found.
+        n_parameters: How many numbers of the mixture EM found, besides the data's mean and
+            variance, which standardization took out.
     """
 
     def __init__(self, mixture: Mixture) -> None:
@@ -47,7 +48,7 @@ class MixtureDenoiser(nn.Module):
         for name in ("weights", "means", "sds"):
             column = getattr(mixture, name).to(torch.get_default_dtype())[:, None]
             self.register_buffer(name, column)
-        self.n_parameters = 3 * len(mixture.weights) - 1
+        self.n_parameters = mixture.n_parameters - 2
 
     def forward(self, g: Tensor, s: Tensor) -> Tensor:
         """E[y | g], `(n,)`."""

@@ -54,6 +54,11 @@ class Mixture:
     means: Tensor
     sds: Tensor
 
+    @property
+    def n_parameters(self) -> int:
+        """How many numbers a mixture of so many components has."""
+        return 3 * len(self.weights) - 1
+
     def parts(self, points: Tensor) -> Tensor:
         """log(weight times density) of each component, nats, shape `(m, k)`."""
         z = (points[:, None] - self.means) / self.sds
@@ -125,10 +130,10 @@ def _grow(x: Tensor, counts: Tensor, price: Tensor | float, least: float) -> Mix
     candidates = torch.cartesian_prod(*map(torch.from_numpy, sides))
     parts, rest = Mixture(*candidates.T).parts(x), torch.log1p(-candidates[:, 0])
     mixture, lowest = Mixture(*torch.tensor([[1.0], [0.0], [1.0]]).double()), torch.inf
-    for k in range(1, 1 + max(1, int(n / 10))):
+    for _ in range(max(1, int(n / 10))):
         mixture = _em(x, counts, mixture, least)
         log_p = mixture(x)
-        value = (3 * k - 1) * price - 2 * _objective(counts, mixture, log_p)
+        value = mixture.n_parameters * price - 2 * _objective(counts, mixture, log_p)
         if not value < lowest:
             break
         best, lowest = mixture, value
