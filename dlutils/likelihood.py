@@ -29,7 +29,8 @@ LogProb = Callable[[Tensor], Tensor | ArrayLike]
 MASS_TOLERANCE = 1e-3
 NOISE_TOLERANCE = 1e-4  # nats, between two calls, and between a point alone and in company
 FLOOR = 1e-7  # errors below it are of rounding and of the quadrature, and have no order
-N_NODES, N_REPEATS = 12, 8
+N_NODES, N_FEWER = 8, 5  # of the quadrature, a panel
+N_REPEATS = 8
 FORGOTTEN = (
     "The mass is the data's standard deviation: the logarithm of the scale is to be subtracted."
 )
@@ -41,7 +42,7 @@ class Report:
 
     Attributes:
         mass: $\int q\,dy$ from one width of the support below it to one above.
-        mass_error: Its estimated error, by halving the panels of the quadrature.
+        mass_error: Its estimated error, by a rule of fewer nodes.
         mass_outside: The part of the mass that lies outside the support.
         kl: $\int p\log(p/q)\,dy$, nats: by how much the expected log-likelihood is below the
             truth's; negative only if the mass exceeds one.
@@ -88,8 +89,8 @@ class Report:
         found = [
             (off, f"The mass is {self.mass:.4f}, not 1: this is no density."),
             (off and abs(data_scale - 1) < MASS_TOLERANCE, FORGOTTEN),
-            (self.kl < -1e-5, f"The mean is {-self.kl:.4f} nats above the truth's, which only a "
-             f"mass above 1 can do: its logarithm is {log_mass:.4f}."),
+            (self.kl < -NOISE_TOLERANCE, f"The mean is {-self.kl:.4f} nats above the "
+             f"truth's, which only a mass above 1 can do: its logarithm is {log_mass:.4f}."),
             (self.mass_error > MASS_TOLERANCE, f"The mass is uncertain by {self.mass_error:.1g}: "
              "the density is rougher than the data's, or random."),
             (self.sd > NOISE_TOLERANCE, f"It is random, sd {self.sd:.2g} nats between calls: an "
@@ -109,7 +110,7 @@ class Report:
 
     def __str__(self) -> str:
         """All numbers, and the problems."""
-        kl = f"{self.kl:.5f} nats, {self.normalized_kl:.5f} with the mass divided out"
+        kl = f"{self.kl:z.5f} nats, {self.normalized_kl:z.5f} with the mass divided out"
         lines = [
             f"mass            {self.mass:.5f} ± {self.mass_error:.1g}, "
             f"{self.mass_outside:.1g} of it outside the support",
@@ -174,7 +175,7 @@ def check(
         **_integrate(log_prob, dataset),
         sd=calls.std(0).square().mean().sqrt().item(),
         company=(calls[0] - alone).abs().max().item(),
-        tolerance=1e-4 if dtype == torch.float64 else 2e-2,
+        tolerance=1e-3 if dtype == torch.float64 else 2e-2,
         data_scale=dataset.train.std().item(),
         **gradients,
         **(by_steps or {}),
@@ -205,43 +206,38 @@ def _values(log_prob: LogProb, y: Tensor) -> Tensor:
 def _integrate(log_prob: LogProb, dataset: Dataset) -> dict[str, float]:
     """Mass, its error and its part outside the support, and KL, by Gauss and Legendre on panels.
 
-    The panels are those on which the data's density is smooth, and their halves; the error is the
-    difference of the two.
+    The panels are those on which the data's density is smooth, none wider than 1/32 of the
+    support; the error is the difference from a rule of fewer nodes.
     """
     low, high = dataset.support
-    beside = np.linspace(0, high - low, 17)
+    edges = np.linspace(2 * low - high, 2 * high - low, 3 * 32 + 1)
     if dataset.is_known:
-        between = dataset.distribution.breakpoints
+        of_data = dataset.distribution.breakpoints
     else:
-        between = np.quantile(dataset.train, np.linspace(0, 1, 65))
-    between = between[(between > low) & (between < high)]
-    edges = np.concatenate([low - beside[::-1], between, high + beside])
-    halves = np.sort(np.concatenate([edges, (edges[:-1] + edges[1:]) / 2]))
-    nodes, weights = np.polynomial.legendre.leggauss(N_NODES)
+        of_data = np.quantile(dataset.train, np.linspace(0, 1, 65))
+    of_data = of_data[(of_data > edges[0]) & (of_data < edges[-1])]
+    edges = np.unique(np.concatenate([edges, [low, high], of_data]))
+    middle, half = (edges[1:] + edges[:-1]) / 2, np.diff(edges) / 2
 
-    def panels(edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The integrals of q and of p log(p / q) between each edge and the next."""
-        middle, half = (edges[1:] + edges[:-1]) / 2, np.diff(edges) / 2
+    def panels(n_nodes: int) -> tuple[np.ndarray, np.ndarray]:
+        """The integrals of q and of p log(p / q) over each panel."""
+        nodes, weights = np.polynomial.legendre.leggauss(n_nodes)
         points = (middle[:, None] + half[:, None] * nodes).ravel()
         log_q = _values(log_prob, torch.from_numpy(points).to(torch.get_default_dtype())).numpy()
-        if not dataset.is_known:
-            p_log = np.full_like(log_q, nan)
-        else:
+        p_log = np.full_like(log_q, 0.0 if dataset.is_known else nan)
+        if dataset.is_known:
             log_p = dataset.log_prob(points).numpy()
-            inside, p_log = log_p > -inf, np.zeros_like(log_q)
+            inside = log_p > -inf
             p_log[inside] = np.exp(log_p[inside]) * (log_p[inside] - log_q[inside])
-        return tuple(
-            half * (values.reshape(-1, N_NODES) @ weights) for values in (np.exp(log_q), p_log)
-        )
+        return tuple(half * (v.reshape(-1, n_nodes) @ weights) for v in (np.exp(log_q), p_log))
 
-    coarse, _ = panels(edges)
-    fine, kl = panels(halves)
-    error = np.abs(fine.reshape(-1, 2).sum(1) - coarse).sum()
-    outside = (halves[:-1] >= high) | (halves[1:] <= low)
+    mass, kl = panels(N_NODES)
+    fewer, _ = panels(N_FEWER)
+    outside = (edges[:-1] >= high) | (edges[1:] <= low)
     return {
-        "mass": float(fine.sum()),
-        "mass_error": float(error),
-        "mass_outside": float(fine[outside].sum()),
+        "mass": float(mass.sum()),
+        "mass_error": float(np.abs(mass - fewer).sum()),
+        "mass_outside": float(mass[outside].sum()),
         "kl": float(kl.sum()),
     }
 

@@ -183,6 +183,19 @@ def test_steps_that_fold_the_line_have_no_density():
     assert report.steps_enough == 64
 
 
+def test_enough_steps_are_those_from_which_on_the_mass_is_right():
+    right = {8: 0.0, 16: 0.01, 32: 0.0009, 64: 0.0}
+    by_steps = lambda T: lambda y: TRUE.log_prob(y) + math.log1p(right[T])
+    assert check(by_steps(64), GAUSSIAN, log_prob_by_steps=by_steps).steps_enough == 32
+
+
+def test_a_density_too_rough_for_the_quadrature_is_uncertain():
+    rough = lambda y: TRUE.log_prob(y) + torch.log1p(0.99 * torch.cos(300 * y))  # mass 1
+    report = check(rough, GAUSSIAN)
+    assert report.mass_error > abs(report.mass - 1)
+    assert any(problem.startswith("The mass is uncertain") for problem in report.problems)
+
+
 def test_what_is_no_log_density_is_refused():
     column = lambda y: TRUE.log_prob(y)[:, None]
     with pytest.raises(ValueError, match=r"shape \(16,\), not \(16, 1\)"):
