@@ -36,6 +36,10 @@ except ImportError:  # `command` says so
 
 PACKAGES = ("torch", "torchdiffeq", "diffrax", "jax", "zuko", "flow_matching")
 DENSITY = "marron_wand_10"
+COLUMNS = (
+    "mass - 1", "KL", "KL, mass divided out", "sd of a call", "alone", "gradient in y",
+    "in the weights", "order", "order of the mass", "T for 0.001", "problems",
+)  # fmt: skip
 Solve = Callable[[Tensor], Tensor]  # log-density of the flow in standardized units
 
 
@@ -283,22 +287,14 @@ def contenders(flow: Flow) -> list[tuple[str, str, Callable[[int], Solve] | Solv
 
 def row(report: Report) -> Row:
     """The numbers of a report; a dash where there is none."""
-    numbers = {
-        "mass - 1": report.mass - 1,
-        "KL": report.kl,
-        "KL, mass divided out": report.normalized_kl,
-        "sd of a call": report.sd,
-        "alone": report.company,
-        "gradient in y": report.gradient_y,
-        "in the weights": report.gradient_parameters,
-        "order": report.order,
-        "order of the mass": report.mass_order,
-        "T for 0.001": (report.steps_enough or "none") if report.mass_by_steps else nan,
-    }
+    enough = (report.steps_enough or "none") if report.mass_by_steps else nan
+    values = (
+        report.mass - 1, report.kl, report.normalized_kl, report.sd, report.company,
+        report.gradient_y, report.gradient_parameters, report.order, report.mass_order, enough,
+        len(report.problems),
+    )  # fmt: skip
     names = {"nan": "–", "inf": "none"}
-    return {name: names.get(str(value), value) for name, value in numbers.items()} | {
-        "problems": len(report.problems)
-    }
+    return dict(zip(COLUMNS, (names.get(str(value), value) for value in values), strict=True))
 
 
 def measure(dataset: Dataset, flow: Flow, setting: str, solve: Callable, T: int | None) -> Row:
@@ -311,7 +307,9 @@ def measure(dataset: Dataset, flow: Flow, setting: str, solve: Callable, T: int 
             report = check(log_prob, dataset, parameters=flow.parameters(), **by_steps)
         return row(report)
     except ValueError as error:
-        return {"mass - 1": f"refused: shape {str(error).rpartition('not ')[2]}"}
+        return dict.fromkeys(COLUMNS, "–") | {
+            "mass - 1": f"refused: shape {str(error).rpartition('not ')[2]}"
+        }
 
 
 def make(options: argparse.Namespace) -> tuple[list[str], Tables]:
