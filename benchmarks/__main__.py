@@ -13,6 +13,7 @@ NAMES = (
     "objectives",
     "sde_step",
     "variance",
+    "peers_likelihood",
     "sweep",
     "marron_wand",
 )

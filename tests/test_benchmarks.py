@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import objectives, tables
+from benchmarks import objectives, peers_likelihood, tables
 from benchmarks.common import command
 from benchmarks.estimators import ESTIMATORS, information_criterion, measure, notebook
 from benchmarks.tables import fill
+from dlutils import adjoint
 from dlutils.comparison import compare
 from dlutils.datasets import make_dataset
 from dlutils.matching import mean_squares
@@ -241,3 +242,22 @@ def test_the_step_that_is_timed_leaves_the_weights_alone():
         step()
     assert all(p.grad.abs().max() > 0 for p in flow.drift.parameters())
     torch.testing.assert_close([*flow.drift.parameters()], before, rtol=0, atol=1e-10)
+
+
+def test_the_flow_of_the_peers_ends_in_the_density_itself():
+    dataset = make_dataset(peers_likelihood.DENSITY)
+    flow = peers_likelihood.Flow(dataset)
+    in_steps = lambda T: lambda x: adjoint.log_likelihood(flow, x, T, "rk4", "map")
+    solve = in_steps(32)
+    row = peers_likelihood.measure(dataset, flow, "right", solve, None)
+    assert row["mass - 1"] == pytest.approx(0, abs=1e-5)
+    assert row["KL"] == pytest.approx(0, abs=1e-5)
+    assert row["problems"] == 0
+    assert row["order"] == "–"
+    y = torch.linspace(-2.5, 2.5, 101)
+    found = flow.in_data_units(in_steps(256))(y).detach()
+    assert torch.allclose(found, dataset.log_prob(y), atol=1e-6)
+    row = peers_likelihood.measure(dataset, flow, "scale forgotten", solve, None)
+    assert row["mass - 1"] == pytest.approx(flow.scale - 1, abs=1e-5)
+    row = peers_likelihood.measure(dataset, flow, "a column", lambda x: x[:, None], None)
+    assert row["mass - 1"] == "refused: shape (16, 1)"

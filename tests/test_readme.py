@@ -58,6 +58,15 @@ def test_sweep_example_runs(tmp_path, monkeypatch):
     run(tmp_path, monkeypatch, "-c", code)
 
 
+def test_likelihood_example_runs(tmp_path, monkeypatch):
+    page = "docs/check-a-likelihood.md"
+    (code,) = blocks(page, "python")
+    printed = run(tmp_path, monkeypatch, "-c", code)
+    (mass,) = re.findall(r"PROBLEM: The mass is (\S+), not 1", printed)
+    assert f"the mass is {mass}, and that is the standard deviation" in PAGES[page]
+    assert printed.count("PROBLEM") == 2
+
+
 def test_colab_cell_finds_the_package(tmp_path):
     """All but the download: a notebook opened elsewhere imports what stands in the clone."""
     (cell,) = (block for block in blocks("README.md") if "%cd" in block)
@@ -75,7 +84,7 @@ def test_colab_cell_finds_the_package(tmp_path):
 
 def test_every_example_has_a_test():
     """Those of extend.md are run by tests of their own."""
-    tested = {"docs/own-data.md", "docs/sweeps.md", "docs/extend.md"}
+    tested = {"docs/own-data.md", "docs/sweeps.md", "docs/extend.md", "docs/check-a-likelihood.md"}
     assert {page for page in PAGES if blocks(page, "python")} <= tested
     assert README.count("papermill ODE.ipynb") == 1, "run by test_configurations.py"
 

@@ -1,0 +1,208 @@
+"""What `check` says of densities with one planted fault each, and of those with none."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import norm
+from torch.distributions import Normal
+
+from dlutils import adjoint
+from dlutils.datasets import Dataset, make_dataset
+from dlutils.likelihood import check
+
+GAUSSIAN = make_dataset("gaussian")  # N(1, 0.5^2)
+LAPLACE = make_dataset("laplace_mixture")
+TRUE = Normal(*torch.tensor([1.0, 0.5], dtype=torch.float64))
+
+
+def sentences(report, *beginnings):
+    """Each problem begins as it should, and there is no other."""
+    assert len(report.problems) == len(beginnings), report.problems
+    for problem, beginning in zip(report.problems, beginnings, strict=True):
+        assert problem.startswith(beginning)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_density_has_no_problems(dtype):
+    torch.set_default_dtype(dtype)
+    loc, log_scale = torch.tensor(1.1, requires_grad=True), torch.tensor(-0.6, requires_grad=True)
+    report = check(
+        lambda y: Normal(loc, log_scale.exp()).log_prob(y), GAUSSIAN, parameters=[loc, log_scale]
+    )
+    sentences(report)
+    scale = math.exp(-0.6)
+    kl = math.log(scale / 0.5) + (0.25 + 0.1**2) / (2 * scale**2) - 0.5
+    outside = 1 - np.diff(norm.cdf(GAUSSIAN.support, 1.1, scale)).item()
+    exact = 1e-9 if dtype == torch.float64 else 1e-5
+    assert report.mass == pytest.approx(1, abs=exact)
+    assert report.mass_error < exact
+    assert report.mass_outside == pytest.approx(outside, rel=1e-5)
+    assert report.kl == pytest.approx(kl, abs=exact)
+    assert report.normalized_kl == pytest.approx(kl, abs=2 * exact)
+    assert report.sd == report.company == 0
+    assert report.gradient_y < report.tolerance
+    assert 0 < report.gradient_parameters < report.tolerance
+    assert (loc.item(), log_scale.item()) == pytest.approx((1.1, -0.6), abs=1e-7)
+    text = str(report)
+    assert "1.00000 ±" in text
+    assert f"{kl:.5f} nats" in text
+    assert "PROBLEM" not in text
+
+
+@pytest.mark.parametrize("name", ["laplace_mixture", "uniform", "marron_wand_15", "student_t"])
+def test_the_truth_of_every_shape_is_right(name):
+    dataset = make_dataset(name)
+    report = check(dataset.log_prob, dataset)
+    sentences(report)
+    assert report.mass == pytest.approx(1, abs=3e-6)
+    assert report.kl == pytest.approx(0, abs=1e-12)
+    assert 0 <= report.mass_outside < 3e-6
+
+
+def test_values_of_numpy_and_a_sample_without_a_density():
+    sample = Dataset.from_samples(GAUSSIAN.train)
+    report = check(lambda y: norm.logpdf(y.numpy(), 1.0, 0.5), sample)
+    sentences(report)
+    assert report.mass == pytest.approx(1, abs=1e-6)
+    assert math.isnan(report.kl)
+    assert math.isnan(report.gradient_y)
+    assert "KL from truth   unknown" in str(report)
+
+
+def test_mass_that_is_not_one():
+    report = check(lambda y: TRUE.log_prob(y) + math.log(1.02), GAUSSIAN)
+    sentences(report, "The mass is 1.0200", "The mean is 0.0198 nats above the truth's")
+    assert report.kl == pytest.approx(-math.log(1.02), abs=1e-9)
+    assert report.normalized_kl == pytest.approx(0, abs=1e-9)
+    assert str(report).count("PROBLEM: ") == 2
+
+
+def test_a_forgotten_scale():
+    scale = GAUSSIAN.train.std().item()
+    report = check(lambda y: TRUE.log_prob(y) + math.log(scale), GAUSSIAN)
+    sentences(report, f"The mass is {scale:.4f}", "The mass is the data's standard deviation")
+    assert report.kl == pytest.approx(-math.log(scale), abs=1e-9)
+
+
+def test_mass_far_from_the_data():
+    far = Normal(GAUSSIAN.support[1] + 1.0, 0.1)
+    both = lambda y: torch.logaddexp(
+        TRUE.log_prob(y) + math.log(0.9), far.log_prob(y) + math.log(0.1)
+    )
+    report = check(both, GAUSSIAN)
+    assert report.mass_outside == pytest.approx(0.1, abs=3e-6)
+
+
+def hutchinson(draw):
+    """A linear flow from N(0, 1) to N(0, e^2) on whose one divergence, 1, random probes are set."""
+
+    def log_prob(y):
+        z = draw(y)
+        return Normal(0.0, 1.0).log_prob((y - 1) / 0.5) + z.square() * math.log(2)
+
+    return log_prob
+
+
+def test_gaussian_probes_are_found_and_rademacher_probes_are_exact_on_the_line():
+    report = check(hutchinson(torch.randn_like), GAUSSIAN)
+    sd = math.sqrt(2) * math.log(2)  # the variance of z^2 is 2
+    assert report.sd == pytest.approx(sd, rel=0.5)
+    assert any(problem.startswith("It is random, sd") for problem in report.problems)
+    assert report.gradient_y < report.tolerance
+    sentences(check(hutchinson(lambda y: (torch.randn_like(y) < 0) * 2.0 - 1.0), GAUSSIAN))
+
+
+def test_probes_that_are_drawn_once_differ_between_alone_and_in_company():
+    probes = torch.randn(10_000)
+    report = check(hutchinson(lambda y: probes[: len(y)]), GAUSSIAN)
+    assert report.sd == 0
+    assert any(problem.startswith("A point alone") for problem in report.problems)
+
+
+def test_normalising_by_the_batch_is_found():
+    centred = lambda y: TRUE.log_prob(y) - 1e-3 * y.mean()
+    assert any("beside others" in problem for problem in check(centred, GAUSSIAN).problems)
+
+
+def test_wrong_and_missing_gradients():
+    loc = torch.tensor(1.0, requires_grad=True)
+    wrong = lambda y: TRUE.log_prob(y.detach()) + (y - y.detach())
+    sentences(check(wrong, GAUSSIAN), "The gradient in y is off")
+    half = lambda y: Normal(0.5 * (loc + loc.detach()), 0.5).log_prob(y)
+    report = check(half, GAUSSIAN, parameters=[loc])
+    sentences(report, "The gradient in the parameters is off by 0.5")
+    assert report.gradient_parameters == pytest.approx(0.5, abs=1e-6)
+    none = lambda y: Normal(loc.detach(), 0.5).log_prob(y)
+    report = check(none, GAUSSIAN, parameters=[loc])
+    sentences(report, "There is no gradient in the parameters.")
+    assert report.gradient_parameters == math.inf
+
+
+def bend(x, t):
+    """A drift that is not linear."""
+    return torch.sin(2 * x) * torch.cos(t) + 0.3 * x
+
+
+@pytest.mark.parametrize(
+    ("method", "logdet", "order", "mass_order", "enough"),
+    [("euler", "trace", 1, 1, None), ("euler", "map", 1, None, 8), ("rk4", "map", 4, None, 8)],
+)
+def test_order_and_mass_of_a_flow(method, logdet, order, mass_order, enough):
+    by_steps = lambda T: (
+        lambda y: adjoint.log_likelihood(bend, y / 0.7, T, method, logdet) - math.log(0.7)
+    )
+    report = check(by_steps(64), LAPLACE, log_prob_by_steps=by_steps)
+    assert report.order == pytest.approx(order, abs=0.25)
+    assert report.steps_enough == enough
+    if mass_order is None:
+        assert report.mass == pytest.approx(1, abs=1e-4)
+        sentences(report)
+    else:
+        assert report.mass_order == pytest.approx(mass_order, abs=0.25)
+        sentences(report, "The mass is 1.0", "No T brings")
+        assert list(report.mass_by_steps) == [8, 16, 32, 64]
+        assert report.mass_by_steps[64] == report.mass
+    assert "order in T" in str(report)
+
+
+def test_steps_that_fold_the_line_have_no_density():
+    def by_steps(T):
+        def log_prob(y):
+            if T < 16:
+                raise ValueError("the steps fold the line")
+            return TRUE.log_prob(y) + math.log1p(0.04 / T)
+
+        return log_prob
+
+    report = check(by_steps(64), GAUSSIAN, log_prob_by_steps=by_steps)
+    assert math.isnan(report.mass_by_steps[8])
+    assert report.order == pytest.approx(1, abs=0.01)
+    assert report.mass_order == pytest.approx(1, abs=0.01)
+    assert report.steps_enough == 64
+
+
+def test_enough_steps_are_those_from_which_on_the_mass_is_right():
+    right = {8: 0.0, 16: 0.01, 32: 0.0009, 64: 0.0}
+    by_steps = lambda T: lambda y: TRUE.log_prob(y) + math.log1p(right[T])
+    assert check(by_steps(64), GAUSSIAN, log_prob_by_steps=by_steps).steps_enough == 32
+
+
+def test_a_density_too_rough_for_the_quadrature_is_uncertain():
+    rough = lambda y: TRUE.log_prob(y) + torch.log1p(0.99 * torch.cos(300 * y))  # mass 1
+    report = check(rough, GAUSSIAN)
+    assert report.mass_error > abs(report.mass - 1)
+    assert any(problem.startswith("The mass is uncertain") for problem in report.problems)
+
+
+def test_what_is_no_log_density_is_refused():
+    column = lambda y: TRUE.log_prob(y)[:, None]
+    with pytest.raises(ValueError, match=r"shape \(16,\), not \(16, 1\)"):
+        check(column, GAUSSIAN)
+    with pytest.raises(ValueError, match=r"must be finite or -inf, not nan at y = "):
+        check(lambda y: (y - y) / (y - y), GAUSSIAN)
+    with pytest.raises(ValueError, match=r"each twice the one before, not \(8, 24\)"):
+        check(TRUE.log_prob, GAUSSIAN, steps=(8, 24))
+    with pytest.raises(ValueError, match="n_points must be at least 2, not 1"):
+        check(TRUE.log_prob, GAUSSIAN, n_points=1)
