@@ -27,6 +27,7 @@ from torch.distributions import (
     Uniform,
 )
 
+from dlutils import benchden
 from dlutils.densities import LEVELS, Density, Triple
 from dlutils.samples import is_source, read_sample, split_source
 from dlutils.seeding import seeded
@@ -114,26 +115,45 @@ def _marron_wand() -> dict[str, tuple[str, Callable[[], Distribution]]]:
     }
 
 
+def _benchden() -> dict[str, tuple[str, Callable[[], Distribution | Triple]]]:
+    """The bounded densities of Berlinet & Devroye (1994), three of them Marron & Wand's."""
+    same, found = _marron_wand(), dict(benchden.BOUNDED)
+    for number, (title, of_theirs) in benchden.AS_MARRON_WAND.items():
+        found[number] = (f"{title}: Marron & Wand's", same[f"marron_wand_{of_theirs:02d}"][1])
+    return {
+        f"benchden_{number:02d}": (f"Berlinet & Devroye (1994) number {number}, {text}", make)
+        for number, (text, make) in sorted(found.items())
+    }
+
+
 Target = Distribution | Triple | Callable[[], Distribution | Triple]
 
 # What `density_of` reads.
-DISTRIBUTIONS: dict[str, Target | tuple[str, Target]] = {
-    "gaussian": ("N(1, 0.5²): mean 1, standard deviation 0.5", lambda: _single(Normal, 1.0, 0.5)),
-    "laplace": ("Laplace: location 0, scale 1", lambda: _single(Laplace, 0.0, 1.0)),
-    "gaussian_mixture": (
-        "0.3 N(-2, 0.5²) + 0.7 N(1, 0.8²)",
-        lambda: _mixture(Normal, [0.3, 0.7], [-2.0, 1.0], [0.5, 0.8]),
-    ),
-    "laplace_mixture": (
-        "0.5 Laplace(-1.5, 0.5) + 0.5 Laplace(1.5, 0.5): location, scale",
-        lambda: _mixture(Laplace, [0.5, 0.5], [-1.5, 1.5], [0.5, 0.5]),
-    ),
-    "student_t": (
-        "Student t with 5 degrees of freedom: location 0, scale 1",
-        lambda: _single(StudentT, 5.0, 0.0, 1.0),
-    ),
-    "uniform": ("uniform on [-1, 1]", lambda: _single(Uniform, -1.0, 1.0)),
-} | _marron_wand()
+DISTRIBUTIONS: dict[str, Target | tuple[str, Target]] = (
+    {
+        "gaussian": (
+            "N(1, 0.5²): mean 1, standard deviation 0.5",
+            lambda: _single(Normal, 1.0, 0.5),
+        ),
+        "laplace": ("Laplace: location 0, scale 1", lambda: _single(Laplace, 0.0, 1.0)),
+        "gaussian_mixture": (
+            "0.3 N(-2, 0.5²) + 0.7 N(1, 0.8²)",
+            lambda: _mixture(Normal, [0.3, 0.7], [-2.0, 1.0], [0.5, 0.8]),
+        ),
+        "laplace_mixture": (
+            "0.5 Laplace(-1.5, 0.5) + 0.5 Laplace(1.5, 0.5): location, scale",
+            lambda: _mixture(Laplace, [0.5, 0.5], [-1.5, 1.5], [0.5, 0.5]),
+        ),
+        "student_t": (
+            "Student t with 5 degrees of freedom: location 0, scale 1",
+            lambda: _single(StudentT, 5.0, 0.0, 1.0),
+        ),
+        "uniform": ("uniform on [-1, 1]", lambda: _single(Uniform, -1.0, 1.0)),
+    }
+    | _marron_wand()
+    | _benchden()
+)
+LEFT_OUT = {f"benchden_{number:02d}": title for number, title in benchden.UNBOUNDED.items()}
 
 
 @dataclass(frozen=True)
@@ -237,7 +257,7 @@ class Dataset:
     @property
     def title(self) -> str:
         """The name in words, as it stands at the beginning of a caption: "Laplace mixture"."""
-        numbered = re.search(r"number \d+, ([^:]+):", self.description)  # of Marron and Wand
+        numbered = re.search(r"number \d+, ([^:]+):", self.description)  # of a collection
         name = numbered[1] if numbered else self.name
         return name[:1].upper() + name[1:].replace("_", " ")
 
@@ -334,7 +354,8 @@ def make_dataset(
         ValueError: If the name is unknown, a size is below 2, or the seed is negative.
 
     Source:
-        Marron & Wand, Exact mean integrated squared error, Annals of Statistics 20 (1992), table 1.
+        Marron & Wand, Exact mean integrated squared error, Annals of Statistics 20 (1992), table 1;
+        Berlinet & Devroye, A comparison of kernel density estimates (1994): `dlutils.benchden`.
     """
     description, density = density_of(name)
     sizes = {"n_train": n_train, "n_val": n_val, "n_test": n_test}
@@ -477,8 +498,13 @@ def density_of(name: str) -> tuple[str, Density]:
     Raises:
         ValueError: If the name is unknown, or the entry is no density (`dlutils.densities`).
     """
+    if name in LEFT_OUT:
+        raise ValueError(
+            f"{name}, Berlinet & Devroye's {LEFT_OUT[name]}, is left out: it is unbounded, and no "
+            "model of bounded density can be compared with it by quadrature"
+        )
     if name not in DISTRIBUTIONS:
-        raise ValueError(f"unknown dataset {name!r}; choose from {', '.join(DISTRIBUTIONS)}")
+        raise ValueError(f"unknown dataset {name!r}; choose from {', '.join(_short_names())}")
     entry = DISTRIBUTIONS[name]
     made_from, *found = _DENSITIES.get(name, (None,))
     if made_from is not entry:
@@ -493,6 +519,16 @@ def density_of(name: str) -> tuple[str, Density]:
 
 
 _DENSITIES: dict[str, tuple[object, str, Density]] = {}  # what `density_of` has made, from what
+
+
+def _short_names() -> list[str]:
+    """All names, of each collection but the first and the last."""
+    names = list(DISTRIBUTIONS)
+    same = [name.rstrip("0123456789") for name in names]
+    inner = {k for k in range(1, len(names) - 1) if same[k - 1] == same[k] == same[k + 1]}
+    return [
+        "..." if k in inner else name for k, name in enumerate(names) if not {k - 1, k} <= inner
+    ]
 
 
 def _is_pair(entry: object) -> bool:

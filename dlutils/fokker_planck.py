@@ -21,6 +21,7 @@ from torch.distributions import Normal
 Coefficient = Callable[[Tensor, Tensor], Tensor]
 
 CACHED_POINTS = 1 << 14  # points at which the coefficients are evaluated together
+MOST_CELLS = 100_000
 EDGE_MASS = 1e-5  # what a hundredth of the support may hold at the density of its ends
 MASS_ERROR = 1e-3  # what the initial density may lack on the grid
 LARGEST_RATIO = np.e**2  # of the density in neighbouring cells, where it matters
@@ -127,6 +128,7 @@ class Evolution:
     Raises:
         SupportError: By what asks first, if the density does not fit in the end.
         ResolutionError: Likewise, if it changes too fast in the end.
+        ValueError: Likewise, if it would take more than `MOST_CELLS` cells.
     """
 
     def __init__(
@@ -165,6 +167,12 @@ class Evolution:
         reach, cells_per_noise, attempts = self.reach, 2, 5
         for attempt in range(attempts):
             n_cells, ends = math.ceil(2 * reach * cells_per_noise / self.sigma_y), (-reach, reach)
+            if n_cells > MOST_CELLS:
+                raise ValueError(
+                    f"the grid must keep to {MOST_CELLS:,} cells, and {n_cells:,} would be needed "
+                    f"for x from {-reach:g} to {reach:g}: the data reach over too many of their "
+                    "standard deviations; see dlutils.coordinates"
+                )
             try:
                 return solve(self.f, self.sigma, prior, ends, n_cells, n_steps, self.warp)
             except (SupportError, ResolutionError) as error:

@@ -211,10 +211,7 @@ def _integrate(log_prob: LogProb, dataset: Dataset) -> dict[str, float]:
     """
     low, high = dataset.support
     edges = np.linspace(2 * low - high, 2 * high - low, 3 * 32 + 1)
-    if dataset.is_known:
-        of_data = dataset.distribution.breakpoints
-    else:
-        of_data = np.quantile(dataset.train, np.linspace(0, 1, 65))
+    of_data = dataset.breakpoints
     of_data = of_data[(of_data > edges[0]) & (of_data < edges[-1])]
     edges = np.unique(np.concatenate([edges, [low, high], of_data]))
     middle, half = (edges[1:] + edges[:-1]) / 2, np.diff(edges) / 2

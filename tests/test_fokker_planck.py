@@ -201,3 +201,9 @@ def test_an_evolution_widens_and_extrapolates():
     assert extrapolated < 0.3 * plain
     with pytest.raises(SupportError):
         Evolution(lambda x, t: torch.full_like(x, 1e3), sigma, 5.0, 0.5, 20).log_density(y)
+
+
+def test_a_grid_of_too_many_cells_is_refused():
+    still = Evolution(lambda x, t: 0 * x, lambda x, t: 1 + 0 * x, 1e4, 0.01)
+    with pytest.raises(ValueError, match=r"keep to 100,000 cells, and 4,000,000 would be needed"):
+        still.log_density(np.zeros(1))
