@@ -9,6 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.linalg import cho_solve_banded, cholesky_banded
+from scipy.optimize import minimize_scalar
+from scipy.signal import fftconvolve
+from scipy.sparse import diags_array
+from scipy.special import exprel
 from scipy.stats import gaussian_kde
 from torch import Tensor
 from torch.distributions import Normal
@@ -27,17 +32,155 @@ def gaussian(y: Tensor, seed: int = 0) -> LogDensity:
 
 
 def kde(y: Tensor, seed: int = 0, bandwidth: float | str = "scott") -> LogDensity:
-    """Gaussian kernels (SciPy); the bandwidth is Scott's, or given in standard deviations.
+    """Gaussian kernels; the bandwidth is Scott's, or given in standard deviations, as in SciPy.
 
-    Where the estimate underflows, its logarithm is that of the smallest number.
+    Within four bandwidths of a point, log p is interpolated between nodes a hundredth of a
+    bandwidth apart, to which the points are binned linearly: p is off by less than 2e-4 of itself.
+    Farther away, where few kernels matter, their sum is taken. Empty stretches have no nodes.
+
+    Source:
+        Silverman, Kernel density estimation using the fast Fourier transform (1982).
     """
-    estimate = gaussian_kde(y.double().numpy(), bandwidth)
+    y = y.double().sort().values.numpy()
+    h = gaussian_kde(y, bandwidth).factor * y.std(ddof=1)
+    norm = -math.log(len(y) * h * math.sqrt(2 * math.pi))
+    cut = np.append(0, np.maximum(np.diff(y) - 15 * h, 0).cumsum())
+    grid = np.arange(y[0] - 9 * h, y[-1] - cut[-1] + 9.1 * h, h / 100)
+    kernel = np.exp(norm - np.linspace(-9, 9, 1801) ** 2 / 2)
+    p = fftconvolve(_binned(y - cut, grid), kernel, mode="same")
+    log_p = np.log(np.maximum(p, np.finfo(float).tiny))
 
     def log_density(points: Tensor) -> Tensor:
-        p = np.maximum(estimate(points.double().numpy()), np.finfo(float).tiny)
-        return torch.from_numpy(np.log(p))
+        x = points.double().numpy()
+        right = np.searchsorted(y, x).clip(1, len(y) - 1)
+        nearest = right - (x - y[right - 1] < y[right] - x)
+        value, distance = np.interp(x - cut[nearest], grid, log_p), np.abs(x - y[nearest])
+        for k in np.flatnonzero(distance > 4 * h):
+            reach = np.hypot(distance[k], 8 * h)  # other kernels are below exp(-32) of the nearest
+            first, last = np.searchsorted(y, (x[k] - reach, x[k] + reach))
+            part = x[k] - y[min(first, nearest[k]) : max(last, nearest[k] + 1)]
+            value[k] = norm - (distance[k] / h) ** 2 / 2
+            value[k] += np.log(np.exp((distance[k] ** 2 - part**2) / (2 * h**2)).sum())
+        return torch.from_numpy(value)
 
     return log_density
+
+
+def _binned(y: np.ndarray, grid: np.ndarray) -> np.ndarray:
+    """Numbers of points at the nodes; a point between two belongs to both, the nearer one more."""
+    left, right = np.divmod(np.interp(y, grid, np.arange(len(grid))), 1)
+    left = left.astype(int)
+    return np.bincount(left, 1 - right, len(grid)) + np.bincount(left + 1, right, len(grid))
+
+
+def penalized(y: Tensor, seed: int = 0, *, n_grid: int = 1000, margin: float = 0.2) -> LogDensity:
+    r"""The smooth density of highest penalised likelihood, its penalty by the evidence.
+
+    $\phi=\log p$ maximises
+    $\sum_i\phi(y_i)-n\log\int e^\phi\,dy-\frac\lambda2\int(\phi'')^2dy$
+    on a grid, and $\lambda$ the likelihood that is left when $\phi$, with that penalty for a prior,
+    is integrated out by Laplace's approximation: there is nothing to choose. Between its nodes
+    $\phi$ is linear; beyond the grid it goes on with the slope of the end, or falls by one in
+    `margin` of the sample's length where that is steeper.
+
+    The nodes are equally far apart in asinh of y, less the median, over four interquartile ranges
+    (or over the sample's length, where the quartiles are equal): nearly so in y for most samples,
+    but a point far out does not blur the others. $\lambda$ is not less than what smooths over half
+    the median distance of neighbouring values, so rounded data do not become spikes.
+
+    Args:
+        y: Sample, shape `(n,)`, of at least two different values.
+        seed: Not used, there is nothing random; here because all yardsticks have one.
+        n_grid: Number of nodes, 100 to 2000.
+        margin: How far the grid goes on beyond the sample, in units of its length, positive.
+
+    Raises:
+        ValueError: If a value is not finite, all are the same, or an option is out of range.
+
+    Source:
+        Silverman, On the estimation of a probability density function by the maximum penalized
+        likelihood method (1982); Gu, Smoothing spline density estimation (1993); MacKay, Bayesian
+        interpolation (1992), for the evidence.
+    """
+    if not (100 <= n_grid <= 2000 and margin > 0):
+        raise ValueError(f"n_grid must be 100 to 2000 and margin positive: {n_grid}, {margin}")
+    y = y.double().numpy()
+    length = np.ptp(y) if len(y) else 0.0
+    if not 0 < length < np.inf:
+        raise ValueError(f"a density needs finite values, at least two of them different: {y}")
+    lower, center, upper = np.quantile(y, [0.25, 0.5, 0.75])
+    scale = 4 * (upper - lower) or length
+    ends = np.array([y.min() - margin * length, y.max() + margin * length])
+    grid = center + scale * np.sinh(np.linspace(*np.arcsinh((ends - center) / scale), n_grid))
+    counts, log_n_p = _binned(y, grid), np.full(n_grid, math.log(len(y) / np.ptp(ends)))
+
+    def minus_evidence(log_penalty: float) -> float:
+        nonlocal log_n_p
+        log_n_p, evidence = _smooth(grid, counts, math.exp(log_penalty), log_n_p)
+        return -evidence
+
+    # a penalty of n p r^4 halves waves in log p of length 2 pi r
+    least = max(np.diff(grid).min(), min(np.median(np.diff(np.unique(y))), scale) / 2)
+    bounds = math.log(4 * len(y) / scale) + 4 * np.log(
+        [least, max(least, min(length / 2, 6 * scale))]
+    )
+    found = minimize_scalar(
+        minus_evidence, bounds=bounds, method="bounded", options={"xatol": 0.05}
+    )
+    log_p, _ = _smooth(grid, counts, math.exp(found.x), log_n_p)
+    width, rise = np.diff(grid), np.diff(log_p)
+    fall = np.maximum((rise / width)[[0, -1]] * [1, -1], 1 / (margin * length))
+    mass = width @ (np.exp(log_p[:-1]) * exprel(rise)) + (np.exp(log_p[[0, -1]]) / fall).sum()
+    log_p = log_p - math.log(mass)
+
+    def log_density(points: Tensor) -> Tensor:
+        x = points.double().numpy()
+        beyond = np.maximum([grid[0] - x, x - grid[-1]], 0)
+        return torch.from_numpy(np.interp(x, grid, log_p) - fall @ beyond)
+
+    return log_density
+
+
+def _smooth(
+    grid: np.ndarray, counts: np.ndarray, penalty: float, start: np.ndarray
+) -> tuple[np.ndarray, float]:
+    r"""Newton's method for $\phi=\log np$ on the grid, and the log-evidence of the penalty.
+
+    $k^T\phi-\sum_jw_je^{\phi_j}-\frac\lambda2\|D\phi\|^2$, with w the trapezoidal rule's weights
+    and $\|D\phi\|^2$ the integral of $(\phi'')^2$, has the maximum of the penalised log-likelihood
+    and a banded Hessian
+    $-H=-\operatorname{diag}(we^\phi)-\lambda D^TD$. The evidence is
+    $\frac{G-2}2\log\lambda-\frac12\log|H|$ more, but for what does not depend on $\lambda$.
+
+    Args:
+        grid: G places, increasing.
+        counts: k, the number of points at each, shape `(G,)`.
+        penalty: $\lambda$.
+        start: $\phi$ to begin with, shape `(G,)`.
+    """
+    h = np.diff(grid)
+    weights = np.convolve(h, [0.5, 0.5])
+    a, b = np.array([1 / h[:-1], 1 / h[1:]]) / np.sqrt(weights[1:-1])
+    bends = diags_array([a, -a - b, b], offsets=[0, 1, 2], shape=(len(a), len(grid)))
+    product = penalty * (bends.T @ bends)
+    bands = np.array([np.pad(product.diagonal(k), (k, 0)) for k in (2, 1, 0)])
+
+    def height(phi: np.ndarray) -> float:
+        return counts @ phi - weights @ np.exp(phi) - penalty / 2 * ((bends @ phi) ** 2).sum()
+
+    phi, value, gain = start, height(start), math.inf
+    while gain > 1e-8:
+        expected = weights * np.exp(phi)
+        factor = cholesky_banded(bands + [[0], [0], [1]] * expected)
+        slope = counts - expected - penalty * (bends.T @ (bends @ phi))
+        step = cho_solve_banded((factor, False), slope)
+        step = step / max(1, step.max() / 2)
+        while (gain := height(phi + step) - value) < 0 and np.abs(step).max() > 1e-6:
+            step = step / 2
+        if gain > 0:
+            phi, value = phi + step, value + gain
+    evidence = value + (len(h) - 1) / 2 * math.log(penalty) - np.log(factor[2]).sum()
+    return phi, evidence
 
 
 @dataclass(frozen=True)

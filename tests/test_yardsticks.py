@@ -1,10 +1,12 @@
 """The yardsticks are what they say, and differences are taken point by point."""
 
 import math
+import time
 
 import numpy as np
 import pytest
 import torch
+from scipy.stats import gaussian_kde
 from torch.distributions import Normal
 
 from dlutils import yardsticks
@@ -182,9 +184,156 @@ def test_a_mixture_refuses_what_it_cannot_fit(y, options, message):
         yardsticks.em_mixture(torch.tensor(y), **options)
 
 
-def test_a_kernel_estimate_that_underflows_has_a_finite_logarithm():
-    far = yardsticks.kde(torch.tensor([0.0, 1.0, 2.0]))(torch.tensor([1e4]))
-    assert far.isfinite().all()
+@pytest.mark.parametrize("bandwidth", ["scott", 0.05])
+@pytest.mark.parametrize("name", ["gaussian", "uniform", "marron_wand_14"])
+def test_kernels_on_a_grid_are_those_of_scipy(name, bandwidth):
+    y = make_dataset(name, n_train=300).train.double()
+    y = torch.cat([y, torch.tensor([50.0, 50.01])])  # an empty stretch, which has no nodes
+    points = torch.cat([torch.linspace(-10, 60, 7001).double(), y])
+    exact = gaussian_kde(y.numpy(), bandwidth).logpdf(points.numpy())
+    np.testing.assert_allclose(yardsticks.kde(y, 0, bandwidth)(points), exact, rtol=1e-9, atol=2e-4)
+
+
+def test_a_kernel_estimate_far_out_is_the_exact_sum():
+    y = make_dataset("gaussian", n_train=100).train.double()
+    points = torch.tensor([20.0, 60.0, 1000.0, -1000.0, 1e9]).double()
+    found = yardsticks.kde(y)(points)
+    np.testing.assert_allclose(found, gaussian_kde(y.numpy()).logpdf(points.numpy()), rtol=1e-12)
+    assert found[0] < -700
+
+
+def test_many_kernels_take_seconds():
+    random = torch.Generator().manual_seed(0)
+    y, points = (torch.randn(n, generator=random) for n in (230_000, 66_000))
+    start = time.process_time()
+    assert yardsticks.kde(y)(points).isfinite().all()
+    assert time.process_time() - start < 3  # the full sum takes more than a minute
+
+
+def penalized_by_hand(grid, counts, penalty):
+    """Maximum, of the form with n log int e^phi, and log-evidence from their definitions, dense."""
+    n, h = counts.sum(), np.diff(grid)
+    weights = np.r_[h[0], h[1:] + h[:-1], h[-1]] / 2
+    D = np.zeros((len(grid) - 2, len(grid)))
+    for k in range(len(grid) - 2):
+        mean = (h[k] + h[k + 1]) / 2
+        D[k, k : k + 3] = np.array([1 / h[k], -1 / h[k] - 1 / h[k + 1], 1 / h[k + 1]]) / mean**0.5
+    P, phi = D.T @ D, np.zeros(len(grid))
+    for _ in range(300):  # of n log int e^phi, which has a free level
+        p = weights * np.exp(phi)
+        p /= p.sum()
+        hessian = n * (np.diag(p) - np.outer(p, p)) + penalty * P
+        move = np.linalg.lstsq(hessian, counts - n * p - penalty * P @ phi, rcond=1e-13)[0]
+        phi += move / max(1, np.abs(move).max())
+    phi += math.log(n / (weights @ np.exp(phi)))
+    H = np.diag(weights * np.exp(phi)) + penalty * P
+    likelihood = counts @ phi - n - penalty / 2 * phi @ P @ phi
+    prior = np.linalg.eigvalsh(penalty * P)[2:]
+    return phi, likelihood + (np.log(prior).sum() - np.linalg.slogdet(H)[1]) / 2
+
+
+@pytest.mark.parametrize("even", [True, False])
+def test_a_penalised_fit_and_its_evidence_agree_with_a_dense_newton(even):
+    grid = np.linspace(-3, 3, 31)
+    grid = grid if even else np.sinh(grid)
+    counts = np.random.default_rng(0).poisson(20 * np.exp(-(grid**2) / 2)).astype(float)
+    values = []
+    for penalty in (0.1, 1.0, 30.0):
+        phi, evidence = yardsticks._smooth(grid, counts, penalty, np.zeros(31))
+        expected, by_hand = penalized_by_hand(grid, counts, penalty)
+        np.testing.assert_allclose(phi, expected, atol=1e-4)
+        values.append((evidence, by_hand))
+    assert np.ptp(values, axis=0)[1] > 1
+    np.testing.assert_allclose(*np.diff(values, axis=0).T, atol=1e-4)
+
+
+def test_the_penalty_is_that_of_the_highest_evidence(monkeypatch):
+    found, smooth = [], yardsticks._smooth
+
+    def watch(grid, counts, penalty, start):
+        found.append((grid, counts, penalty))
+        return smooth(grid, counts, penalty, start)
+
+    monkeypatch.setattr(yardsticks, "_smooth", watch)
+    yardsticks.penalized(make_dataset("marron_wand_10", n_train=1000).train)
+    grid, counts, best = found[-1]
+    start = np.full(len(grid), 1.0)
+    at = [smooth(grid, counts, best * factor, start)[1] for factor in (0.01, 0.8, 1, 1.25, 100)]
+    assert np.argmax(at) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "most"), [("gaussian", 1.5e-3), ("marron_wand_02", 1e-3), ("marron_wand_10", 2.5e-3)]
+)
+def test_a_penalised_density_is_much_closer_than_kernels(name, most):
+    dataset = make_dataset(name)
+    fits = [compare(dataset, fit(dataset.train)) for fit in (yardsticks.penalized, yardsticks.kde)]
+    assert -1e-6 < fits[0].normalized_kl < most
+    assert fits[0].normalized_kl < 0.6 * fits[1].normalized_kl
+
+
+NASTY = {
+    "two": [0.0, 1.0],
+    "ties": [0.0] * 90 + [1.0] * 10,
+    "twenty": make_dataset("gaussian", n_train=20).train.tolist(),
+    "rising": (-torch.from_numpy(np.random.default_rng(0).exponential(size=300))).tolist(),
+    "outlier": [*make_dataset("gaussian", n_train=19).train.tolist(), 1e4],
+}
+
+
+@pytest.mark.parametrize("name", NASTY)
+def test_a_penalised_density_has_mass_one_and_falls_to_both_sides(name):
+    y = torch.tensor(NASTY[name]).double()
+    log_density = yardsticks.penalized(y)
+    length = y.max() - y.min()
+    fine = torch.linspace(-60, 60, 400_001).double()  # to both sides, by decades
+    points = (y.median() + 1e-3 * length * torch.sinh(fine / 5)).unique()
+    points = points[(points - y.median()).abs() < 20 * length]
+    log_p = log_density(points)
+    assert log_p.isfinite().all()
+    assert torch.trapezoid(log_p.exp(), points) == pytest.approx(1, abs=1e-6)
+    far = log_density(torch.tensor([-9.0, -8.0, 9.0, 8.0]).double() * length)
+    assert far[0] < far[1]
+    assert far[2] < far[3]
+
+
+@pytest.mark.parametrize("n", [20, 1000])
+def test_a_point_far_out_leaves_the_penalised_density_of_the_others(n):
+    dataset = make_dataset("gaussian", n_train=n)
+    alone = yardsticks.penalized(dataset.train)
+    together = yardsticks.penalized(torch.cat([dataset.train, torch.tensor([1e4])]))
+    losses = alone(dataset.test) - together(dataset.test)
+    assert losses.mean() < 2 / n + 0.02
+    assert together(torch.tensor([1e4])) > -math.log(n) - 10
+
+
+@pytest.mark.parametrize("decimals", [0, 1])
+def test_rounded_data_do_not_become_spikes_of_the_penalised_density(decimals):
+    dataset = make_dataset("marron_wand_01", n_train=3000)
+    log_density = yardsticks.penalized(dataset.train.round(decimals=decimals))
+    assert compare(dataset, log_density).normalized_kl < 0.02
+
+
+@pytest.mark.parametrize(("unit", "origin"), [(1e-6, 0.0), (1e6, 0.0), (1.0, 1e4)])
+def test_a_penalised_density_does_not_depend_on_unit_and_origin(unit, origin):
+    y = make_dataset("marron_wand_07", n_train=500).train.double()
+    moved = origin + unit * y
+    one, other = yardsticks.penalized(y)(y), yardsticks.penalized(moved)(moved)
+    np.testing.assert_allclose(other + math.log(unit), one, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("y", "options", "message"),
+    [
+        ([1.0, 1.0], {}, "finite values, at least two of them different"),
+        ([1.0, math.inf], {}, "finite values, at least two of them different"),
+        ([1.0, 2.0], {"n_grid": 50}, "n_grid must be 100 to 2000 and margin positive: 50, 0.2"),
+        ([1.0, 2.0], {"margin": 0.0}, "margin positive: 1000, 0.0"),
+    ],
+)
+def test_a_penalised_density_refuses_what_it_cannot_fit(y, options, message):
+    with pytest.raises(ValueError, match=message):
+        yardsticks.penalized(torch.tensor(y), **options)
 
 
 def test_held_out_differences_are_paired():
