@@ -1,39 +1,66 @@
 """All benchmarks, one after the other, each in a process of its own: `make bench`."""
 
 import argparse
+import json
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 NAMES = (
     "ode_iteration",
-    "ode_quality",
+    "speedrun",
     "flow_matching",
     "sde_closed_form",
     "objectives",
+    "peers_likelihood",
     "sde_step",
     "variance",
-    "peers_likelihood",
     "sweep",
-    "marron_wand",
+    "leaderboard",
 )
+FOLDER = Path("build/benchmarks")
 
 
-def main() -> int:
-    """Run every benchmark; tables go to build/benchmarks as Markdown and CSV."""
+def main(arguments: list[str] | None = None) -> int:
+    """Run every benchmark; tables go to build/benchmarks as Markdown and CSV.
+
+    A run that was killed goes on where it was; after a whole one the next begins anew.
+    """
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=main.__doc__)
     parser.add_argument("--quick", action="store_true", help="all in a few minutes")
-    quick = ["--quick"] if parser.parse_args().quick else []
-    start = time.perf_counter()
+    parser.add_argument("--fresh", action="store_true", help="forget the results so far")
+    options = parser.parse_args(arguments)
+    record = FOLDER / f"finished{'_quick' if options.quick else ''}.json"
+    seconds = {} if options.fresh else _finished(record)
+    if not seconds.keys() & set(NAMES) or seconds.keys() >= set(NAMES):
+        seconds = {}
+        for path in FOLDER.glob("*.jsonl"):
+            if path.stem.endswith("_quick") == options.quick:
+                path.unlink()
     for number, name in enumerate(NAMES, start=1):
         print(f"\n[{number}/{len(NAMES)}] {name}", flush=True)
-        fresh = ["--fresh"] if name in ("marron_wand", "sde_closed_form") else []
-        done = subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *quick, *fresh])
+        if name in seconds:
+            print(f"finished before, in {seconds[name]:.0f} s: {FOLDER / name}.md")
+            continue
+        start = time.perf_counter()
+        quick = ["--quick"] if options.quick else []
+        done = subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *quick])
         if done.returncode:
             print(f"benchmarks.{name} failed", file=sys.stderr)
             return done.returncode
-    print(f"all benchmarks: {(time.perf_counter() - start) / 60:.1f} minutes")
+        seconds[name] = time.perf_counter() - start
+        record.write_text(json.dumps(seconds), encoding="utf-8")
+    print(f"all benchmarks: {sum(seconds.values()) / 60:.1f} minutes")
     return 0
+
+
+def _finished(record: Path) -> dict[str, float]:
+    """Seconds of each benchmark of a run that did not end, by name."""
+    try:
+        return json.loads(record.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError):
+        return {}
 
 
 if __name__ == "__main__":

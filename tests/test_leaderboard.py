@@ -1,0 +1,113 @@
+"""Standings and losses from rows that are made up; measuring from one small sample."""
+
+from math import inf
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import estimators, leaderboard
+from benchmarks.estimators import CONTENDERS, held_out, measure
+from dlutils.datasets import make_dataset
+
+OTHERS = [name for name in CONTENDERS if name not in ("SDE, closed form", "EM, grown")]
+DENSITIES = ["marron_wand_05", "benchden_06"]
+
+
+def row(density, seed, ours, em, n=1000):
+    kl = dict.fromkeys(OTHERS, 1.0) | {"SDE, closed form": ours, "EM, grown": em}
+    return {"density": density, "n": n, "seed": seed, "kl": kl, "seconds": dict.fromkeys(kl, 0.5)}
+
+
+@pytest.fixture
+def rows():
+    """Ours is behind by 0.001 ± 0.0005 on the first, and ahead on the second, where one fails."""
+    return [
+        row("marron_wand_05", 10, 0.0030, 0.0025),
+        row("marron_wand_05", 11, 0.0060, 0.0045),
+        row("benchden_06", 10, 0.002, None),
+        row("benchden_06", 11, 0.004, 0.001),
+    ]
+
+
+def test_distances_are_in_thousandths_and_infinite_where_there_is_none(rows):
+    kl = leaderboard.distances(rows, DENSITIES, 1000)
+    np.testing.assert_allclose(kl["SDE, closed form"], [[3, 6], [2, 4]])
+    np.testing.assert_allclose(kl["EM, grown"], [[2.5, 4.5], [inf, 1]])
+    assert np.isnan(leaderboard.distances(rows, DENSITIES, 100)["NSF"]).all()
+
+
+def test_near_is_within_a_standard_error_of_the_paired_difference(rows):
+    kl = leaderboard.distances(rows, DENSITIES, 1000)
+    best, near = leaderboard.closest(kl)
+    assert best == ["EM, grown", "SDE, closed form"]
+    assert near["SDE, closed form"].tolist() == [False, True], "1 behind, give or take 0.5"
+    assert near["EM, grown"].tolist() == [True, False]
+    rows[0]["kl"]["SDE, closed form"] = 0.0024
+    kl = leaderboard.distances(rows, DENSITIES, 1000)
+    assert leaderboard.closest(kl)[1]["SDE, closed form"][0], "0.7 behind, give or take 0.8"
+
+
+def test_standings_count_and_rank(rows):
+    lines = {line["contender"]: line for line in leaderboard.standings(rows, DENSITIES, [1000])}
+    ours, em = lines["SDE, closed form"], lines["EM, grown"]
+    assert (ours["rank, n = 1,000"], em["rank, n = 1,000"]) == (1.5, (1 + len(CONTENDERS)) / 2)
+    assert (ours["closest, n = 1,000"], ours["or near, n = 1,000"]) == (1, 1)
+    assert (em["closest, n = 1,000"], em["or near, n = 1,000"], em["seconds"]) == (1, 1, 0.5)
+    assert next(iter(lines)) == "SDE, closed form", "by rank"
+
+
+def test_losses_name_who_is_closer_and_by_how_much(rows):
+    (loss,) = leaderboard.losses(rows, {"all": DENSITIES}, [1000])
+    assert loss == {
+        "suite": "all",
+        "n": 1000,
+        "density": "5 outlier",
+        "closest": "EM, grown",
+        "its KL": "3.50 ± 1.00",
+        "SDE, closed form": "4.50 ± 1.50",
+        "behind": "1.00 ± 0.50",
+    }
+
+
+def test_a_table_has_the_closest_in_bold_and_the_mean(rows):
+    first, second, mean = leaderboard.table(leaderboard.distances(rows, DENSITIES, 1000), DENSITIES)
+    assert (first["density"], first["floor"]) == ("5 outlier", "0.25")
+    assert (first["EM, grown"], first["SDE, closed form"]) == ("**3.50 ± 1.00**", "4.50 ± 1.50")
+    assert (second["EM, grown"], second["floor"]) == ("–", "–")
+    assert (mean["SDE, closed form"], mean["EM, grown"], mean["NSF"]) == ("3.75", "–", "1e+03")
+
+
+def test_the_figure_is_drawn(rows, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(leaderboard, "SUITES", {"all": DENSITIES, "one": DENSITIES[:1]})
+    leaderboard.draw(rows, [("all", 1000), ("one", 1000)])
+    assert (tmp_path / "figures/leaderboard.png").exists()
+
+
+@pytest.fixture
+def single_precision():
+    torch.set_default_dtype(torch.float32)
+
+
+def test_measuring_compares_all_on_one_sample_and_says_who_has_no_density(
+    single_precision, monkeypatch
+):
+    def folds(dataset, seed):
+        raise ValueError("the step folds the line")
+
+    few = {name: CONTENDERS[name] for name in ("EM, grown", "KDE, Scott")}
+    monkeypatch.setattr(estimators, "CONTENDERS", few | {"folds": (folds, {})})
+    found = measure({"density": "benchden_06", "n": 300, "seed": 3})
+    assert found["coordinate"] == "Arsinh"
+    assert all(0 < found["kl"][name] < 0.1 for name in few)
+    assert found["kl"]["folds"] is None
+    assert found["errors"] == {"folds": "ValueError: the step folds the line"}
+    assert list(found["seconds"]) == [*few, "folds"]
+
+
+def test_validation_points_are_held_out_of_the_sample():
+    data = make_dataset("gaussian", 100, 2, 2)
+    parts = held_out(data)
+    assert (len(parts.train), len(parts.val)) == (90, 10)
+    assert torch.equal(torch.cat([parts.val, parts.train]), data.train)
