@@ -40,11 +40,11 @@ def notebook(name: str) -> ModuleType:
 
 
 # drift net, precision of the prior on its weights, bins, steps of the natural gradient at most
-NETS = (("mlp", 1.0, 64, 60), ("sigmoid_basis", 100.0, 64, 30), ("sigmoid_basis_96", 30.0, 96, 40))
+NETS = (("mlp", 1.0, 64, 60), ("sigmoid_basis_96", 30.0, 96, 40))
 
 
 def ode_likelihood(dataset: Dataset, seed: int) -> LogDensity:
-    """Three flows, rk4 with ten steps, exact density; the best by `information_criterion`."""
+    """Two flows, rk4 with ten steps, exact density; the best by `information_criterion`."""
     models = []
     for drift, prior_precision, n_bins, n_iterations in NETS:
         with suppress(ValueError):  # the steps fold the line
@@ -131,25 +131,64 @@ def kde_botev(dataset: Dataset, seed: int) -> LogDensity:
     return yardsticks.kde(dataset.train, seed, improved_sheather_jones(y[:, None]) / y.std(ddof=1))
 
 
-def em_sklearn(dataset: Dataset, seed: int, most: int = 15, n_init: int = 1) -> LogDensity:
-    """A mixture of up to `most` Gaussians by BIC, each from `n_init` starts (scikit-learn)."""
+def em_sklearn(dataset: Dataset, seed: int, most: int = 15, n_init: int = 10) -> LogDensity:
+    """A mixture of up to `most` Gaussians by BIC, each the best of `n_init` starts (scikit-learn).
+
+    It ends when six more components have not lowered BIC. Three would be too few: on 1000 points of
+    the claw BIC rises from one component to the fourth, and is lowest at seven.
+    """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
 
     y = dataset.train.double()
     loc, scale = y.mean(), y.std()
     x = ((y - loc) / scale).numpy()[:, None]  # scikit-learn's least variance is absolute
+    best, lowest = None, math.inf
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        models = [
-            GaussianMixture(k, max_iter=500, n_init=n_init, random_state=seed).fit(x)
-            for k in range(1, 1 + min(most, len(np.unique(x))))
-        ]
-    best = min(models, key=lambda model: model.bic(x))
+        for k in range(1, 1 + min(most, len(np.unique(x)))):
+            model = GaussianMixture(k, max_iter=500, n_init=n_init, random_state=seed).fit(x)
+            if (bic := model.bic(x)) < lowest:
+                best, lowest = model, bic
+            elif k == best.n_components + 6:
+                break
 
     def log_density(points: Tensor) -> Tensor:
         x = ((points.double() - loc) / scale).numpy()[:, None]
         return torch.from_numpy(best.score_samples(x)) - scale.log()
+
+    return log_density
+
+
+def deft(dataset: Dataset, seed: int, n_grid: int = 400) -> LogDensity:
+    """Density estimation using field theory: penalised likelihood that keeps three moments.
+
+    The third derivative of log p is penalised, and the penalty is the one of highest evidence. The
+    box is the package's, a fifth of the sample's length beyond both ends, but not moved to 0, 1 or
+    100 where it is near: that would depend on the unit. Its 100 nodes are too few for narrow peaks.
+    Beyond the box, where the package has no density, log p goes on with the slope of the end.
+
+    Source:
+        Kinney, Unification of field theory and maximum entropy methods for learning probability
+        densities (2015); Chen, Tareen & Kinney, Density estimation on small data sets (2018).
+    """
+    from suftware import DensityEstimator
+
+    y = dataset.train.double().numpy()
+    margin = 0.2 * np.ptp(y)
+    box = [y.min() - margin, y.max() + margin]
+    options = {"num_grid_points": n_grid, "bounding_box": box, "num_posterior_samples": 0}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PendingDeprecationWarning)  # of numpy.matrix
+        fit = DensityEstimator(y, **options).density_func
+    log_p = -fit.field_values - math.log(fit.Z)
+    slopes = np.diff(log_p)[[0, -1]] / np.diff(fit.grid)[[0, -1]]
+
+    def log_density(points: Tensor) -> Tensor:
+        x = points.double().numpy()
+        inside = np.clip(x, fit.grid[0], fit.grid[-1])
+        beyond = np.where(x < inside, *slopes) * (x - inside)
+        return torch.from_numpy(beyond - fit.field(inside) - math.log(fit.Z))
 
     return log_density
 
@@ -206,7 +245,7 @@ Row = dict[str, str]
 CONTENDERS: dict[str, tuple[Callable[[Dataset, int], LogDensity], Row]] = {
     "ODE, likelihood": (
         ode_likelihood,
-        {"what": "flow, natural gradient", "chooses": "one of three nets, by Akaike's criterion"},
+        {"what": "flow, natural gradient", "chooses": "one of two nets, by Akaike's criterion"},
     ),
     "ODE, flow matching": (
         ode_flow_matching,

@@ -17,11 +17,9 @@ import numpy as np
 import torch
 from scipy.optimize import minimize
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
-from tqdm import tqdm
 
 from benchmarks.common import Row, Tables, command, milliseconds
 from benchmarks.estimators import notebook
-from benchmarks.marron_wand import DENSITIES, title
 from benchmarks.ode_quality import Watch
 from dlutils import adjoint
 from dlutils.comparison import compare, kl_by_steps
@@ -70,23 +68,6 @@ def distances(densities: list[str], seeds: range) -> list[Row]:
             }
         )
     return rows
-
-
-def marron_wand(densities: list[str], seeds: range) -> list[Row]:
-    """KL of the solve, and of the smooth one, in thousandths of a nat; seconds; their means."""
-    ode, rows = notebook("ODE.ipynb"), []
-    ways = {"sorted": False, "smooth": True}
-    for density in tqdm(densities, "Marron & Wand", leave=False):
-        row: Row = {"density": title(density)}
-        for name, smooth in ways.items():
-            datasets = [make_dataset(density, seed=seed) for seed in seeds]
-            models = [ode.flow_matching(data, smooth=smooth) for data in datasets]
-            kl = 1e3 * distance(datasets, models)
-            row |= {name: float(kl.mean()), f"{name}, largest": float(kl.max())}
-            row[f"{name}, s"] = mean(model.history.seconds for model in models)
-        rows.append(row)
-    means = {key: mean(row[key] for row in rows) for key in list(rows[0])[1:]}
-    return [*rows, {"density": "mean"} | means]
 
 
 def distance(datasets: list[Dataset], models: list) -> np.ndarray:
@@ -202,17 +183,13 @@ def make(options: argparse.Namespace) -> tuple[list[str], Tables]:
     densities = list(LIMITS)[:2] if options.quick else list(LIMITS)
     tables = {
         "Flow matching, sorted pairs, one linear solve": distances(densities, seeds),
-        "The densities of Marron & Wand": marron_wand(
-            DENSITIES[:2] if options.quick else DENSITIES, seeds
-        ),
         "Maximum likelihood of the mlp": optimizers(seeds),
     }
     note = (
         f"10,000 points, {len(seeds)} samples with seeds from {seeds[0]} on; KL(truth || model) by "
         "quadrature, nats. Flow matching: defaults, rk4 with ten steps, choice of the penalty "
-        "included in the seconds; largest: of the samples. Smooth: to the quantiles of a density "
-        "by penalised likelihood. Maximum likelihood: rk4 with five steps, map, 64 bins, Laplace "
-        "mixture; medians of seconds, with the clock stopped while KL is measured, and KL ± "
+        "included in the seconds; largest: of the samples. Maximum likelihood: rk4 with five "
+        "steps, map, 64 bins, Laplace mixture; medians of seconds, with the clock stopped while KL is measured, and KL ± "
         "standard error. L-BFGS: SciPy, 20 corrections, up to 500 iterations."
     )
     return [note], tables

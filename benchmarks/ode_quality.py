@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.common import Row, Tables, command
-from benchmarks.estimators import ESTIMATORS, notebook, train_nsf
+from benchmarks.estimators import CONTENDERS, notebook, train_nsf
 from benchmarks.ode_iteration import classic_rk4, equinox_net
 from dlutils.comparison import compare
 from dlutils.datasets import Dataset, make_dataset
@@ -202,7 +202,7 @@ CONTENDERS: dict[str, Callable[[Dataset, Watch], None]] = {
     "diffrax CNF, Euler 100": partial(watch_diffrax, method="euler", n_steps=100),
     "zuko NSF": lambda dataset, watch: train_nsf(dataset, 0, watch=watch),
 } | {
-    name: partial(watch_once, ESTIMATORS[name])
+    name: partial(watch_once, CONTENDERS[name][0])
     for name in ("EM, grown", "EM, scikit-learn", "KDE, Scott", "KDE, Botev")
 }
 

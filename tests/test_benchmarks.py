@@ -1,6 +1,7 @@
 """What the benchmarks compute themselves, without the packages they compare with."""
 
 import argparse
+import math
 import time
 from dataclasses import replace
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ import torch
 
 from benchmarks import objectives, peers_likelihood, tables
 from benchmarks.common import command
-from benchmarks.estimators import ESTIMATORS, information_criterion, measure, notebook
+from benchmarks.estimators import CONTENDERS, information_criterion, notebook
 from benchmarks.tables import fill
 from dlutils import adjoint
 from dlutils.comparison import compare
@@ -37,28 +38,46 @@ def test_effective_parameters_of_a_gaussian(single_precision, prior_precision, p
     assert 10_000 * (mean - criterion) == pytest.approx(parameters, abs=0.05)
 
 
-def test_measure_and_a_kernel_estimate(single_precision):
-    config = {"density": "marron_wand_01", "n": 500, "seed": 0, "estimator": "KDE, Scott"}
-    row = measure(config)
-    assert 0 < row["kl"] < 0.02
-    assert row["mass"] == pytest.approx(1, abs=1e-3)
-    dataset = make_dataset("marron_wand_01", n_train=500)
-    estimate = ESTIMATORS["KDE, Scott"](dataset, 0)
-    assert compare(dataset, estimate, 8001).normalized_kl == row["kl"]
-    assert list(ESTIMATORS)[:2] == ["ODE", "SDE"]
-
-
 def test_the_grown_mixture_is_a_contender_of_its_own():
     dataset = make_dataset("marron_wand_07", n_train=1000)
-    assert compare(dataset, ESTIMATORS["EM, grown"](dataset, 0)).normalized_kl < 0.01
+    assert compare(dataset, CONTENDERS["EM, grown"][0](dataset, 0)).normalized_kl < 0.01
 
 
 def test_scikit_learns_mixture_of_fewer_values_than_components_has_mass_one():
     pytest.importorskip("sklearn")  # of requirements-bench.txt
     dataset = replace(make_dataset("gaussian"), train=torch.tensor([0.0, 0.0, 1.0, 1.0, 3.0]))
     points = torch.linspace(-20, 20, 400_001)
-    density = ESTIMATORS["EM, scikit-learn"](dataset, 0)(points).exp()
+    density = CONTENDERS["EM, scikit-learn"][0](dataset, 0)(points).exp()
     assert torch.trapezoid(density, points.double()) == pytest.approx(1, abs=1e-3)
+
+
+def test_scikit_learns_mixture_goes_on_while_bic_rises():
+    pytest.importorskip("sklearn")
+    dataset = make_dataset("marron_wand_10", n_train=1000, seed=1)  # one component: 0.09
+    assert compare(dataset, CONTENDERS["EM, scikit-learn"][0](dataset, 1)).normalized_kl < 0.03
+
+
+def test_penalised_likelihood_is_a_contender_of_its_own():
+    dataset = make_dataset("marron_wand_07", n_train=1000)
+    assert compare(dataset, CONTENDERS["penalised"][0](dataset, 0)).normalized_kl < 0.015
+
+
+@pytest.mark.parametrize(("unit", "origin"), [(1.0, 0.0), (10.0, 60.0)])
+def test_deft_recovers_a_gaussian_and_goes_on_beyond_its_box(unit, origin):
+    pytest.importorskip("suftware")  # of requirements-bench.txt
+    y = make_dataset("marron_wand_01", n_train=3000).train.double()
+    dataset = replace(make_dataset("marron_wand_01"), train=origin + unit * y)
+    log_density = CONTENDERS["DEFT"][0](dataset, 0)
+    points = torch.linspace(-3, 3, 61).double()
+    exact = torch.distributions.Normal(y.mean(), y.std()).log_prob(points)
+    assert (log_density(origin + unit * points) + math.log(unit) - exact).abs().max() < 0.2
+    fine = torch.linspace(-30, 30, 60_001).double()
+    log_p = log_density(origin + unit * fine) + math.log(unit)
+    assert torch.trapezoid(log_p.exp(), fine) == pytest.approx(1, abs=1e-3)
+    ends = log_p[[0, 5000, 10_000, -10_001, -5001, -1]].reshape(2, 3)
+    assert ends.diff(n=2).abs().max() < 1e-6
+    assert ends[0, 0] < ends[0, 1] < -20
+    assert ends[1, 2] < ends[1, 1] < -20
 
 
 def make(options: argparse.Namespace):
