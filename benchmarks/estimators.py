@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from types import ModuleType
 
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlutils import adjoint, coordinates, yardsticks
+from dlutils import adjoint, coordinates, smoothing, yardsticks
 from dlutils.comparison import compare
 from dlutils.datasets import Dataset, make_dataset
 from dlutils.notebooks import load
@@ -39,20 +39,21 @@ def notebook(name: str) -> ModuleType:
     return module
 
 
-# drift net, precision of the prior on its weights, bins, steps of the natural gradient at most
-NETS = (("mlp", 1.0, 64, 60), ("sigmoid_basis_96", 30.0, 96, 40))
+# drift net, precision of the prior on its weights, bins, T, natural gradient's steps at most
+NETS = (("mlp", 1.0, 64, 5, 60), ("sigmoid_basis_96", 30.0, 96, 10, 40))
 
 
-def ode_likelihood(dataset: Dataset, seed: int) -> LogDensity:
-    """Two flows, rk4 with ten steps, exact density; the best by `information_criterion`."""
+@lru_cache(maxsize=1)
+def ode_likelihood(dataset: Dataset, seed: int) -> tuple[float, LogDensity]:
+    """Two flows by rk4, their exact density; the better by `information_criterion`, and that."""
     models = []
-    for drift, prior_precision, n_bins, n_iterations in NETS:
+    for drift, prior_precision, n_bins, n_steps, n_iterations in NETS:
         with suppress(ValueError):  # the steps fold the line
             model = notebook("ODE.ipynb").train(
                 replace(dataset, val=dataset.train),
                 drift,
                 "rk4",
-                10,
+                n_steps,
                 seed,
                 logdet="map",
                 n_bins=n_bins,
@@ -65,7 +66,7 @@ def ode_likelihood(dataset: Dataset, seed: int) -> LogDensity:
             models.append((score, model.log_likelihood))
     if not models:
         raise ValueError("the steps of all nets fold the line")
-    return max(models, key=lambda pair: pair[0])[1]
+    return max(models, key=lambda pair: pair[0])
 
 
 def ode_flow_matching(dataset: Dataset, seed: int) -> LogDensity:
@@ -109,12 +110,31 @@ def sde_bound(dataset: Dataset, seed: int) -> LogDensity:
     """The notebook's default net and path; its exact density from the Fokker-Planck equation."""
     train = notebook("SDE.ipynb").train
     data = replace(dataset, val=dataset.train)
-    return train(data, seed=seed, n_iterations=500, progress=False).log_likelihood
+    return train(data, seed=seed, n_iterations=400, progress=False).log_likelihood
 
 
-def sde_closed_form(dataset: Dataset, seed: int) -> LogDensity:
-    """The bound solved for; the training points choose, less what was fitted to them."""
-    return notebook("SDE.ipynb").least_squares(replace(dataset, val=dataset.val[:0])).log_likelihood
+@lru_cache(maxsize=1)
+def sde_closed_form(dataset: Dataset, seed: int) -> tuple[float, LogDensity]:
+    """The bound solved for; the training points choose, less what was fitted to them.
+
+    Returns:
+        Akaike's criterion, a point, with mean and variance as two more parameters; the density.
+    """
+    fitted = notebook("SDE.ipynb").least_squares(replace(dataset, val=dataset.val[:0]))
+    y, net = dataset.train, fitted.model.net
+    n_parameters = 2 + net.denoiser.n_parameters
+    if net.net.c.any():
+        n_parameters = 2 + smoothing.fit((y.double() - fitted.loc) / fitted.scale)[2]
+    mean = fitted.log_likelihood(y).double().mean().item()
+    return mean - n_parameters / len(y), fitted.log_likelihood
+
+
+def chosen(dataset: Dataset, seed: int) -> LogDensity:
+    """The flow by likelihood or the SDE in closed form, by Akaike's criterion."""
+    found = [sde_closed_form(dataset, seed)]
+    with suppress(ValueError):
+        found.append(ode_likelihood(dataset, seed))
+    return max(found, key=lambda pair: pair[0])[1]
 
 
 def held_out(dataset: Dataset, share: float = 0.1) -> Dataset:
@@ -194,21 +214,25 @@ def deft(dataset: Dataset, seed: int, n_grid: int = 400) -> LogDensity:
 
 
 def nsf(dataset: Dataset, seed: int) -> LogDensity:
-    """A neural spline flow as zuko builds it; the weights of the best validation."""
-    return train_nsf(held_out(dataset), seed, n_iterations=500)
+    """A neural spline flow (zuko) of one transform, 16 or 32 bins by the points held out."""
+    parts = held_out(dataset)
+    found = [train_nsf(parts, seed, bins) for bins in (16, 32)]
+    return max(found, key=lambda log_q: log_q(parts.val).mean())
 
 
 def train_nsf(
-    dataset: Dataset, seed: int, n_iterations: int = 1500, batch: int = 256, watch=None
+    dataset: Dataset, seed: int, bins: int, n_iterations: int = 500, batch: int = 256
 ) -> LogDensity:
     """Fit a spline flow to the data, scaled into [-5, 5] where its splines are.
 
+    On the claw one transform is closer after one second than zuko's default, three, after five.
+
     Args:
-        dataset: Trains on `train`, stops by `val`.
+        dataset: Trains on `train`; the weights of the best validation on `val` are kept.
         seed: Of weights and batches.
-        n_iterations: Of Adam with a cosine from 0.01 to 0.
+        bins: Of the spline.
+        n_iterations: Of Adam with a cosine from 0.05 to 0.
         batch: Points an iteration.
-        watch: Called every ten iterations with the log-density so far and the iteration.
     """
     import zuko
 
@@ -216,13 +240,13 @@ def train_nsf(
     loc = y.mean()
     scale = max(y.std(), (y - loc).abs().max() / 5)
     with seeded(seed):
-        flow = zuko.flows.NSF(features=1)
+        flow = zuko.flows.NSF(features=1, transforms=1, bins=bins)
 
     def log_density(y: Tensor) -> Tensor:
         with torch.no_grad():
             return flow().log_prob(((y - loc) / scale).float()[:, None]) - scale.log()
 
-    optimizer = torch.optim.Adam(flow.parameters(), lr=0.01)
+    optimizer = torch.optim.Adam(flow.parameters(), lr=0.05)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, n_iterations)
     random, x = torch.Generator().manual_seed(seed), ((y - loc) / scale)[:, None]
     best, kept = -math.inf, None
@@ -233,8 +257,6 @@ def train_nsf(
         loss.backward()
         optimizer.step()
         schedule.step()
-        if watch and iteration % 10 == 0:
-            watch(log_density, iteration)
         if iteration % 25 == 0 and (value := log_density(dataset.val).mean().item()) > best:
             best, kept = value, {k: v.clone() for k, v in flow.state_dict().items()}
     flow.load_state_dict(kept)
@@ -244,7 +266,7 @@ def train_nsf(
 Row = dict[str, str]
 CONTENDERS: dict[str, tuple[Callable[[Dataset, int], LogDensity], Row]] = {
     "ODE, likelihood": (
-        ode_likelihood,
+        lambda dataset, seed: ode_likelihood(dataset, seed)[1],
         {"what": "flow, natural gradient", "chooses": "one of two nets, by Akaike's criterion"},
     ),
     "ODE, flow matching": (
@@ -253,12 +275,16 @@ CONTENDERS: dict[str, tuple[Callable[[Dataset, int], LogDensity], Row]] = {
     ),
     "SDE, bound": (
         sde_bound,
-        {"what": "the SDE notebook's default, 500 iterations of Adam", "chooses": "nothing"},
+        {"what": "the SDE notebook's default, 400 iterations of Adam", "chooses": "nothing"},
     ),
     "SDE, closed form": (
-        sde_closed_form,
+        lambda dataset, seed: sde_closed_form(dataset, seed)[1],
         {"what": "EM's mixture or one Gaussian, corrected by a linear solve",
          "chooses": "what is corrected, how, delta, by Akaike's criterion"},
+    ),
+    "ODE or SDE": (
+        chosen,
+        {"what": "ODE by likelihood or SDE in closed form", "chooses": "by Akaike's criterion"},
     ),
     "EM, grown": (
         lambda dataset, seed: yardsticks.em_mixture(dataset.train, seed),
@@ -283,7 +309,7 @@ CONTENDERS: dict[str, tuple[Callable[[Dataset, int], LogDensity], Row]] = {
     "NSF": (
         nsf,
         {"what": "neural spline flow (zuko), 500 iterations of Adam",
-         "chooses": "when to stop, by a tenth of the points"},
+         "chooses": "16 or 32 bins, and when to stop, by a tenth of the points"},
     ),
 }  # fmt: skip
 
@@ -315,4 +341,5 @@ def measure(config: Mapping[str, object]) -> dict[str, object]:
         except (ValueError, ArithmeticError, np.linalg.LinAlgError) as error:
             seconds.setdefault(name, time.perf_counter() - start)
             kl[name], errors[name] = None, f"{type(error).__name__}: {error}"
+    seconds["ODE or SDE"] += seconds["ODE, likelihood"] + seconds["SDE, closed form"]  # had both
     return {"coordinate": type(coordinate).__name__, "kl": kl, "seconds": seconds, "errors": errors}

@@ -189,8 +189,9 @@ def make(options: argparse.Namespace) -> tuple[list[str], Tables]:
         f"10,000 points, {len(seeds)} samples with seeds from {seeds[0]} on; KL(truth || model) by "
         "quadrature, nats. Flow matching: defaults, rk4 with ten steps, choice of the penalty "
         "included in the seconds; largest: of the samples. Maximum likelihood: rk4 with five "
-        "steps, map, 64 bins, Laplace mixture; medians of seconds, with the clock stopped while KL is measured, and KL ± "
-        "standard error. L-BFGS: SciPy, 20 corrections, up to 500 iterations."
+        "steps, map, 64 bins, Laplace mixture; medians of seconds, with the clock stopped while "
+        "KL is measured, and KL ± standard error. L-BFGS: SciPy, 20 corrections, up to 500 "
+        "iterations."
     )
     return [note], tables
 

@@ -36,7 +36,7 @@ QUICK = {
     "Marron & Wand": ["marron_wand_02", "marron_wand_10"],
     "Berlinet & Devroye": ["benchden_05"],
 }
-OURS = "SDE, closed form"
+OURS = "ODE or SDE"
 Distances = dict[str, np.ndarray]  # by contender, thousandths of a nat, (densities, seeds)
 
 
@@ -106,7 +106,7 @@ def standings(rows: Sequence[Row], densities: Sequence[str], sizes: Sequence[int
 
 
 def losses(rows: Sequence[Row], suites: dict[str, list[str]], sizes: Sequence[int]) -> list[Row]:
-    """Where the SDE in closed form is behind the closest by more than a standard error."""
+    """Where ours is behind the closest by more than a standard error."""
     lines = []
     for (suite, densities), n in product(suites.items(), sizes):
         kl = distances(rows, densities, n)
@@ -121,7 +121,7 @@ def losses(rows: Sequence[Row], suites: dict[str, list[str]], sizes: Sequence[in
                         "density": title(density),
                         "closest": best[i],
                         "its KL": _cell(kl[best[i]][i]),
-                        "SDE, closed form": _cell(kl[OURS][i]),
+                        OURS: _cell(kl[OURS][i]),
                         "behind": _cell(behind),
                     }
                 )
@@ -190,7 +190,7 @@ def make(options: argparse.Namespace) -> tuple[list[str], Tables]:
     for suite, densities in suites.items():
         tables[f"Standings, {suite}"] = standings(rows, densities, sizes)
     if len(seeds) > 1:
-        tables["Where the SDE in closed form is behind"] = losses(rows, suites, sizes)
+        tables[f"Where “{OURS}” is behind"] = losses(rows, suites, sizes)
     for (suite, densities), n in product(suites.items(), reversed(sizes)):
         tables[f"{suite}, n = {n:,}"] = table(distances(rows, densities, n), densities)
     return [note], tables
