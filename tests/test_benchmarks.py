@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks import __main__ as everything
 from benchmarks import objectives, peers_likelihood, tables
 from benchmarks.common import command
 from benchmarks.estimators import CONTENDERS, information_criterion, notebook
@@ -280,3 +281,37 @@ def test_the_flow_of_the_peers_ends_in_the_density_itself():
     assert row["mass - 1"] == pytest.approx(flow.scale - 1, abs=1e-5)
     row = peers_likelihood.measure(dataset, flow, "a column", lambda x: x[:, None], None)
     assert row["mass - 1"] == "refused: shape (16, 1)"
+
+
+def test_a_run_of_all_that_was_killed_goes_on_and_the_next_begins_anew(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "build/benchmarks"
+    folder.mkdir(parents=True)
+    (folder / "old.jsonl").touch()
+    (folder / "old_quick.jsonl").touch()
+    ran = []
+
+    def run(command):
+        ran.append(command[2].removeprefix("benchmarks."))
+        (folder / f"{ran[-1]}.jsonl").touch()
+        return SimpleNamespace(returncode=int(ran[-1] == fails))
+
+    monkeypatch.setattr(everything.subprocess, "run", run)
+    first, second, *rest = everything.NAMES
+    fails = second
+    assert everything.main([]) == 1
+    assert ran == [first, second]
+    assert not (folder / "old.jsonl").exists()
+    assert (folder / "old_quick.jsonl").exists(), "of another kind of run"
+    fails = None
+    assert everything.main([]) == 0
+    assert ran[2:] == [second, *rest], "not the first again"
+    assert (folder / f"{first}.jsonl").exists()
+    ran.clear()
+    assert everything.main([]) == 0
+    assert ran == list(everything.NAMES), "a whole run is followed by a whole run"
+    fails = rest[0]
+    everything.main(["--fresh"])
+    ran.clear()
+    everything.main(["--fresh"])
+    assert ran[0] == first
