@@ -6,9 +6,10 @@ does either, by what it is given: a name or a file.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Self
@@ -17,143 +18,35 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
-from torch.distributions import (
-    Categorical,
-    Distribution,
-    Laplace,
-    MixtureSameFamily,
-    Normal,
-    StudentT,
-    Uniform,
-)
+from torch.distributions import Distribution, Laplace, Normal, StudentT, Uniform
 
-from dlutils import benchden
+from dlutils.benchden import LEFT_OUT, benchden
 from dlutils.densities import LEVELS, Density, Triple
+from dlutils.marron_wand import marron_wand, mixture, single
 from dlutils.samples import is_source, read_sample, split_source
 from dlutils.seeding import seeded
-
-
-def _mixture(
-    family: type[Distribution],
-    weights: Sequence[float],
-    locs: Sequence[float],
-    scales: Sequence[float],
-) -> MixtureSameFamily:
-    weights, locs, scales = (
-        torch.tensor(values, dtype=torch.float64) for values in (weights, locs, scales)
-    )
-    return MixtureSameFamily(Categorical(probs=weights / weights.sum()), family(locs, scales))
-
-
-def _single(family: type[Distribution], *parameters: float) -> Distribution:
-    """Unvalidated: outside a bounded support log p is -inf, not an error."""
-    parameters = (torch.tensor(value, dtype=torch.float64) for value in parameters)
-    return family(*parameters, validate_args=False)
-
-
-def _marron_wand() -> dict[str, tuple[str, Callable[[], Distribution]]]:
-    """The fifteen normal mixtures of Marron & Wand (1992), table 1: name, weights, means, sds."""
-    table = [
-        ("Gaussian", [1], [0], [1]),
-        ("skewed unimodal", [1 / 5, 1 / 5, 3 / 5], [0, 1 / 2, 13 / 12], [1, 2 / 3, 5 / 9]),
-        (
-            "strongly skewed",
-            [1 / 8] * 8,
-            [3 * ((2 / 3) ** k - 1) for k in range(8)],
-            [(2 / 3) ** k for k in range(8)],
-        ),
-        ("kurtotic unimodal", [2 / 3, 1 / 3], [0, 0], [1, 1 / 10]),
-        ("outlier", [1 / 10, 9 / 10], [0, 0], [1, 1 / 10]),
-        ("bimodal", [1 / 2] * 2, [-1, 1], [2 / 3] * 2),
-        ("separated bimodal", [1 / 2] * 2, [-3 / 2, 3 / 2], [1 / 2] * 2),
-        ("asymmetric bimodal", [3 / 4, 1 / 4], [0, 3 / 2], [1, 1 / 3]),
-        ("trimodal", [9 / 20, 9 / 20, 1 / 10], [-6 / 5, 6 / 5, 0], [3 / 5, 3 / 5, 1 / 4]),
-        (
-            "claw",
-            [1 / 2] + [1 / 10] * 5,
-            [0] + [k / 2 - 1 for k in range(5)],
-            [1] + [1 / 10] * 5,
-        ),
-        (
-            "double claw",
-            [49 / 100] * 2 + [1 / 350] * 7,
-            [-1, 1] + [(k - 3) / 2 for k in range(7)],
-            [2 / 3] * 2 + [1 / 100] * 7,
-        ),
-        (
-            "asymmetric claw",
-            [1 / 2] + [2 ** (1 - k) / 31 for k in range(-2, 3)],
-            [0] + [k + 1 / 2 for k in range(-2, 3)],
-            [1] + [2**-k / 10 for k in range(-2, 3)],
-        ),
-        (
-            "asymmetric double claw",
-            [46 / 100] * 2 + [1 / 300] * 3 + [7 / 300] * 3,
-            [-1, 1] + [-k / 2 for k in (1, 2, 3)] + [k / 2 for k in (1, 2, 3)],
-            [2 / 3] * 2 + [1 / 100] * 3 + [7 / 100] * 3,
-        ),
-        (
-            "smooth comb",
-            [2 ** (5 - k) / 63 for k in range(6)],
-            [(65 - 96 * 2**-k) / 21 for k in range(6)],
-            [(32 / 63) * 2**-k for k in range(6)],
-        ),
-        (
-            "discrete comb",
-            [2 / 7] * 3 + [1 / 21] * 3,
-            [(12 * k - 15) / 7 for k in range(3)] + [2 * k / 7 for k in (8, 9, 10)],
-            [2 / 7] * 3 + [1 / 21] * 3,
-        ),
-    ]
-    return {
-        f"marron_wand_{number:02d}": (
-            f"Marron & Wand (1992) number {number}, {title}: mixture of {len(weights)} "
-            f"normal distribution{'s' if len(weights) > 1 else ''}",
-            lambda row=(weights, means, sds): _mixture(Normal, *row),
-        )
-        for number, (title, weights, means, sds) in enumerate(table, start=1)
-    }
-
-
-def _benchden() -> dict[str, tuple[str, Callable[[], Distribution | Triple]]]:
-    """The bounded densities of Berlinet & Devroye (1994), three of them Marron & Wand's."""
-    same, found = _marron_wand(), dict(benchden.BOUNDED)
-    for number, (title, of_theirs) in benchden.AS_MARRON_WAND.items():
-        found[number] = (f"{title}: Marron & Wand's", same[f"marron_wand_{of_theirs:02d}"][1])
-    return {
-        f"benchden_{number:02d}": (f"Berlinet & Devroye (1994) number {number}, {text}", make)
-        for number, (text, make) in sorted(found.items())
-    }
-
 
 Target = Distribution | Triple | Callable[[], Distribution | Triple]
 
 # What `density_of` reads.
-DISTRIBUTIONS: dict[str, Target | tuple[str, Target]] = (
-    {
-        "gaussian": (
-            "N(1, 0.5²): mean 1, standard deviation 0.5",
-            lambda: _single(Normal, 1.0, 0.5),
-        ),
-        "laplace": ("Laplace: location 0, scale 1", lambda: _single(Laplace, 0.0, 1.0)),
-        "gaussian_mixture": (
-            "0.3 N(-2, 0.5²) + 0.7 N(1, 0.8²)",
-            lambda: _mixture(Normal, [0.3, 0.7], [-2.0, 1.0], [0.5, 0.8]),
-        ),
-        "laplace_mixture": (
-            "0.5 Laplace(-1.5, 0.5) + 0.5 Laplace(1.5, 0.5): location, scale",
-            lambda: _mixture(Laplace, [0.5, 0.5], [-1.5, 1.5], [0.5, 0.5]),
-        ),
-        "student_t": (
-            "Student t with 5 degrees of freedom: location 0, scale 1",
-            lambda: _single(StudentT, 5.0, 0.0, 1.0),
-        ),
-        "uniform": ("uniform on [-1, 1]", lambda: _single(Uniform, -1.0, 1.0)),
-    }
-    | _marron_wand()
-    | _benchden()
-)
-LEFT_OUT = {f"benchden_{number:02d}": title for number, title in benchden.UNBOUNDED.items()}
+DISTRIBUTIONS: dict[str, Target | tuple[str, Target]] = {
+    "gaussian": ("N(1, 0.5²): mean 1, standard deviation 0.5", lambda: single(Normal, 1.0, 0.5)),
+    "laplace": ("Laplace: location 0, scale 1", lambda: single(Laplace, 0.0, 1.0)),
+    "gaussian_mixture": (
+        "0.3 N(-2, 0.5²) + 0.7 N(1, 0.8²)",
+        lambda: mixture(Normal, [0.3, 0.7], [-2.0, 1.0], [0.5, 0.8]),
+    ),
+    "laplace_mixture": (
+        "0.5 Laplace(-1.5, 0.5) + 0.5 Laplace(1.5, 0.5): location, scale",
+        lambda: mixture(Laplace, [0.5, 0.5], [-1.5, 1.5], [0.5, 0.5]),
+    ),
+    "student_t": (
+        "Student t with 5 degrees of freedom: location 0, scale 1",
+        lambda: single(StudentT, 5.0, 0.0, 1.0),
+    ),
+    "uniform": ("uniform on [-1, 1]", lambda: single(Uniform, -1.0, 1.0)),
+} | marron_wand()
+DISTRIBUTIONS |= benchden()
 
 
 @dataclass(frozen=True)
@@ -257,7 +150,7 @@ class Dataset:
     @property
     def title(self) -> str:
         """The name in words, as it stands at the beginning of a caption: "Laplace mixture"."""
-        numbered = re.search(r"number \d+, ([^:]+):", self.description)  # of a collection
+        numbered = re.search(r"number \d+, ([^:]+):", self.description)  # of a published set
         name = numbered[1] if numbered else self.name
         return name[:1].upper() + name[1:].replace("_", " ")
 
@@ -351,11 +244,13 @@ def make_dataset(
         seed: Non-negative integer.
 
     Raises:
-        ValueError: If the name is unknown, a size is below 2, or the seed is negative.
+        ValueError: If the name is unknown or that of an unbounded density, a size is below 2, or
+            the seed is negative.
 
     Source:
         Marron & Wand, Exact mean integrated squared error, Annals of Statistics 20 (1992), table 1;
-        Berlinet & Devroye, A comparison of kernel density estimates (1994): `dlutils.benchden`.
+        Berlinet & Devroye, A comparison of kernel density estimates, Publications de l'Institut de
+        Statistique de l'Université de Paris 38 (1994), section 3.2.
     """
     description, density = density_of(name)
     sizes = {"n_train": n_train, "n_val": n_val, "n_test": n_test}
@@ -488,6 +383,24 @@ def compress(y: ArrayLike | Tensor, n_bins: int) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(nodes[order]), torch.from_numpy(weights[order])
 
 
+def check_name(name: str) -> None:
+    """Make sure that `DISTRIBUTIONS` has the name.
+
+    Raises:
+        ValueError: If it has not; the message says why, or gives the names, of a numbered family
+            the first and the last.
+    """
+    if name in DISTRIBUTIONS:
+        return
+    if name in LEFT_OUT:
+        raise ValueError(f"{name!r} is left out: {LEFT_OUT[name]}")
+    families = [
+        list(members) for _, members in groupby(DISTRIBUTIONS, lambda key: key.rstrip("0123456789"))
+    ]
+    known = (f"{m[0]} ... {m[-1]}" if len(m) > 2 else ", ".join(m) for m in families)
+    raise ValueError(f"unknown dataset {name!r}; choose from {', '.join(known)}")
+
+
 def density_of(name: str) -> tuple[str, Density]:
     """The description and the density of an entry of `DISTRIBUTIONS`, checked at its first use.
 
@@ -496,15 +409,10 @@ def density_of(name: str) -> tuple[str, Density]:
     are taken to double precision.
 
     Raises:
-        ValueError: If the name is unknown, or the entry is no density (`dlutils.densities`).
+        ValueError: If the name is unknown (`check_name`), or the entry is no density
+            (`dlutils.densities`).
     """
-    if name in LEFT_OUT:
-        raise ValueError(
-            f"{name}, Berlinet & Devroye's {LEFT_OUT[name]}, is left out: it is unbounded, and no "
-            "model of bounded density can be compared with it by quadrature"
-        )
-    if name not in DISTRIBUTIONS:
-        raise ValueError(f"unknown dataset {name!r}; choose from {', '.join(_short_names())}")
+    check_name(name)
     entry = DISTRIBUTIONS[name]
     made_from, *found = _DENSITIES.get(name, (None,))
     if made_from is not entry:
@@ -519,16 +427,6 @@ def density_of(name: str) -> tuple[str, Density]:
 
 
 _DENSITIES: dict[str, tuple[object, str, Density]] = {}  # what `density_of` has made, from what
-
-
-def _short_names() -> list[str]:
-    """All names, of each collection but the first and the last."""
-    names = list(DISTRIBUTIONS)
-    same = [name.rstrip("0123456789") for name in names]
-    inner = {k for k in range(1, len(names) - 1) if same[k - 1] == same[k] == same[k + 1]}
-    return [
-        "..." if k in inner else name for k, name in enumerate(names) if not {k - 1, k} <= inner
-    ]
 
 
 def _is_pair(entry: object) -> bool:

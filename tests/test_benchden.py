@@ -1,141 +1,221 @@
-"""The bounded densities of Berlinet & Devroye: densities, samples, support."""
-
-from itertools import pairwise
+"""The densities of Berlinet & Devroye against SciPy's, piece by piece, and the six left out."""
 
 import numpy as np
 import pytest
 import torch
 from scipy import stats
-from scipy.integrate import quad
+from scipy.integrate import tanhsinh
 
-from dlutils import benchden
-from dlutils.datasets import DISTRIBUTIONS, LEFT_OUT, density_of, make_dataset
+from dlutils.benchden import LEFT_OUT
+from dlutils.datasets import DISTRIBUTIONS, check_name, density_of, make_dataset
+from dlutils.densities import TAIL, Density
 
-NAMES = [name for name in DISTRIBUTIONS if name.startswith("benchden")]
-
-
-def triangle_cdf(y):
-    return np.where(y < 0, (1 + y) ** 2 / 2, 1 - (1 - y) ** 2 / 2)
+FALSE_ALARM = 1e-6  # probability that right samplers, all together, fail
 
 
-def both(cdf):
-    """The CDF of a symmetric density from that of |y|."""
-    return lambda y: (1 + np.sign(y) * cdf(np.abs(y))) / 2
+class Mixture:
+    def __init__(self, weights, *parts):
+        self.weights, self.parts = weights, parts
+
+    def pdf(self, y):
+        return sum(w * part.pdf(y) for w, part in zip(self.weights, self.parts, strict=True))
+
+    def cdf(self, y):
+        return sum(w * part.cdf(y) for w, part in zip(self.weights, self.parts, strict=True))
 
 
-def uniforms(*parts):
-    return lambda y: sum(w * stats.uniform(a, b - a).cdf(y) for w, a, b in parts)
+class RandomSign:
+    """Of |y|, whose distribution function is given, and its derivative."""
+
+    def __init__(self, pdf, cdf):
+        self.half = pdf, cdf
+
+    def pdf(self, y):
+        return self.half[0](np.abs(y)) / 2
+
+    def cdf(self, y):
+        return 0.5 + np.sign(y) * self.half[1](np.abs(y)) / 2
 
 
-def normals(*parts):
-    return lambda y: sum(w * stats.norm(m, s).cdf(y) for w, m, s in parts)
+def normals(weights, means, sds):
+    return Mixture(weights, *map(stats.norm, means, sds))
 
 
-def caliper(u):
-    u = np.clip(u - 0.1, 0, 1)
-    return 4 * (u - 0.75 * u ** (4 / 3))
+def root(y):
+    return np.clip(y - 0.1, 0, 1) ** (1 / 3)
 
 
-def sawtooth(y):
-    tooth = np.clip(np.floor((y + 10) / 2), 0, 9)
-    return (tooth + triangle_cdf(np.clip(y + 9 - 2 * tooth, -1, 1))) / 10
+PARETO, BETA = stats.pareto(0.5, -1), stats.beta(3, 2)
+CALIPER = RandomSign(  # the cube of a beta
+    lambda y: np.divide(BETA.pdf(root(y)), 3 * root(y) ** 2, where=root(y) > 0, out=0 * y),
+    lambda y: BETA.cdf(root(y)),
+)
+TEETH = (32, 16, 8, 4, 2, 1)
+GAMMA = np.euler_gamma
 
-
-CDF = {
-    1: stats.uniform().cdf,
-    2: stats.expon().cdf,
-    3: stats.rayleigh().cdf,
-    4: stats.laplace().cdf,
-    5: stats.logistic().cdf,
-    6: stats.cauchy().cdf,
-    7: stats.gumbel_r().cdf,
-    9: stats.pareto(0.5).cdf,
-    10: both(stats.lomax(0.5).cdf),
-    11: stats.norm().cdf,
-    12: stats.lognorm(1).cdf,
-    13: uniforms((0.5, -0.5, 0.5), (0.5, -5, 5)),
-    16: triangle_cdf,
-    17: stats.beta(2, 2).cdf,
-    20: lambda y: np.exp(-(np.maximum(y, 1e-300) ** -0.5)),
-    21: normals((1 / 3, -20, 0.25), (2 / 3, 0, 1)),
-    22: normals((0.75, 0, 1), (0.25, 1.5, 1 / 3)),
-    23: normals((0.5, 0, 1), *((0.1, k / 2 - 1, 0.1) for k in range(5))),
-    24: normals(*((2 ** (5 - k) / 63, (65 - 96 * 2**-k) / 21, 32 / 63 * 2**-k) for k in range(6))),
-    25: both(caliper),
-    26: uniforms((0.5, -1, 1), (0.25, -20.1, -20), (0.25, 20, 20.1)),
-    27: sawtooth,
+# Number: name, SciPy's distribution, the integral of p log p (None: by the trapezoidal rule).
+EXACT = {
+    1: ("uniform", stats.uniform(0, 1), 0),
+    2: ("exponential", stats.expon(), -1),
+    3: ("Maxwell", stats.rayleigh(), np.log(2) / 2 - 1 - GAMMA / 2),
+    4: ("double exponential", stats.laplace(), -1 - np.log(2)),
+    5: ("logistic", stats.logistic(), -2),
+    6: ("Cauchy", stats.cauchy(), -np.log(4 * np.pi)),
+    7: ("extreme value", stats.gumbel_r(), -1 - GAMMA),
+    9: ("Pareto", stats.pareto(0.5), -3 - np.log(2)),
+    10: ("symmetric Pareto", RandomSign(PARETO.pdf, PARETO.cdf), -3 - np.log(4)),
+    11: ("normal", stats.norm(), -np.log(2 * np.pi * np.e) / 2),
+    12: ("log-normal", stats.lognorm(1), -np.log(2 * np.pi * np.e) / 2),
+    13: (
+        "uniform scale mixture",
+        Mixture([0.5, 0.5], stats.uniform(-0.5, 1), stats.uniform(-5, 10)),
+        0.55 * np.log(0.55) + 0.45 * np.log(0.05),
+    ),
+    16: ("isosceles triangle", stats.triang(0.5, -1, 2), -1 / 2),
+    17: ("beta 2,2", stats.beta(2, 2), np.log(6) - 5 / 3),
+    20: ("inverse exponential", stats.invweibull(0.5), -1 - 3 * GAMMA - np.log(2)),
+    21: ("Marronite", normals([1 / 3, 2 / 3], [-20, 0], [1 / 4, 1]), None),
+    22: ("skewed bimodal", normals([3 / 4, 1 / 4], [0, 3 / 2], [1, 1 / 3]), None),
+    23: ("claw", normals([0.5] + [0.1] * 5, [0, -1, -0.5, 0, 0.5, 1], [1] + [0.1] * 5), None),
+    24: (
+        "smooth comb",
+        normals(
+            [k / 63 for k in TEETH],
+            [m / 21 for m in (-31, 17, 41, 53, 59, 62)],
+            [k / 63 for k in TEETH],
+        ),
+        None,
+    ),
+    25: ("caliper", CALIPER, np.log(2) - 13 / 12),
+    26: (
+        "trimodal uniform",
+        Mixture(
+            [0.5, 0.25, 0.25],
+            stats.uniform(-1, 2),
+            stats.uniform(20, 0.1),
+            stats.uniform(-20.1, 0.1),
+        ),
+        np.log(0.25 * 2.5) / 2,
+    ),
+    27: (
+        "sawtooth",
+        Mixture([0.1] * 10, *(stats.triang(0.5, 2 * k - 10, 2) for k in range(10))),
+        -1 / 2 - np.log(10),
+    ),
 }
 
 
-def test_all_are_there_or_left_out():
-    numbers = [int(name[-2:]) for name in NAMES]
-    assert numbers == sorted(CDF)
-    assert sorted([*numbers, *benchden.UNBOUNDED]) == list(range(1, 29))
-    for name in LEFT_OUT:
-        with pytest.raises(ValueError, match=rf"{name}, Berlinet & Devroye's .*: it is unbounded"):
-            make_dataset(name)
-    with pytest.raises(ValueError, match=r"benchden_01, \.\.\., benchden_27"):
+def density(number):
+    return density_of(f"benchden_{number:02d}")[1]
+
+
+@pytest.mark.parametrize("number", EXACT)
+def test_a_density_is_scipys(number):
+    p, exact = density(number), EXACT[number][1]
+    y = np.concatenate([np.linspace(-25, 25, 5000), p._quantiles])  # none at a jump
+    np.testing.assert_allclose(p.log_prob(y).exp(), exact.pdf(y), rtol=1e-9, atol=1e-14)
+
+
+@pytest.mark.parametrize("number", EXACT)
+def test_each_piece_has_its_probability_and_all_together_one(number):
+    p, exact = density(number), EXACT[number][1]
+    y = p.breakpoints
+    mass = tanhsinh(lambda y: p.log_prob(y).exp().numpy(), y[:-1], y[1:]).integral
+    with np.errstate(over="ignore"):  # SciPy's Gumbel, far out
+        expected = np.diff(exact.cdf(y))
+    np.testing.assert_allclose(mass, expected, rtol=0, atol=1e-11)
+    assert mass.sum() == pytest.approx(1, abs=1e-9)
+    low, high = exact.cdf(np.array(p.support))
+    assert low == pytest.approx(TAIL, rel=1e-3) or low == 0
+    assert 1 - high == pytest.approx(TAIL, rel=1e-3) or high == 1
+
+
+@pytest.mark.parametrize("number", EXACT)
+def test_population_log_likelihood(number):
+    _, exact, population = EXACT[number]
+    if population is None:
+        y = np.linspace(-40, 40, 400_001)
+        log_p = np.log(exact.pdf(y) + 1e-300)
+        population = np.trapezoid(np.exp(log_p) * log_p, y)
+    assert density(number).population_log_likelihood == pytest.approx(population, abs=1e-6)
+
+
+@pytest.mark.parametrize("number", EXACT)
+def test_samples_follow_the_density(number):
+    dataset = make_dataset(f"benchden_{number:02d}", n_train=20_000)
+    y = dataset.train
+    assert y.dtype == torch.float32
+    assert dataset.log_prob(y).isfinite().all()
+    pvalue = stats.kstest(y.double().numpy(), EXACT[number][1].cdf).pvalue
+    assert pvalue > FALSE_ALARM / len(EXACT)  # Bonferroni
+
+
+@pytest.mark.parametrize("number", EXACT)
+def test_the_title_is_the_name(number):
+    name = EXACT[number][0]
+    dataset = make_dataset(f"benchden_{number:02d}", 2, 2, 2)
+    assert dataset.title == name[:1].upper() + name[1:]
+    assert dataset.description.startswith(f"Berlinet & Devroye (1994) number {number}, {name}: ")
+
+
+def test_four_are_those_of_marron_and_wand():
+    for one, other in ((11, 1), (22, 8), (23, 10), (24, 14)):
+        y = torch.linspace(-4, 4, 99)
+        log_p = density_of(f"marron_wand_{other:02d}")[1].log_prob(y)
+        assert torch.equal(density(one).log_prob(y), log_p)
+
+
+def uniform(n):
+    return torch.rand(n, dtype=torch.float64)
+
+
+def sign(n):
+    return (uniform(n) - 0.5).sign()
+
+
+UNBOUNDED = {
+    8: (lambda y: -(2 * y.sqrt()).log(), lambda n: uniform(n) ** 2, (0, 1)),
+    14: (
+        lambda y: -(y.abs() * y.abs().log() ** 2).log(),
+        lambda n: sign(n) * (-2 / uniform(n)).exp(),
+        (-np.exp(-2), 0, np.exp(-2)),
+    ),
+    15: (lambda y: (-y.log()).log(), lambda n: uniform(n) * uniform(n), (0, 1)),
+    18: (
+        lambda y: -(y + (2 * np.pi * y).log()) / 2,
+        lambda n: torch.randn(n, dtype=torch.float64) ** 2,
+        (0, np.inf),
+    ),
+    19: (
+        lambda y: -(y.abs() ** (2 / 3) + np.log(18 * np.pi) + 4 / 3 * y.abs().log()) / 2,
+        lambda n: torch.randn(n, dtype=torch.float64) ** 3,
+        (-np.inf, 0, np.inf),
+    ),
+    28: (
+        lambda y: (-(y * (1 - y)).log() / 2).log(),
+        lambda n: ((uniform(n) < 0.5).double() - uniform(n) * uniform(n)).abs(),
+        (0, 1),
+    ),
+}
+
+
+@pytest.mark.parametrize("number", UNBOUNDED)
+def test_those_left_out_are_unbounded_and_the_error_says_so(number):
+    log_prob, sample, support = UNBOUNDED[number]
+    with pytest.raises(ValueError, match="grows without bound towards 0"):
+        Density((log_prob, sample, support))
+    y = 10.0 ** -torch.arange(2, 300, 20, dtype=torch.float64)
+    assert (log_prob(y).diff() > 0.01).all()
+    name = f"benchden_{number:02d}"
+    why = rf"'{name}' is left out: Berlinet & Devroye \(1994\) number {number}, .* without bound"
+    for use in (make_dataset, check_name):
+        with pytest.raises(ValueError, match=why):
+            use(name)
+
+
+def test_there_are_28():
+    names = [name for name in DISTRIBUTIONS if name.startswith("benchden")]
+    assert sorted([*names, *LEFT_OUT]) == [f"benchden_{k:02d}" for k in range(1, 29)]
+    assert [int(name[-2:]) for name in LEFT_OUT] == list(UNBOUNDED)
+    with pytest.raises(ValueError, match=r"marron_wand_15, benchden_01 \.\.\. benchden_27$"):
         make_dataset("benchden_29")
-
-
-@pytest.mark.parametrize("number", CDF)
-def test_the_density_is_the_rate_of_the_cdf(number):
-    """At a thousand places, by central differences, relative to the peak."""
-    density = density_of(f"benchden_{number:02d}")[1]
-    y = density.sample(1000).double().numpy()
-    h = 1e-6 * np.maximum(np.abs(y), 1e-3)
-    rate = (CDF[number](y + h) - CDF[number](y - h)) / (2 * h)
-    p = density.log_prob(y).exp().numpy()
-    away = np.abs(y[:, None] - density.ends[np.isfinite(density.ends)]).min(axis=1, initial=9) > h
-    assert away.mean() > 0.99
-    np.testing.assert_allclose(p[away], rate[away], rtol=1e-4, atol=1e-6 * p.max())
-
-
-@pytest.mark.parametrize("number", CDF)
-def test_the_samples_follow_the_cdf(number):
-    """Kolmogorov and Smirnov's test, p above 0.001 in 22 of them."""
-    data = make_dataset(f"benchden_{number:02d}", n_train=20_000, n_val=2, n_test=2, seed=7)
-    assert stats.kstest(data.train.double().numpy(), CDF[number]).pvalue > 0.001 / len(CDF)
-
-
-@pytest.mark.parametrize("number", CDF)
-def test_support_and_entropy(number):
-    data = make_dataset(f"benchden_{number:02d}", 2, 2, 2)
-    low, high = data.support
-    cdf = CDF[number]
-    assert cdf(np.array(low)) <= 1.01e-6
-    assert 1 - cdf(np.array(high)) <= 1.01e-6
-    edges = np.unique(np.concatenate([[low], data.breakpoints, [high]]))
-    edges = edges[(edges >= low) & (edges <= high)]
-
-    def p_log_p(y):
-        log_p = max(data.log_prob(y).item(), -700)
-        return np.exp(log_p) * log_p
-
-    entropy = sum(quad(p_log_p, a, b, epsabs=1e-9, limit=200)[0] for a, b in pairwise(edges))
-    assert data.population_log_likelihood == pytest.approx(entropy, abs=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("p", "place"),
-    [
-        (lambda y: 0.5 * y**-0.5, 0),
-        (lambda y: 1 / (y * np.log(y) ** 2), 0),
-        (lambda y: -np.log(y), 0),
-        (stats.chi2(1).pdf, 0),
-        (lambda y: stats.norm.pdf(y ** (1 / 3)) / (3 * y ** (2 / 3)), 0),
-        (lambda y: -np.log(y * (1 - y)) / 2, 0),
-    ],
-    ids=list(benchden.UNBOUNDED.values()),
-)
-def test_those_left_out_grow_without_bound(p, place):
-    values = p(place + 10.0 ** -np.arange(2, 300, 20))
-    assert (np.diff(values) > 1).all()
-
-
-def test_titles_are_the_authors_names():
-    assert make_dataset("benchden_20", 2, 2, 2).title == "Inverse exponential"
-    assert make_dataset("benchden_24", 2, 2, 2).title == "Smooth comb"
-    assert torch.equal(
-        make_dataset("benchden_23", 9, 2, 2).train, make_dataset("marron_wand_10", 9, 2, 2).train
-    )

@@ -91,6 +91,15 @@ def test_ends_of_the_range_have_a_margin_where_the_density_reaches_them():
     assert Density(d.Gamma(3.0, 1.0)).support[0] == pytest.approx(stats.gamma(3).ppf(TAIL))
 
 
+def test_no_sample_is_rounded_over_a_jump(monkeypatch):
+    density = Density(mixture(d.Uniform, [0.5, 0.5], [-20.1, 20.0], [-20.0, 20.1]))
+    near = torch.tensor([-20 - 1e-9, 20 + 1e-9, 20.1 - 1e-9, 20.05], dtype=torch.float64)
+    assert density.log_prob(near.float())[0] == -math.inf
+    monkeypatch.setattr(density, "_sample", lambda n: near[:n])
+    assert density.log_prob(density.sample(4)).isfinite().all()
+    assert density.sample(4)[3] == near[3].float()
+
+
 FORMS = {
     "function": ("Gumbel", lambda: d.Gumbel(0.5, 2.0)),
     "distribution": ("Gumbel", d.Gumbel(0.5, 2.0)),

@@ -14,7 +14,7 @@ import torch
 
 from dlutils import notebooks
 from dlutils.comparison import compare
-from dlutils.datasets import DISTRIBUTIONS, make_dataset
+from dlutils.datasets import check_name, make_dataset
 from dlutils.sweep.jobs import Config
 from dlutils.sweep.results import Row
 from dlutils.training import fit
@@ -66,8 +66,7 @@ def read(path: str | Path) -> list[Config]:
         if not values:
             raise ValueError(f"the list of {key} is empty")
     for name in axes["dataset"]:
-        if name not in DISTRIBUTIONS:
-            raise ValueError(f"unknown dataset {name!r}; choose from {', '.join(DISTRIBUTIONS)}")
+        check_name(name)
     combinations = itertools.product(*axes.values())
     return [
         {"notebook": notebook, **known, **dict(zip(axes, c, strict=True))} for c in combinations
