@@ -142,7 +142,7 @@ def test_population_log_likelihood(number):
 
 @pytest.mark.parametrize("number", EXACT)
 def test_samples_follow_the_density(number):
-    dataset = make_dataset(f"benchden_{number:02d}", n_train=20_000)
+    dataset = make_dataset(f"benchden_{number:02d}", n_train=200_000)
     y = dataset.train
     assert y.dtype == torch.float32
     assert dataset.log_prob(y).isfinite().all()
