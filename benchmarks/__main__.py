@@ -7,7 +7,7 @@ import time
 
 NAMES = (
     "ode_iteration",
-    "ode_quality",
+    "speedrun",
     "flow_matching",
     "sde_closed_form",
     "objectives",

@@ -126,22 +126,14 @@ def em_sklearn(dataset: Dataset, seed: int, most: int = 15, n_init: int = 1) -> 
     return log_density
 
 
-def nsf(dataset: Dataset, seed: int) -> LogDensity:
-    """A neural spline flow as zuko builds it; the weights of the best validation."""
-    return train_nsf(dataset, seed)
-
-
-def train_nsf(
-    dataset: Dataset, seed: int, n_iterations: int = 1500, batch: int = 256, watch=None
-) -> LogDensity:
-    """Fit a spline flow to the data, scaled into [-5, 5] where its splines are.
+def nsf(dataset: Dataset, seed: int, n_iterations: int = 1500, batch: int = 256) -> LogDensity:
+    """A neural spline flow as zuko builds it, on data scaled into [-5, 5] where its splines are.
 
     Args:
-        dataset: Trains on `train`, stops by `val`.
+        dataset: Trains on `train`; the weights of the best validation on `val` are kept.
         seed: Of weights and batches.
         n_iterations: Of Adam with a cosine from 0.01 to 0.
         batch: Points an iteration.
-        watch: Called every ten iterations with the log-density so far and the iteration.
     """
     import zuko
 
@@ -166,8 +158,6 @@ def train_nsf(
         loss.backward()
         optimizer.step()
         schedule.step()
-        if watch and iteration % 10 == 0:
-            watch(log_density, iteration)
         if iteration % 25 == 0 and (value := log_density(dataset.val).mean().item()) > best:
             best, kept = value, {k: v.clone() for k, v in flow.state_dict().items()}
     flow.load_state_dict(kept)
