@@ -6,7 +6,7 @@ NOTEBOOKS := $(wildcard *.ipynb)
 NBVAL := --nbval-lax --nbval-current-env --nbval-cell-timeout=900
 PARALLEL := --numprocesses=auto
 
-.PHONY: help run test test-browser lab outputs handout solution slides lint bench report clean
+.PHONY: help run test test-browser lab outputs handout solution slides lint bench speedrun report clean
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 20
@@ -41,6 +41,9 @@ lint: $(VENV)/.lint  ## check style, notebooks included
 
 bench: $(VENV)/.bench  ## measure speed and quality against other libraries (QUICK=1: in minutes)
 	$(BIN)/python -m benchmarks $(if $(QUICK),--quick)
+
+speedrun: $(VENV)/.bench  ## race diffrax, torchdiffeq and zuko to 0.005 nats (QUICK=1: one density, one sample)
+	$(BIN)/python -m benchmarks.speedrun $(if $(QUICK),--quick)
 
 report:  ## build build/report/report.pdf from figures/, where LaTeX is installed
 	@command -v latexmk >/dev/null || { \

@@ -1,8 +1,9 @@
-"""What every benchmark needs: its command line, interleaved timing, tables, a header."""
+"""What every benchmark needs: its command line, timing in turns or by a watch, tables, a header."""
 
 import argparse
 import csv
 import datetime
+import math
 import os
 import platform
 import time
@@ -15,8 +16,11 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from dlutils.comparison import compare
+from dlutils.datasets import Dataset
 from dlutils.memory import keep_freed_memory
 from dlutils.processes import cores
+from dlutils.yardsticks import LogDensity
 
 Row = dict[str, str | int | float]
 Tables = dict[str, list[Row]]
@@ -66,6 +70,59 @@ def milliseconds(function: Callable[[], object]) -> float:
     start = time.perf_counter()
     function()
     return 1e3 * (time.perf_counter() - start)
+
+
+class Enough(Exception):
+    """Ends a training that is watched."""
+
+
+class Watch:
+    """KL from the truth by seconds of work and by iterations; the clock stands still meanwhile.
+
+    Args:
+        dataset: Of a known density.
+        enough: A call that finds a KL below it ends the training by `Enough`, nats.
+        most: So does one after so many seconds.
+        clock: Seconds since whenever.
+
+    Attributes:
+        curve: Seconds, KL (infinite where the density is none, as where a flow's steps fold the
+            line) and iteration of each call.
+        compilation: Seconds that the contender spent on it before it started the clock.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        enough: float = 0.0,
+        most: float = math.inf,
+        *,
+        clock: Callable[[], float] = time.perf_counter,
+    ):
+        self.dataset, self.enough, self.most, self.clock = dataset, enough, most, clock
+        self.curve: list[tuple[float, float, int]] = []
+        self.compilation = 0.0
+        self.restart()
+
+    def restart(self) -> None:
+        """The work starts now."""
+        self.start = self.clock()
+
+    def __call__(self, log_density: LogDensity, iteration: int) -> None:
+        """Measure, without counting the time it takes."""
+        now = self.clock()
+        try:
+            kl = compare(self.dataset, log_density, 2001).normalized_kl
+        except ValueError:
+            kl = math.inf
+        self.curve.append((now - self.start, kl, iteration))
+        self.start += self.clock() - now
+        if kl <= self.enough or self.curve[-1][0] > self.most:
+            raise Enough
+
+    def reached(self, level: float) -> tuple[float, int] | None:
+        """Seconds and iterations until the KL is below the level; None if it never is."""
+        return next(((seconds, n) for seconds, kl, n in self.curve if kl <= level), None)
 
 
 def matmul_peak(sizes: Sequence[int] = (512, 1024, 2048), repeats: int = 5) -> float:

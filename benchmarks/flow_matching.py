@@ -18,9 +18,8 @@ import torch
 from scipy.optimize import minimize
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from benchmarks.common import Row, Tables, command, milliseconds
+from benchmarks.common import Row, Tables, Watch, command, milliseconds
 from benchmarks.estimators import notebook
-from benchmarks.ode_quality import Watch
 from dlutils import adjoint
 from dlutils.comparison import compare, kl_by_steps
 from dlutils.datasets import Dataset, make_dataset

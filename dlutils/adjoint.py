@@ -134,6 +134,8 @@ def log_likelihood(
             is not finite, or `f` hides tensors that require a gradient.
     """
     solver = _Solver.of(f, y, n_steps, method, logdet, chunk)
+    if not torch.is_grad_enabled():
+        return solver.values(y)
     return _LogLikelihood.apply(solver, y, *solver.kernel.parameters)
 
 
@@ -176,7 +178,7 @@ def mean_log_likelihood(
         raise ValueError(f"weights must have a positive finite sum, not {weights.sum():g}")
     weights = (weights / weights.sum()).to(y.dtype).detach()
     if not torch.is_grad_enabled():
-        return weights @ solver.sweep(*solver.solve(y), None)[0]
+        return weights @ solver.values(y)
     return _MeanLogLikelihood.apply(solver, y, weights, *solver.kernel.parameters)
 
 
@@ -302,8 +304,22 @@ class _Solver:
             )
         return cls(kernel, n_steps, method, logdet, chunk)
 
-    def solve(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Step from t = 1 back to 0; all stages, shape (T, stages, n), and x_0, shape (n,)."""
+    def values(self, y: Tensor) -> Tensor:
+        """Log-likelihoods without a gradient, shape (n,).
+
+        A kernel may have the slope at the price of the velocity: `with_slope`.
+        """
+        if not hasattr(self.kernel, "with_slope"):
+            return self.sweep(*self.solve(y), None)[0]
+        G = y.new_empty(self.n_steps, len(METHODS[self.method][1]), len(y))
+        _, x_0 = self.solve(y, G)
+        return _log_normal(x_0) + self.stretch(G.unbind(1), 0)[0].sum(0)
+
+    def solve(self, y: Tensor, slopes: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Step from t = 1 back to 0; all stages, shape (T, stages, n), and x_0, shape (n,).
+
+        What `slopes` holds, of the stages' shape, is replaced by the drift's slopes there.
+        """
         a, b, c = METHODS[self.method]
         h = -1 / self.n_steps
         x, velocity = y.detach(), self.kernel.velocity
@@ -313,7 +329,12 @@ class _Solver:
                 F = []
                 for i, (a_i, c_i) in enumerate(zip(a, c, strict=True)):
                     stages[n, i] = X = _combine(x, h, a_i, F)
-                    F.append(velocity(X, 1 + (n + c_i) * h))
+                    t = 1 + (n + c_i) * h
+                    if slopes is None:
+                        F.append(velocity(X, t))
+                    else:
+                        F_i, slopes[n, i] = self.kernel.with_slope(X, t)
+                        F.append(F_i)
                 x = _combine(x, h, b, F)
         if not x.isfinite().all():
             states = torch.cat(
@@ -343,7 +364,7 @@ class _Solver:
 
         With `each` the latter is that of every v * log p, shape `(n, *shape of the weights)`.
         """
-        log_p = -0.5 * x_0**2 - 0.5 * log(2 * pi)
+        log_p = _log_normal(x_0)
         costate = None if v is None else -x_0 * v
         n = len(x_0) if each else None
         gradients = [
@@ -468,6 +489,11 @@ class _MeanLogLikelihood(torch.autograd.Function):
     def backward(ctx, v: Tensor) -> tuple[Tensor | None, ...]:
         costate, *gradients = (None if g is None else v * g for g in ctx.saved_tensors)
         return None, costate, None, *gradients
+
+
+def _log_normal(x: Tensor) -> Tensor:
+    """The standard normal's log-density."""
+    return -0.5 * x**2 - 0.5 * log(2 * pi)
 
 
 def _combine(x: Tensor, h: float, weights: Sequence[float], terms: Sequence[Tensor]) -> Tensor:

@@ -215,6 +215,15 @@ class SigmoidBasisKernel:
 
     def velocity(self, x: Tensor, t: float) -> Tensor:
         """f(x, t) without a gradient, shape `(n,)`."""
+        return self._sigmoids(x, t)[0]
+
+    def with_slope(self, x: Tensor, t: float) -> tuple[Tensor, Tensor]:
+        """F and G at one time without a gradient, `(n,)` each: the slope costs little beside it."""
+        F, s, C_u_x, a = self._sigmoids(x, t)
+        return F, torch.addmv(a, torch.addcmul(s, s, s, value=-1), C_u_x, alpha=4)
+
+    def _sigmoids(self, x: Tensor, t: float) -> tuple[Tensor, ...]:
+        """F, and for its slope: the steps as sigmoids of 2 u, C u_x, and a."""
         C, (a, b) = (self.c @ ((pi * t * self.order).cos() / (1 + self.order))).split(
             [len(self.k), 2]
         )
@@ -222,7 +231,8 @@ class SigmoidBasisKernel:
         m = torch.add(self.m, self.m_rate, alpha=t)
         at_0 = torch.addcmul(self.ks, u_x, m)
         s = torch.addcmul(-2 * at_0, x[:, None], 2 * u_x).sigmoid_()
-        return torch.addmv(torch.addcmul(b - C.sum(), x, a), s, C, alpha=2)
+        F = torch.addmv(torch.addcmul(b - C.sum(), x, a), s, C, alpha=2)
+        return F, s, C * u_x, a
 
     def slope(self, x: Tensor, t: Tensor) -> Tensor:
         """G: see `AutogradKernel.slope`."""

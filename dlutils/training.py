@@ -205,7 +205,7 @@ class _Adam:
     def __init__(self, parameters, objective, prior, learning_rate, n_iterations):
         self.parameters, self.objective, self.prior = parameters, objective, prior
         self.optimizer = torch.optim.Adam(parameters, lr=learning_rate, betas=(0.9, 0.99))
-        factor = lambda iteration: _warm_up_and_cosine(iteration, n_iterations)
+        factor = lambda iteration: warm_up_and_cosine(iteration, n_iterations)
         self.schedule = LambdaLR(self.optimizer, factor)
 
     @torch.enable_grad()
@@ -303,8 +303,8 @@ def check_device(device: str) -> None:
         ) from error
 
 
-def _warm_up_and_cosine(iteration: int, n_iterations: int) -> float:
-    """Factor of the peak learning rate."""
+def warm_up_and_cosine(iteration: int, n_iterations: int) -> float:
+    """Factor of the peak learning rate: one after a fifth of the run, zero at its end."""
     warm_up = max(1, n_iterations // 5)
     if iteration < warm_up:
         return (iteration + 1) / warm_up

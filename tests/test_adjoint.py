@@ -264,6 +264,9 @@ def test_the_kernels_agree(ode, drift):
             torch.testing.assert_close(
                 closed.velocity(x, time), reference.velocity(x, time), **close
             )
+            if hasattr(closed, "with_slope"):
+                F_and_G = reference.velocity(x, time), reference.slope(x, torch.full_like(x, time))
+                torch.testing.assert_close(closed.with_slope(x, time), F_and_G, **close)
     *found, pullback = closed.derivatives(x, t)
     *expected, _ = reference.derivatives(x, t)
     for kernel in (closed, reference):
@@ -272,6 +275,20 @@ def test_the_kernels_agree(ode, drift):
     for n in (None, len(x) // 4):
         expected = reference.derivatives(x, t)[-1](w, c, n)
         torch.testing.assert_close(pullback(w, c, n), expected, **close)
+
+
+@pytest.mark.parametrize("drift", [name for name in DRIFTS if "kernel" in name])
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("logdet", LOGDETS)
+def test_values_are_the_same_without_a_gradient(ode, drift, method, logdet):
+    """Where a kernel has the slope beside the velocity, the solve asks for both at once."""
+    f, y, w = DRIFTS[drift](ode), torch.randn(20), torch.rand(20)
+    wanted = log_likelihood(f, y, 7, method, logdet).detach()
+    with torch.no_grad():
+        found = log_likelihood(f, y, 7, method, logdet)
+        mean = mean_log_likelihood(f, y, w, 7, method, logdet)
+    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(mean, w @ wanted / w.sum(), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("drift", [*NETS, "linear", "sine"])

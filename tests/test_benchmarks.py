@@ -11,15 +11,15 @@ import pytest
 import torch
 
 from benchmarks import __main__ as everything
-from benchmarks import objectives, peers_likelihood, tables
-from benchmarks.common import command
+from benchmarks import objectives, peers_likelihood, speedrun, tables
+from benchmarks.common import Enough, Watch, command
 from benchmarks.estimators import CONTENDERS, information_criterion, notebook
 from benchmarks.tables import fill
 from dlutils import adjoint
 from dlutils.comparison import compare
 from dlutils.datasets import make_dataset
 from dlutils.matching import mean_squares
-from dlutils.training import History
+from dlutils.training import History, warm_up_and_cosine
 
 
 @pytest.fixture
@@ -315,3 +315,226 @@ def test_a_run_of_all_that_was_killed_goes_on_and_the_next_begins_anew(tmp_path,
     ran.clear()
     everything.main(["--fresh"])
     assert ran[0] == first
+
+
+class Clock:
+    """Seconds that pass only when it is told so."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+    def passes(self, seconds):
+        self.now += seconds
+
+
+def beside(kl, clock=None, takes=0.0):
+    """A log-density that far from N(0, 1), nats: moved by sqrt(2 KL); it takes so many seconds."""
+
+    def log_density(y):
+        if clock is not None:
+            clock.passes(takes)
+        return torch.distributions.Normal(1.0 + 0.5 * math.sqrt(2 * kl), 0.5).log_prob(y)
+
+    return log_density
+
+
+@pytest.fixture(scope="module")
+def bell():
+    return make_dataset("gaussian", n_train=500)
+
+
+def test_the_watch_counts_work_and_not_its_own_looks(bell):
+    clock = Clock()
+    watch = Watch(bell, clock=clock)
+    clock.passes(5)
+    watch.restart()
+    for iteration, kl in ((10, 0.1), (20, 0.004), (30, 0.03)):
+        clock.passes(2)
+        watch(beside(kl, clock, 100), iteration)
+    seconds, distance, iterations = zip(*watch.curve, strict=True)
+    assert seconds == (2, 4, 6)
+    assert distance == pytest.approx([0.1, 0.004, 0.03], abs=1e-5)
+    assert iterations == (10, 20, 30)
+    assert watch.reached(0.005) == (4, 20), "the first that is below it"
+    assert watch.reached(0.001) is None
+
+
+def test_the_watch_ends_a_training_at_the_level_or_after_so_many_seconds(bell):
+    clock = Clock()
+    watch = Watch(bell, enough=0.005, most=3, clock=clock)
+    watch(beside(0.006), 1)
+    with pytest.raises(Enough):
+        watch(beside(0.004), 2)
+    clock.passes(4)
+    with pytest.raises(Enough):
+        watch(beside(0.006), 3)
+    assert len(watch.curve) == 3
+
+
+def test_what_is_no_density_is_infinitely_far(bell):
+    watch = Watch(bell)
+    watch(lambda y: torch.full_like(y, math.nan), 1)
+
+    def folds(y):
+        raise ValueError("folds the line")
+
+    watch(folds, 2)
+    assert [kl for _, kl, _ in watch.curve] == [math.inf] * 2
+
+
+@pytest.mark.parametrize("budget", [40, 100])
+def test_a_training_ends_with_its_budget_and_a_rate_of_zero(budget, bell, single_precision):
+    """Adam moves by the rate where the gradient is constant."""
+    model, seen = torch.nn.Linear(1, 1, bias=False).double(), {}
+    torch.nn.init.zeros_(model.weight)
+    look = lambda log_density, iteration: seen.update({iteration: log_density(None)})
+    speedrun.climb(
+        model, lambda: model.weight.sum(), lambda _: model.weight.item(), look, budget,
+        learning_rate=0.5,
+    )  # fmt: skip
+    rates = 0.5 * np.array([warm_up_and_cosine(k, budget) for k in range(budget)])
+    assert list(seen) == [*range(0, budget, budget // 20), budget]
+    assert list(seen.values()) == pytest.approx([rates[:k].sum() for k in seen], rel=1e-6)
+    assert rates.max() == 0.5
+    assert rates.argmax() in (budget // 5 - 1, budget // 5)
+    assert rates[-1] < 0.01 * rates.max()
+    assert warm_up_and_cosine(budget, budget) == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"n_iterations": 6},
+        {"n_iterations": 3, "optimizer": "natural"},
+        {"n_iterations": 4, "batch_size": 64, "gradient": "backprop", "logdet": "trace"},
+        {"n_iterations": 4, "drift": "sigmoid_basis", "n_bins": 64},
+    ],
+)
+def test_our_contender_is_the_notebooks_training(settings, single_precision):
+    data = make_dataset("laplace_mixture", n_train=1000)
+    seen = []
+    speedrun.flow(data, 3, lambda log_density, _: seen.append(log_density(data.test)), **settings)
+    fitted = notebook("ODE.ipynb").train(
+        data, method="rk4", n_steps=4, seed=3, progress=False, **{"logdet": "map"} | settings
+    )
+    torch.testing.assert_close(seen[-1], fitted.log_likelihood(data.test), rtol=0, atol=1e-5)
+    assert (seen[-1] - seen[0]).abs().max() > 1e-3, "it has moved"
+
+
+def test_one_drift_by_autograd_and_by_hand_climbs_alike(single_precision):
+    data, ends = make_dataset("laplace_mixture", n_train=1000), []
+    for way in (speedrun.flow, speedrun.flow_by_autograd):
+        way(data, 0, lambda log_density, _: ends.append(log_density(data.test)), n_iterations=1)
+    torch.testing.assert_close(ends[3], ends[1], rtol=0, atol=1e-4)
+    drift = notebook("ODE.ipynb").DRIFTS["mlp by autograd"]()
+    assert type(drift.kernel()).__name__ == "AutogradKernel"
+
+
+def test_the_settings_of_the_race_are_of_the_grids():
+    chosen = {name for name, contender in speedrun.CONTENDERS.items() if contender.grid}
+    assert set(speedrun.SETTINGS) == {(d, name) for d in speedrun.DENSITIES for name in chosen}
+    for (_, name), settings in speedrun.SETTINGS.items():
+        grid = speedrun.CONTENDERS[name].grid
+        assert set(settings) == set(grid)
+        assert all(value in grid[key] for key, value in settings.items()), name
+    for contender in speedrun.CONTENDERS.values():
+        assert contender.settings_of in {None, *chosen}
+    assert not set(speedrun.SEEDS) & set(speedrun.TUNING_SEEDS)
+
+
+def test_each_row_of_the_credit_takes_over_all_but_one_thing():
+    first, *rest = speedrun.CREDIT
+    assert first == "CNF on minibatches, backprop, T = 10"
+    assert rest == [
+        "discrete adjoint", "derivatives in closed form", "compressed data", "T = 4 with map",
+        "natural gradient", "closed form",
+    ]  # fmt: skip
+    assert {whose for _, whose in speedrun.CREDIT.values()} <= set(speedrun.CONTENDERS)
+    trains = [speedrun.CREDIT[name][0] for name in [first, *rest[:4]]]
+    assert [getattr(train, "func", train).__name__ for train in trains] == [
+        "flow", "flow_by_autograd", "flow", "flow", "flow",
+    ]  # fmt: skip
+    plain = {"n_steps": 10, "logdet": "trace"}
+    batches = plain | {"batch_size": 256}
+    parts = [getattr(train, "keywords", {}) for train in trains]
+    assert parts == [batches | {"gradient": "backprop"}, batches, batches, plain, {}]
+
+
+def pretend(kl, seconds, clock, compilation=0.0):
+    """A contender that is `kl / n_iterations` from the truth after that many seconds a look."""
+
+    def train(dataset, seed, watch, n_iterations=1):
+        watch.compilation = compilation
+        for iteration in (1, 2):
+            clock.passes(seconds[seed] if isinstance(seconds, dict) else seconds * n_iterations)
+            watch(beside(kl / n_iterations if iteration == 2 else 1.0), iteration)
+
+    return train
+
+
+@pytest.fixture
+def field(monkeypatch, bell):
+    """A race of four on one Gaussian sample, by a clock of our own."""
+    clock, made = Clock(), speedrun.Contender
+    grid = {"n_iterations": (1, 4, 2)}
+    contenders = {
+        "ours, slow": made(pretend(0.001, 9.0, clock), "ours"),
+        "ours": made(pretend(0.008, 1.0, clock), "ours", grid),
+        "rival": made(pretend(0.001, {0: 3.0, 1: 4.0, 2: 8.0}, clock, 10.0), "rival"),
+        "rival, minibatches": made(pretend(0.5, 1.0, clock), "rival", settings_of="ours"),
+    }
+    monkeypatch.setattr(speedrun, "CONTENDERS", contenders)
+    monkeypatch.setattr(speedrun, "DENSITIES", {"gaussian": "Gaussian"})
+    monkeypatch.setattr(speedrun, "SETTINGS", {("gaussian", "ours"): {"n_iterations": 2}})
+    monkeypatch.setattr(speedrun, "REFERENCE", "rival")
+    monkeypatch.setattr(speedrun, "make_dataset", lambda name, seed: bell)
+    monkeypatch.setattr(speedrun, "time", SimpleNamespace(process_time=clock))
+    monkeypatch.setattr(
+        speedrun, "Watch", lambda data, enough=0.0, *_, **__: Watch(data, enough, clock=clock)
+    )
+    return clock
+
+
+def test_the_settings_that_are_there_soonest_are_taken(field):
+    speedrun.SETTINGS.clear()
+    rows = speedrun.tune(["gaussian"], speedrun.CONTENDERS, (0, 1))
+    assert speedrun.SETTINGS == {("gaussian", "ours"): {"n_iterations": 2}}
+    assert [row["n_iterations"] for row in rows] == [1, 4, 2]
+    assert [row["processor s"] for row in rows] == ["–", 8, 4]
+
+
+def test_where_no_setting_gets_there_the_nearest_is_taken(field, monkeypatch):
+    speedrun.SETTINGS.clear()
+    monkeypatch.setattr(speedrun, "LEVEL", 0.001)
+    speedrun.tune(["gaussian"], speedrun.CONTENDERS, (0, 1))
+    assert speedrun.SETTINGS == {("gaussian", "ours"): {"n_iterations": 4}}
+
+
+def test_the_race_in_rows(field):
+    found = speedrun.race("gaussian", (0, 1, 2))
+    slow, ours, rival, batches = speedrun.rows_of("gaussian", found)
+    assert (rival["s to 0.005"], rival["quartiles"]) == (8, "6 – 16"), "two looks each"
+    assert ours["s to 0.005"] == 4
+    assert ours["times the reference"] == 0.5
+    assert (ours["reached"], ours["iterations"], ours["n_iterations"]) == ("3 of 3", 2, 2)
+    assert (batches["s to 0.005"], batches["reached"]) == ("–", "0 of 3")
+    assert (batches["iterations"], batches["n_iterations"]) == ("–", 2), "settings of ours"
+    assert slow["s"] == 18
+    assert rival["compilation"] == 10
+    free, compiled, minibatches = speedrun.how_much_sooner("gaussian", found)
+    assert (free["ours"], free["soonest rival"], free["times sooner"]) == ("ours", "rival", 2)
+    assert (compiled["its s"], compiled["times sooner"]) == (18, 4.5)
+    assert (minibatches["its s"], minibatches["times sooner"]) == ("–", "–")
+
+
+def test_what_each_change_brings(field, monkeypatch):
+    changes = {"start": ("ours, slow",) * 2, "change": ("ours",) * 2}
+    found = {name: (speedrun.CONTENDERS[of].train, of) for name, (of, _) in changes.items()}
+    monkeypatch.setattr(speedrun, "CREDIT", found)
+    start, change = speedrun.credit((0, 1, 2), "gaussian")
+    assert (start["s to 0.005"], start["times sooner"]) == (18, "–")
+    assert (change["s to 0.005"], change["times sooner"]) == (4, 4.5)
+    assert change["reached"] == "3 of 3"
