@@ -200,7 +200,10 @@ def deft(dataset: Dataset, seed: int, n_grid: int = 400) -> LogDensity:
     options = {"num_grid_points": n_grid, "bounding_box": box, "num_posterior_samples": 0}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PendingDeprecationWarning)  # of numpy.matrix
-        fit = DensityEstimator(y, **options).density_func
+        try:
+            fit = DensityEstimator(y, **options).density_func
+        except SystemExit:  # its way to say that it failed
+            raise ValueError("suftware found no density") from None
     log_p = -fit.field_values - math.log(fit.Z)
     slopes = np.diff(log_p)[[0, -1]] / np.diff(fit.grid)[[0, -1]]
 
