@@ -21,7 +21,7 @@ from dlutils import smoothing
 from dlutils.datasets import Dataset
 from dlutils.yardsticks import LogDensity, em_mixture
 
-FARTHEST = 60.0  # interquartile ranges between the extremes that a model sees as they are
+FAR = 40.0  # interquartile ranges between the extremes
 STRONG = 3.0  # evidence, nats
 
 
@@ -67,8 +67,9 @@ def choose(y: Tensor) -> Coordinate:
     """The coordinate of a sample: arsinh if there is strong evidence for it, by Akaike's criterion.
 
     What is compared is the log-likelihood less the parameters of the better of two densities, a
-    mixture of Gaussians and one by penalised likelihood, fitted in either coordinate. A sample that
-    reaches over more than sixty interquartile ranges is not asked.
+    mixture of Gaussians and one by penalised likelihood, fitted in either coordinate. For a sample
+    that reaches over more than forty interquartile ranges it is the other way round: arsinh,
+    unless there is strong evidence against it.
 
     Args:
         y: Sample, shape `(n,)`.
@@ -77,9 +78,9 @@ def choose(y: Tensor) -> Coordinate:
     if not high > low:
         return Identity()
     arsinh = Arsinh(median, (high - low) / 2)
-    if y.max() - y.min() > FARTHEST * (high - low):
-        return arsinh
-    return arsinh if evidence(y, arsinh) > evidence(y, Identity()) + STRONG else Identity()
+    is_far = y.max() - y.min() > FAR * (high - low)
+    gain = evidence(y, arsinh) - evidence(y, Identity())
+    return arsinh if gain > (-STRONG if is_far else STRONG) else Identity()
 
 
 def evidence(y: Tensor, coordinate: Coordinate) -> float:

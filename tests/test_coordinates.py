@@ -57,7 +57,7 @@ def test_what_reaches_far_is_seen_in_arsinh(n, seed):
 def test_evidence_decides_where_both_will_do():
     """An exponential of a normal reaches over few ranges; the comb's teeth would lose by arsinh."""
     y = sample(torch.distributions.LogNormal(0.0, 1.0), 10_000)
-    assert y.max() - y.min() < coordinates.FARTHEST * torch.tensor(
+    assert y.max() - y.min() < coordinates.FAR * torch.tensor(
         [y.quantile(0.75) - y.quantile(0.25)]
     )
     assert isinstance(coordinates.choose(y), Arsinh)
