@@ -57,9 +57,7 @@ def test_what_reaches_far_is_seen_in_arsinh(n, seed):
 def test_evidence_decides_where_both_will_do():
     """An exponential of a normal reaches over few ranges; the comb's teeth would lose by arsinh."""
     y = sample(torch.distributions.LogNormal(0.0, 1.0), 10_000)
-    assert y.max() - y.min() < coordinates.FAR * torch.tensor(
-        [y.quantile(0.75) - y.quantile(0.25)]
-    )
+    assert y.max() - y.min() < coordinates.FAR * torch.tensor([y.quantile(0.75) - y.quantile(0.25)])
     assert isinstance(coordinates.choose(y), Arsinh)
     comb = make_dataset("marron_wand_14").train
     assert coordinates.choose(comb) == Identity()
