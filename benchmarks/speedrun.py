@@ -521,6 +521,11 @@ def cell(value: float) -> str | float:
     return value if math.isfinite(value) else "–"
 
 
+def ratio(one: float, other: float) -> str | float:
+    """The same, where either may be infinite."""
+    return one / other if math.isfinite(one) and math.isfinite(other) else "–"
+
+
 def rows_of(density: str, found: dict[str, list[Watch]]) -> list[Row]:
     """A row a contender: seconds to the level, of the middle sample and the quartiles."""
     rows, reference = [], median(map(seconds_to, found[REFERENCE]))
@@ -539,7 +544,7 @@ def rows_of(density: str, found: dict[str, list[Watch]]) -> list[Row]:
                 ),
                 "reached": f"{len(reached)} of {len(watches)}",
                 "iterations": round(median(reached)) if reached else "–",
-                "times the reference": cell(middle / reference),
+                "times the reference": ratio(middle, reference),
                 "compilation": max(watch.compilation for watch in watches),
                 "s": median(watch.curve[-1][0] for watch in watches),
                 "KL at the end": median(watch.curve[-1][1] for watch in watches),
@@ -574,7 +579,7 @@ def how_much_sooner(density: str, found: dict[str, list[Watch]]) -> list[Row]:
                 "s": cell(ours),
                 "soonest rival": rival,
                 "its s": cell(theirs),
-                "times sooner": cell(theirs / ours),
+                "times sooner": ratio(theirs, ours),
             }
         )
     return rows
@@ -591,7 +596,7 @@ def credit(seeds: Iterable[int], density: str = "laplace_mixture") -> list[Row]:
         ]
         now = median(map(seconds_to, watches))
         reached = sum(watch.reached(LEVEL) is not None for watch in watches)
-        times = "–" if before is None else cell(before / now)
+        times = "–" if before is None else ratio(before, now)
         rows.append(
             {
                 "change": name,
