@@ -21,7 +21,7 @@ from dlutils import smoothing
 from dlutils.datasets import Dataset
 from dlutils.yardsticks import LogDensity, em_mixture
 
-FAR = 40.0  # interquartile ranges between the extremes
+FAR, FARTHEST = 40.0, 60.0  # interquartile ranges between the extremes
 STRONG = 3.0  # evidence, nats
 
 
@@ -69,7 +69,7 @@ def choose(y: Tensor) -> Coordinate:
     What is compared is the log-likelihood less the parameters of the better of two densities, a
     mixture of Gaussians and one by penalised likelihood, fitted in either coordinate. For a sample
     that reaches over more than forty interquartile ranges it is the other way round: arsinh,
-    unless there is strong evidence against it.
+    unless there is strong evidence against it. One that reaches over more than sixty is not asked.
 
     Args:
         y: Sample, shape `(n,)`.
@@ -78,9 +78,11 @@ def choose(y: Tensor) -> Coordinate:
     if not high > low:
         return Identity()
     arsinh = Arsinh(median, (high - low) / 2)
-    is_far = y.max() - y.min() > FAR * (high - low)
+    reach = (y.max() - y.min()).item() / (high - low)
+    if reach > FARTHEST:
+        return arsinh
     gain = evidence(y, arsinh) - evidence(y, Identity())
-    return arsinh if gain > (-STRONG if is_far else STRONG) else Identity()
+    return arsinh if gain > (-STRONG if reach > FAR else STRONG) else Identity()
 
 
 def evidence(y: Tensor, coordinate: Coordinate) -> float:
