@@ -221,7 +221,7 @@ def nsf(
 ) -> LogDensity:
     """A neural spline flow as zuko builds it, on data scaled into [-5, 5], where its splines are.
 
-    On the claw one transform is closer after one second than zuko's default, three, after five.
+    With one transform: several would be a spline of a spline.
 
     Args:
         dataset: A tenth of its training points is held out; the weights that are best there stay.

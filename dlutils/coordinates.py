@@ -30,7 +30,7 @@ class Identity:
     """The data as they are."""
 
     def __call__(self, y: Tensor) -> Tensor:
-        """X = y, float64, shape `(n,)`."""
+        """The points themselves, float64, shape `(n,)`."""
         return y.double()
 
     def log_slope(self, y: Tensor) -> Tensor:
@@ -51,7 +51,7 @@ class Arsinh:
     scale: float
 
     def __call__(self, y: Tensor) -> Tensor:
-        """X, float64, shape `(n,)`."""
+        """The coordinate x, float64, shape `(n,)`."""
         return ((y.double() - self.loc) / self.scale).asinh()
 
     def log_slope(self, y: Tensor) -> Tensor:

@@ -211,8 +211,9 @@ def _integrate(log_prob: LogProb, dataset: Dataset) -> dict[str, float]:
     """
     low, high = dataset.support
     edges = np.linspace(2 * low - high, 2 * high - low, 3 * 32 + 1)
-    of_data = dataset.breakpoints
-    of_data = of_data[(of_data > edges[0]) & (of_data < edges[-1])]
+    of_data = dataset.breakpoints[
+        (dataset.breakpoints > edges[0]) & (dataset.breakpoints < edges[-1])
+    ]
     edges = np.unique(np.concatenate([edges, [low, high], of_data]))
     middle, half = (edges[1:] + edges[:-1]) / 2, np.diff(edges) / 2
 
