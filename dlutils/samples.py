@@ -1,142 +1,235 @@
-"""A user's own sample, read from a file, with errors that name the file, the line and the value."""
+"""A user's own sample: one column of a file, with errors that name the file, line and value."""
 
-import csv
 import re
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
-MISSING = ("", "na", "n/a", "nan", "null", "none")
-SOURCE = re.compile(r"(?P<file>.+\.(?:csv|tsv|txt|dat|npy))(?::(?P<column>.+))?", re.IGNORECASE)
+from dlutils.reading import COMMAS, MISSING, Table, is_source, read_table, split_source
+
+__all__ = ["Sample", "is_source", "load_sample", "read_sample", "split_source"]
+
+CODES = {-1.0} | {sign * (10.0**k - 1) for sign in (-1, 1) for k in range(1, 10)}
+NEARLY = re.compile(r"[+-]?[.,]?\d")
+COMMA = re.compile(r"[+-]?\d*,\d+(?:[eE][+-]?\d+)?")
+THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(?:,\d{3})+")
 
 
-def is_source(name: str) -> bool:
-    """Whether a name is one of a file with numbers, `file.csv` or `file.csv:column`."""
-    return SOURCE.fullmatch(name) is not None
+@dataclass(frozen=True)
+class Sample:
+    """What was read.
 
-
-def split_source(source: str | Path) -> tuple[Path, str | None]:
-    """The file and the column of `file.csv:column`; None where no column is named.
-
-    Raises:
-        ValueError: If it is not the name of such a file.
+    Attributes:
+        values: The numbers, float64, shape `(n,)`.
+        weights: What each counts, float64, positive, shape `(n,)`; None if no column was named.
+        description: How many rows, under which header, and what was left out, in one line.
     """
-    match = SOURCE.fullmatch(str(source))
-    if match is None:
-        raise ValueError(f"{str(source)!r} is not a .csv, .tsv, .txt, .dat or .npy file")
-    return Path(match["file"]), match["column"]
+
+    values: np.ndarray
+    weights: np.ndarray | None
+    description: str
 
 
-def read_sample(source: str | Path, *, drop_missing: bool = False) -> np.ndarray:
-    """Read one column of numbers.
+def read_sample(
+    source: str | Path, *, weights: str | int | None = None, **options: object
+) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+    """The numbers of `load_sample`, which takes the options; with `weights` also those."""
+    sample = load_sample(source, weights=weights, **options)
+    return sample.values if weights is None else (sample.values, sample.weights)
+
+
+def load_sample(
+    source: str | Path,
+    *,
+    drop_missing: bool = False,
+    weights: str | int | None = None,
+    encoding: str | None = None,
+    decimal: str | None = None,
+) -> Sample:
+    """Read one column of numbers, and one of weights if it is named.
+
+    The first row is a header if a name asked for stands in it, if it is what pandas writes for
+    columns without names (0, 1, 2, with or without an empty cell before), or if no cell of it is a
+    number, begins like one, or is missing. Lines that begin with `#` before the first row, and
+    with `#` and a blank anywhere, are comments.
 
     Args:
-        source: A .csv, .tsv, .txt or .dat file, numbers apart by commas, semicolons, tabs or
-            blanks, with or without a line of names, `#` before comments; or a .npy file. Of
-            several columns `file.csv:name` takes one by its name, `file.csv:2` the second.
-        drop_missing: Whether to leave out NaN and empty cells.
-
-    Returns:
-        The numbers, float64, shape `(n,)`.
+        source: A .csv, .tsv, .txt or .dat file, cells apart by tabs, semicolons, commas or blanks;
+            or .npy, .xlsx (the first sheet), .parquet; each may be packed. Of several columns
+            `file.csv:name` takes one by its name, `file.csv:2` the second.
+        drop_missing: Whether to leave out rows in which something is missing.
+        weights: The name or number of a column with what each row counts; a row that counts
+            nothing is left out.
+        encoding: Of a text; None for UTF-8, UTF-16 if so marked, and Latin-1 for the rest.
+        decimal: "." or ","; None for a comma where it can be nothing else.
 
     Raises:
         ValueError: If there is no such file or column, there are several columns and none was
-            named, a cell is not a finite number, or values are missing and are not to be dropped.
+            named, a cell is not a finite number, a weight is negative, or values are missing and
+            are not to be dropped.
     """
     path, column = split_source(source)
+    if decimal not in (None, ".", ","):
+        raise ValueError(f"decimal must be '.' or ',', not {decimal!r}")
     if not path.is_file():
         raise ValueError(f"there is no file {str(path)!r}")
-    lines, values = _read_npy(path, column) if path.suffix.lower() == ".npy" else _read_text(
-        path, column
-    )  # fmt: skip
-    missing = np.isnan(values)
+    asked = [column] if weights is None else [column, str(weights)]
+    table = _with_names(path, read_table(path, encoding, decimal), asked)
+    where = _choose(path, table, asked)
+    columns, notes = zip(*(_numbers(path, table, k, decimal) for k in where), strict=True)
+    missing = np.isnan(columns).any(axis=0)
     if missing.any() and not drop_missing:
         raise ValueError(
-            f"{path}: {missing.sum()} of {len(values)} values are missing or NaN, the first in "
-            f"line {lines[missing.argmax()]}; drop_missing=True (in a notebook: DROP_MISSING) "
-            "leaves them out"
+            f"{path}: {missing.sum()} of {len(missing)} values are missing or NaN, the first in "
+            f"line {table.lines[missing.argmax()]}; drop_missing=True (in a notebook: "
+            "DROP_MISSING) leaves them out"
         )
-    infinite = np.isinf(values)
-    if infinite.any():
-        raise ValueError(f"{path}, line {lines[infinite.argmax()]}: a value is infinite")
-    return values[~missing]
+    for what, numbers in zip(("value", "weight"), columns, strict=False):
+        for wrong, how in ((np.isinf(numbers), "infinite"), (numbers < 0, "negative")):
+            if wrong.any() and (what == "weight" or how == "infinite"):
+                raise ValueError(f"{path}, line {table.lines[wrong.argmax()]}: a {what} is {how}")
+    zero = ~missing & (columns[-1] == 0) & (weights is not None)
+    values, *counts = (numbers[~missing & ~zero] for numbers in columns)
+    header = f"under the header {table.names[where[0]]!r}" if table.headed else "without a header"
+    if not table.headed and len(table.names) > 1:
+        header = f"of column {where[0] + 1}, {header}"
+    left_out = ((missing, "missing left out"), (zero, "of weight zero left out"))
+    notes = [table.note, *dict.fromkeys(notes), *(f"{n.sum()} {w}" for n, w in left_out if n.any())]
+    parts = [f"{len(values)} row{'s'[: len(values) != 1]} {header}", *notes, _code(values)]
+    return Sample(values, counts[0] if counts else None, ", ".join(filter(None, parts)))
 
 
-def _read_npy(path: Path, column: str | None) -> tuple[np.ndarray, np.ndarray]:
-    """Line numbers (positions from 1) and values of a NumPy file."""
-    try:
-        values = np.load(path, allow_pickle=False)
-    except ValueError as error:
-        raise ValueError(f"{path} is not a file of numbers: {error}") from error
-    if not isinstance(values, np.ndarray) or values.dtype.kind not in "biuf":
-        raise ValueError(f"{path} does not hold an array of real numbers")
-    if values.ndim == 2:
-        names = [str(k) for k in range(1, values.shape[1] + 1)]
-        values = values[:, _choose(path, names, column)]
-    elif values.ndim != 1 or column is not None:
-        raise ValueError(f"{path} holds an array of shape {values.shape}, not one column")
-    return np.arange(1, len(values) + 1), values.astype(float)
-
-
-def _read_text(path: Path, column: str | None) -> tuple[np.ndarray, np.ndarray]:
-    """Line numbers and values of a text file."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not text: {error}") from error
-    rows = [
-        (number, line)
-        for number, line in enumerate(text.splitlines(), start=1)
-        if line.strip() and not line.lstrip().startswith("#")
-    ]
-    if not rows:
-        raise ValueError(f"{path} is empty")
-    blank = " " if " " in rows[-1][1].strip() else "\x1f"  # the name of one column may have blanks
-    separator = next((mark for mark in ("\t", ";", ",") if mark in rows[0][1]), blank)
-    cells = [(number, _split(line, separator)) for number, line in rows]
-    names = [str(k) for k in range(1, len(cells[0][1]) + 1)]
-    if any(_number(cell) is None for cell in cells[0][1]):
-        names = cells.pop(0)[1]
-    if not cells:
+def _with_names(path: Path, table: Table, asked: list[str | None]) -> Table:
+    """The table, its first row taken off if they are names; else they are numbers from 1."""
+    if table.headed is None:
+        first = [str(cell).strip() for cell in table.cells.iloc[0]]
+        if _is_header(path, first, table.cells.iloc[1:, 0], asked):
+            table = replace(
+                table, cells=table.cells.iloc[1:], lines=table.lines[1:], names=first, headed=True
+            )
+    if table.cells.empty:
         raise ValueError(f"{path} has no numbers under its names")
-    where = _choose(path, names, column)
-    values = []
-    for number, row in cells:
-        if len(row) != len(names):
-            raise ValueError(f"{path}, line {number}: {len(row)} cells, not {len(names)}")
-        value = _number(row[where])
-        if value is None:
-            raise ValueError(f"{path}, line {number}: {row[where]!r} is not a number")
-        values.append(value)
-    return np.array([number for number, _ in cells]), np.array(values)
+    return replace(table, names=table.names or [str(k + 1) for k in range(table.cells.shape[1])])
 
 
-def _split(line: str, separator: str) -> list[str]:
-    reader = csv.reader([line.strip(" ")], delimiter=separator, skipinitialspace=True)
-    return [cell.strip() for cell in next(reader)]
+def _is_header(path: Path, first: list[str], below: pd.Series, asked: list[str | None]) -> bool:
+    """Whether the first row are names: see `load_sample`; that of one column, "0", may be either.
+
+    What is asked for is the number of a column, not a name, if there are as many columns.
+    """
+    if any(name in first and name not in _numbered(first) for name in asked):
+        return True
+    if first == ["0"] and "1" not in asked:
+        if not any(re.fullmatch(r"[+-]?\d+", str(cell).strip()) for cell in below):
+            return True
+        raise ValueError(
+            f"{path}: '0' in the first row may be a name, as pandas writes it, or a number: "
+            f"'{path.name}:0' takes it as a name, '{path.name}:1' as a number"
+        )
+    names = first[1:] if len(first) > 1 and first[0] == "" else first
+    if len(first) > 1 and names == [str(k) for k in range(len(names))]:
+        return True
+    names = first if "1" in asked else names
+    return not any(NEARLY.match(cell) or _number(cell) is not None for cell in names)
 
 
-def _number(cell: str) -> float | None:
+def _choose(path: Path, table: Table, asked: list[str | None]) -> list[int]:
+    """The indices of the columns asked for by name or number; for None the only one left."""
+    names, taken = table.names, []
+    if table.headed and names[0] == "" and _counts_up(table.cells.iloc[:, 0]):
+        taken.append(0)  # an index
+    where = {}
+    for name in sorted(asked, key=lambda name: name is None):  # what is left comes last
+        left = [k for k in range(len(names)) if k not in taken]
+        if name is None and len(left) == 1:
+            k = left[0]
+        elif names.count(name) > 1:
+            raise ValueError(f"{path} has several columns {name!r}: take one by its number")
+        elif name in names:
+            k = names.index(name)
+        elif name is not None and name in _numbered(names):
+            k = int(name) - 1
+        else:
+            what = f"no column {name!r}; choose from {', '.join(names)}"
+            if name is None:
+                example = names[left[-1]] if names.count(names[left[-1]]) == 1 else left[-1] + 1
+                what = f"{len(left)} columns; say which, as in '{path.name}:{example}': "
+                what += ", ".join(names[k] for k in left)
+            hint = COMMAS if table.separator == "," and not table.headed else ""
+            raise ValueError(f"{path} has {what}{hint}")
+        where[name] = k
+        taken.append(k)
+    return [where[name] for name in asked]
+
+
+def _numbers(path: Path, table: Table, where: int, decimal: str | None) -> tuple[np.ndarray, str]:
+    """One column, NaN for what is missing, and a word on its decimal mark if that was found out."""
+    cells = table.cells.iloc[:, where]
+    if isinstance(cells.dtype, np.dtype) and cells.dtype.kind in "iuf":
+        return cells.to_numpy(float), ""
+    found = decimal is None and (table.headed or len(table.names) > 1)
+    found = found and _has_decimal_commas(cells, alone=len(table.names) == 1)
+    values = [_number(cell, "," if found else decimal) for cell in cells]
+    if None in values:
+        k = values.index(None)
+        cell, hint = str(cells.iloc[k]), ""
+        if COMMA.fullmatch(cell.strip()):
+            hint = COMMAS
+        elif k == 0 and not table.headed:
+            hint = f"; if it is the name of the column, ask for it: '{path.name}:{cell[:40]}'"
+        cell = cell if len(cell) < 50 else f"{cell[:40]}..."
+        raise ValueError(f"{path}, line {table.lines[k]}: {cell!r} is not a number{hint}")
+    return np.array(values, dtype=float), "decimal comma" if found else ""
+
+
+def _number(cell: object, decimal: str | None = None) -> float | None:
     """The value of a cell, NaN for a missing one, None for what is not a number."""
-    if cell.lower() in MISSING:
+    if cell is None or cell is pd.NA:
         return float("nan")
+    if isinstance(cell, str):
+        cell = cell.strip()
+        if cell.lower() in MISSING:
+            return float("nan")
+        if "_" in cell or (decimal == "," and "." in cell):
+            return None
+        cell = cell.replace(",", ".") if decimal == "," else cell
     try:
-        return float(cell)
-    except ValueError:
+        return None if isinstance(cell, (bool, np.bool_)) else float(cell)
+    except (TypeError, ValueError, OverflowError):
         return None
 
 
-def _choose(path: Path, names: list[str], column: str | None) -> int:
-    """The index of the column asked for, or of the only one."""
-    if column is None:
-        if len(names) == 1:
-            return 0
-        raise ValueError(
-            f"{path} has {len(names)} columns; say which, as in '{path.name}:{names[-1]}': "
-            f"{', '.join(names)}"
-        )
-    if column in names:
-        return names.index(column)
-    if column.isdigit() and 1 <= int(column) <= len(names):
-        return int(column) - 1
-    raise ValueError(f"{path} has no column {column!r}; choose from {', '.join(names)}")
+def _has_decimal_commas(cells: pd.Series, alone: bool) -> bool:
+    """Whether commas can be nothing but decimal marks: no thousands, no cells, no row numbers."""
+    texts = [cell.strip() for cell in cells if isinstance(cell, str)]
+    commas = [text for text in texts if "," in text]
+    if not commas or not all(map(COMMA.fullmatch, commas)) or any("." in t[:-1] for t in texts):
+        return False
+    whole = pd.Series([text.split(",")[0] for text in commas])
+    return not all(map(THOUSANDS.fullmatch, commas)) and not (alone and _counts_up(whole))
+
+
+def _counts_up(cells: pd.Series) -> bool:
+    """Whether these are 0, 1, 2, ... or 1, 2, 3, ..."""
+    cells = [str(cell).strip() for cell in cells]
+    return any(cells == [str(k + first) for k in range(len(cells))] for first in (0, 1))
+
+
+def _numbered(names: list[str]) -> list[str]:
+    return [str(k + 1) for k in range(len(names))]
+
+
+def _code(values: np.ndarray) -> str:
+    """A word on the smallest or largest value if it looks like a code for what is missing.
+
+    It is -1 or of nines, is there at least three times, and is farther from the next value than
+    the others from each other.
+    """
+    numbers, counts = np.unique(values, return_counts=True)
+    for k, rest in ((0, numbers[1:]), (-1, numbers[:-1])):
+        apart = len(rest) > 1 and np.abs(rest - numbers[k]).min() > np.ptp(rest)
+        if apart and counts[k] >= 3 and numbers[k] in CODES:
+            return f"{numbers[k]:g} is there {counts[k]} times, far from the rest: is it missing?"
+    return ""
