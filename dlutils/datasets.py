@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.distributions import Distribution, Laplace, Normal, StudentT, Uniform
 
+from dlutils.arrays import check_precision, doubles
 from dlutils.benchden import LEFT_OUT, benchden
 from dlutils.densities import LEVELS, Density, Triple
 from dlutils.marron_wand import marron_wand, mixture, single
@@ -298,14 +299,10 @@ def check_sample(y: ArrayLike | Tensor) -> Tensor:
     """Return `y` as float32 of shape `(n,)`, or say what is wrong with it.
 
     Raises:
-        ValueError: If `y` is not numeric, empty, not 1-D, not finite, or constant.
+        ValueError: If `y` is not of real numbers, has missing ones, is empty, not 1-D, not finite,
+            constant, or too coarse in single precision (`dlutils.arrays`).
     """
-    try:
-        y = torch.as_tensor(y, dtype=torch.float64)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"data must be numbers: {error}") from error
-    if y.ndim != 1:
-        raise ValueError(f"data must be one-dimensional, shape (n,), not {tuple(y.shape)}")
+    y = doubles(y)
     if len(y) == 0:
         raise ValueError("data must not be empty")
     y_single = y.float()
@@ -316,13 +313,7 @@ def check_sample(y: ArrayLike | Tensor) -> Tensor:
             f"data must be finite in single precision: {count} of {len(y)} values are not, "
             f"the first is {y[first].item()} at index {first}"
         )
-    spread, lost = y.max() - y.min(), (y_single - y).abs().max()
-    if spread > 0 and lost > 1e-4 * spread:
-        raise ValueError(
-            f"data must keep their differences in single precision, but values of up to "
-            f"{y.abs().max().item():g} are rounded by up to {lost.item():.2g}, and all lie within "
-            f"{spread.item():.2g}: subtract a constant from them"
-        )
+    check_precision(y)
     if y_single.min() == y_single.max():
         raise ValueError(
             f"data must not be constant: all {len(y)} values are {y_single[0].item():g}, "

@@ -1,0 +1,95 @@
+"""Numbers out of whatever holds them, and whether single precision is enough for them."""
+
+import math
+from decimal import Decimal
+from numbers import Real
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+FEW = 1e-4  # share of their range by which rounding may move values
+NOISE = 1e-12  # of a value, as far as which equal ones differ in double precision
+
+
+def doubles(y: ArrayLike | Tensor) -> Tensor:
+    """One-dimensional data of any type, shape `(n,)`, as float64 on the CPU, without a gradient.
+
+    Raises:
+        ValueError: If they are not real numbers (truth values are none), not 1-D, or some are
+            missing: masked, or None, NaN or `pandas.NA` among objects.
+    """
+    if isinstance(y, Tensor):
+        if y.is_complex() or y.dtype == torch.bool:
+            raise ValueError(f"data must be numbers: real ones, not {y.dtype}")
+        masked, y = None, y.detach().to("cpu", torch.float64).numpy()
+    else:
+        masked = np.ma.getmaskarray(y) if isinstance(y, np.ma.MaskedArray) else None
+        try:
+            y = np.asarray(y)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(f"data must be numbers: {error}") from error
+    if y.dtype.kind not in "iufO":
+        raise ValueError(f"data must be numbers: real ones, not {y.dtype}")
+    if y.ndim != 1:
+        raise ValueError(f"data must be one-dimensional, shape (n,), not {tuple(y.shape)}")
+    missing = pd.isna(y) if y.dtype.kind == "O" and masked is None else masked
+    if missing is not None and missing.any():
+        raise ValueError(
+            f"data must not be missing: {missing.sum()} of {len(y)} values are, the first at index "
+            f"{missing.argmax()}"
+        )
+    if y.dtype.kind == "O":
+        for k, value in enumerate(y):
+            if not isinstance(value, (Real, Decimal)) or isinstance(value, bool):
+                raise ValueError(f"data must be numbers: {value!r} at index {k} is none")
+    with np.errstate(over="ignore"):
+        return torch.from_numpy(np.array(y, dtype=np.float64, order="C"))
+
+
+def check_precision(y: Tensor) -> None:
+    """Make sure that single precision keeps apart what is apart.
+
+    It moves no value by more than a ten-thousandth of what all span, nor one of the bulk by more
+    than that of what the bulk spans: the values within 20 interquartile ranges of the median (if
+    that range is zero, that of the different values). Data in several clusters may not have a tenth
+    of their values moved by over a hundredth of what the next tenth of the values spans.
+
+    Args:
+        y: Finite numbers, float64, shape `(n,)`.
+
+    Raises:
+        ValueError: If it does; the message says which constant to subtract.
+    """
+    y = np.sort(y.numpy())
+    lost = np.abs(y.astype(np.float32) - y)
+    low, middle, high = _quartiles(y)
+    near = np.abs(y - middle) <= 20 * (high - low)
+    for bulk, part in (("all", np.full(len(y), True)), ("most", near)):
+        if (span := np.ptp(y[part])) > 0 and lost[part].max() > FEW * span:
+            raise ValueError(_too_coarse(y[part], lost[part], bulk, middle, span))
+    k = max(3, len(y) // 10)
+    spans, starts = y[k:] - y[:-k], np.abs(y[:-k])
+    blurred = np.flatnonzero((lost[:-k] > spans / 100) & (spans > NOISE * starts))
+    if len(blurred) > len(y) / 10:
+        part, span = y[blurred], np.median(spans[blurred])
+        raise ValueError(_too_coarse(part, lost[blurred], "many", np.median(part), span))
+
+
+def _quartiles(y: np.ndarray) -> np.ndarray:
+    for values in (y, np.unique(y.astype(np.float32)).astype(float)):
+        quartiles = np.quantile(values, [0.25, 0.5, 0.75])
+        if quartiles[2] - quartiles[0] > NOISE * np.abs(quartiles).max():
+            break
+    return quartiles
+
+
+def _too_coarse(y: np.ndarray, lost: np.ndarray, which: str, middle: float, span: float) -> str:
+    constant = round(middle, -math.floor(math.log10(span)))
+    return (
+        "data must keep their differences in single precision, but values of up to "
+        f"{np.abs(y).max():g} are rounded by up to {lost.max():.2g}, and {which} lie within "
+        f"{span:.2g}: subtract a constant from them, such as {constant:.15g}"
+    )

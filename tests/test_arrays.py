@@ -1,0 +1,115 @@
+from decimal import Decimal
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from dlutils.datasets import check_sample
+
+VALUES = [1.5, -2.0, 0.25, 4.0]
+FRAME = pd.DataFrame({"x": [9.0, *VALUES], "keep": [False, True, True, True, True]})
+HOLDERS = {
+    "list": VALUES,
+    "tuple": tuple(VALUES),
+    "filtered series": FRAME[FRAME["keep"]]["x"],
+    "series of nullable floats": pd.Series(VALUES, dtype="Float64"),
+    "negative strides": np.array(VALUES[::-1])[::-1],
+    "every second": np.repeat(VALUES, 2)[::2],
+    "big-endian": np.array(VALUES, dtype=">f8"),
+    "long double": np.array(VALUES, dtype=np.longdouble),
+    "half": np.array(VALUES, dtype=np.float16),
+    "objects": np.array(VALUES, dtype=object),
+    "decimals": [Decimal(str(value)) for value in VALUES],
+    "nothing masked": np.ma.masked_array(VALUES, mask=False),
+    "read-only": np.broadcast_to(VALUES, (4,)),
+    "gradient": torch.tensor(VALUES, requires_grad=True),
+    "bfloat16": torch.tensor(VALUES, dtype=torch.bfloat16),
+}
+
+
+@pytest.mark.parametrize("y", HOLDERS.values(), ids=HOLDERS)
+def test_numbers_are_taken_from_whatever_holds_them(y):
+    sample = check_sample(y)
+    assert sample.tolist() == VALUES
+    assert (sample.dtype, sample.requires_grad) == (torch.float32, False)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int64", "uint64", "Int64", "int64[pyarrow]"])
+def test_whole_numbers(dtype):
+    if "pyarrow" in dtype:
+        pytest.importorskip("pyarrow")
+    assert check_sample(pd.Series([3, 1, 2], dtype=dtype)).tolist() == [3, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        (pd.Series([1, None, 2, None], dtype="Int64"), "2 of 4 values are not, .* nan at index 1"),
+        (pd.Series([1.5, pd.NA], dtype="Float64"), "1 of 2 values are not, the first is nan at"),
+        ([1.0, 2.0, None], "data must not be missing: 1 of 3 values are, the first at index 2"),
+        (np.ma.masked_less([1.0, -999, 3], 0), "missing: 1 of 3 values are, the first at index 1"),
+        ([1.0, np.nan, 2.0], "data must be finite in single precision: 1 of 3 values are not"),
+        (np.array([1, 2j]), "data must be numbers: real ones, not complex128"),
+        (torch.tensor([1, 2j]), "data must be numbers: real ones, not torch.complex"),
+        ([True, False], "data must be numbers: real ones, not bool"),
+        (torch.tensor([True, False]), "data must be numbers: real ones, not torch.bool"),
+        (np.array([1.0, True], dtype=object), "data must be numbers: True at index 1 is none"),
+        (np.array([1.0, "2"], dtype=object), "data must be numbers: '2' at index 1 is none"),
+        (["1", "2"], "data must be numbers: real ones, not <U1"),
+        (pd.date_range("2020", periods=3), "data must be numbers: real ones, not datetime64"),
+        ([[1.0], [2.0, 3.0]], "data must be numbers: "),
+        (FRAME, "data must be numbers: |one-dimensional"),
+        (np.array([np.longdouble("1e400"), 1]), "1 of 2 values are not, the first is inf at index"),
+    ],
+)
+def test_what_is_no_sample_of_numbers_is_named(y, message):
+    with pytest.raises(ValueError, match=message):
+        check_sample(y)
+
+
+def shifted(constant, scale, n=1000):
+    return constant + scale * np.random.default_rng(0).standard_normal(n)
+
+
+def timestamps(n=1000):
+    return 1.7e9 + np.random.default_rng(0).uniform(0, 86_400, n)
+
+
+COARSE = {
+    "one outlier": (np.append(shifted(1e6, 0.01), 0), 1e6),
+    "few values": (np.append(shifted(1e6, 0.01, 9), 0), 1e6),
+    "outliers on both sides": (np.concatenate([shifted(1e6, 0.01), [0, 1e9, -1e9]]), 1e6),
+    "times and a zero": (np.append(timestamps(), 0), 1.7e9),
+    "mostly one value": (np.concatenate([np.zeros(3000), shifted(1e6, 0.01)]), 1e6),
+    "two clusters": (np.concatenate([shifted(0, 1), shifted(1e6, 0.01)]), 1e6),
+    "ties": (np.append(np.repeat(1e6 + 0.1 * np.arange(5), 100), 0), 1e6),
+}
+
+
+@pytest.mark.parametrize(("y", "constant"), COARSE.values(), ids=COARSE)
+def test_values_that_single_precision_merges_are_refused(y, constant):
+    with pytest.raises(ValueError, match="subtract a constant from them, such as") as refusal:
+        check_sample(y)
+    named = float(str(refusal.value).rsplit(maxsplit=1)[1])
+    assert named == pytest.approx(constant, rel=1e-4)
+    check_sample(y[np.abs(y / constant - 1) < 0.1] - named)
+
+
+RNG = np.random.default_rng(1)
+FINE = {
+    "far from zero": shifted(10_000, 1, 10_000),
+    "heavy tails": RNG.standard_cauchy(10_000),
+    "many orders of magnitude": np.exp(10 * RNG.standard_normal(10_000)),
+    "mostly zeros": np.append(np.zeros(900), RNG.gamma(2, size=100)),
+    "counts": RNG.poisson(3, 1000),
+    "equal up to rounding": np.repeat([0.1 + 0.2, 0.3, 0.3, 0.3, 0.7], 100),
+    "two clusters": np.concatenate([shifted(0, 1), shifted(1e6, 1e3)]),
+    "few values": np.array([0, 1, 2, 3, 4, 1e6]),
+    "times of a year": 1.7e9 + RNG.uniform(0, 3e7, 1000),
+}
+
+
+@pytest.mark.parametrize("y", FINE.values(), ids=FINE)
+def test_values_that_it_keeps_apart_are_taken(y):
+    assert len(check_sample(y)) == len(y)
