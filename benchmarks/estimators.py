@@ -97,7 +97,7 @@ def information_criterion(model, dataset: Dataset, n_bins: int, prior_precision:
     """
     n = len(dataset.train)
     nodes, weights = dataset.compress(n_bins)
-    x_1 = ((nodes - model.loc) / model.scale).float()
+    x_1 = model.units(nodes).float()
     _, scores = adjoint.scores(model.drift, x_1, model.n_steps, model.method, model.logdet)
     scores = scores.double() * (weights / n).sqrt()[:, None]
     eigenvalues = torch.linalg.eigvalsh(scores @ scores.T).clamp(min=0)
@@ -124,7 +124,7 @@ def sde_closed_form(dataset: Dataset, seed: int) -> tuple[float, LogDensity]:
     y, net = dataset.train, fitted.model.net
     n_parameters = 2 + net.denoiser.n_parameters
     if net.net.c.any():
-        n_parameters = 2 + smoothing.fit((y.double() - fitted.loc) / fitted.scale)[2]
+        n_parameters = 2 + smoothing.fit(fitted.units(y.double()))[2]
     mean = fitted.log_likelihood(y).double().mean().item()
     return mean - n_parameters / len(y), fitted.log_likelihood
 

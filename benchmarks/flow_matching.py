@@ -99,7 +99,7 @@ def watch_train(optimizer: str, every: int, **settings: object) -> Climb:
     ode = notebook("ODE.ipynb")
 
     def run(dataset: Dataset, seed: int) -> tuple[Watch, list[float]]:
-        flow = ode.FittedODE(None, None, *dataset.units(standardize=True), 5, "rk4", "map")
+        flow = ode.FittedODE(None, None, dataset.units(), 5, "rk4", "map")
         watch, values = Watch(dataset), []
 
         def seen(f, history) -> None:
@@ -118,12 +118,12 @@ def watch_train(optimizer: str, every: int, **settings: object) -> Climb:
 def watch_lbfgs(dataset: Dataset, seed: int) -> tuple[Watch, list[float]]:
     """SciPy's L-BFGS on the same objective, prior included, with the adjoint's gradient."""
     ode = notebook("ODE.ipynb")
-    loc, scale = dataset.units(standardize=True)
-    y, weights = data_source((dataset.train - loc) / scale, PROPER["n_bins"])()
+    units = dataset.units()
+    y, weights = data_source(units(dataset.train), PROPER["n_bins"])()
     with seeded(seed):
         f = ode.DRIFTS["mlp"]()
     parameters, precision = list(f.parameters()), 1 / len(dataset.train)
-    flow = ode.FittedODE(f, None, loc, scale, 5, "rk4", "map")
+    flow = ode.FittedODE(f, None, units, 5, "rk4", "map")
     watch, values = Watch(dataset), []
 
     def objective(theta: np.ndarray) -> tuple[float, np.ndarray]:

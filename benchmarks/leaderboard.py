@@ -1,7 +1,7 @@
 """Every contender on every density of two collections, from 100 to 10 000 points.
 
 The densities of Marron & Wand are mixtures of Gaussians, those of Berlinet & Devroye mostly are
-not. Samples are seeds 10 to 12, at which nothing was chosen. `python -m benchmarks.leaderboard
+not. Samples are seeds 10 to 14, at which nothing was chosen. `python -m benchmarks.leaderboard
 --help` lists the options. Results go to a file as they come, so a run that was stopped goes on
 where it was. A process a core, one thread each.
 """
@@ -26,7 +26,7 @@ from dlutils.sweep.jobs import process_pool, run_all
 from dlutils.sweep.results import load
 
 PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "KDEpy", "zuko", "suftware")
-SEEDS = range(10, 13)
+SEEDS = range(10, 15)
 SIZES = (100, 1000, 10_000)
 SUITES = {
     suite: [name for name in DISTRIBUTIONS if name.startswith(prefix)]

@@ -65,8 +65,10 @@ def matching(coupling: str, dataset: Dataset, seed: int, **settings: object):
 
 def likelihood_of(dataset: Dataset, flow, batch: int = BATCH) -> Objective:
     """The mean log-likelihood, nats."""
-    draw = data_source((dataset.train - flow.loc) / flow.scale, PROPER["n_bins"], batch)
-    return lambda: adjoint.mean_log_likelihood(flow.drift, *draw(), *SOLVER) - math.log(flow.scale)
+    draw = data_source(flow.units(dataset.train), PROPER["n_bins"], batch)
+    return lambda: (
+        adjoint.mean_log_likelihood(flow.drift, *draw(), *SOLVER) - math.log(flow.units.scale)
+    )
 
 
 def bound_of(dataset: Dataset, fitted, batch: int = BATCH) -> Objective:
@@ -74,12 +76,12 @@ def bound_of(dataset: Dataset, fitted, batch: int = BATCH) -> Objective:
     sde, random = notebook("SDE.ipynb"), torch.Generator().manual_seed(0)
     x, model = fitted.standardized(dataset.train).sort().values, fitted.model
     draw = lambda: sde.minibatch(model.path, x, "lattice", batch, random)
-    return lambda: sde.sampled_elbo(model, *draw()).mean() - math.log(fitted.scale)
+    return lambda: sde.sampled_elbo(model, *draw()).mean() - math.log(fitted.units.scale)
 
 
 def mean_square_of(coupling: str, dataset: Dataset, flow, batch: int = BATCH) -> Objective:
     """What is left of the mean squared velocity, standardized data."""
-    nodes = path_nodes((dataset.train - flow.loc) / flow.scale, coupling)
+    nodes = path_nodes(flow.units(dataset.train), coupling)
     nodes, random = nodes.to(torch.get_default_dtype()), torch.Generator().manual_seed(0)
 
     def value() -> Tensor:
@@ -200,7 +202,7 @@ def adam_step(objective: Objective, net: nn.Module) -> Callable[[], object]:
 
 def natural_step(dataset: Dataset, flow) -> Callable[[], object]:
     """One step after the other from fresh weights, on all points, compressed."""
-    y = (dataset.train - flow.loc) / flow.scale
+    y = flow.units(dataset.train)
     with seeded(0):
         f = notebook("ODE.ipynb").DRIFTS["mlp"]()
     nodes, weights = data_source(y, PROPER["n_bins"])()

@@ -62,10 +62,10 @@ class Flow(nn.Module):
         super().__init__()
         mixture = DISTRIBUTIONS[dataset.name][1]()
         parts = mixture.component_distribution
-        self.loc, self.scale = dataset.units(standardize=True)
+        self.units = dataset.units()
         self.weights = mixture.mixture_distribution.probs
-        self.scales = parts.scale / self.scale
-        self.locs = nn.Parameter((parts.loc - self.loc) / self.scale)
+        self.scales = parts.scale / self.units.scale
+        self.locs = nn.Parameter(self.units(parts.loc))
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """At points `(n,)` and times `(n,)`, or one time for all."""
@@ -74,8 +74,8 @@ class Flow(nn.Module):
 
     def in_data_units(self, solve: Solve, forget: bool = False) -> LogProb:
         """The log-density of y = loc + scale x; the logarithm of the scale may be forgotten."""
-        shift = 0.0 if forget else log(self.scale)
-        return lambda y: solve((y - self.loc) / self.scale) - shift
+        shift = 0.0 if forget else log(self.units.scale)
+        return lambda y: solve(self.units(y)) - shift
 
 
 def normal(x: Tensor) -> Tensor:

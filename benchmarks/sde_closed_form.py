@@ -106,8 +106,8 @@ def targets(rows: list[Row], densities: list[str]) -> list[Row]:
 
 def times(dataset: Dataset, repeats: int = 5) -> Row:
     """Median milliseconds of a solve by itself, and of a fit for an explorer, data to density."""
-    sde, (loc, scale) = notebook("SDE.ipynb"), dataset.units(standardize=True)
-    nodes, _ = closed_form.smooth_nodes((dataset.train - loc) / scale)
+    sde = notebook("SDE.ipynb")
+    nodes, _ = closed_form.smooth_nodes(dataset.units()(dataset.train))
     table = closed_form.Table(closed_form.knots_for(*nodes))
     sample = closed_form.Sample(nodes)
     functions = {

@@ -30,6 +30,7 @@ from benchmarks.common import Enough, Row, Tables, Watch, command
 from benchmarks.estimators import CONTENDERS as ESTIMATORS
 from benchmarks.estimators import notebook
 from benchmarks.ode_iteration import classic_rk4, equinox_net, with_kernel
+from dlutils.coordinates import Units
 from dlutils.datasets import Dataset, make_dataset
 from dlutils.kernels import AutogradKernel
 from dlutils.natural import NaturalGradient
@@ -96,9 +97,9 @@ def flow(
     **options: object,
 ) -> None:  # fmt: skip
     """Our flow by maximum likelihood, rk4: `train` of the notebook without its validations."""
-    ode, (loc, scale), solver = notebook("ODE.ipynb"), dataset.units(True), (n_steps, "rk4", logdet)
+    ode, units, solver = notebook("ODE.ipynb"), dataset.units(), (n_steps, "rk4", logdet)
     net, mean_of = ode.DRIFTS[drift], ode.GRADIENTS[gradient]
-    draw = data_source((dataset.train - loc) / scale, n_bins, batch_size, seed)
+    draw = data_source(units(dataset.train), n_bins, batch_size, seed)
     with seeded(seed):
         f = net()
     options["precision"] = getattr(net, "prior_precision", 1.0) / len(dataset.train)
@@ -107,7 +108,7 @@ def flow(
             f, *draw(), *solver, options["precision"], damping=damping
         )
         options["validate_every"] = 1
-    fitted = ode.FittedODE(f, None, loc, scale, *solver)
+    fitted = ode.FittedODE(f, None, units, *solver)
     climb(f, lambda: mean_of(f, *draw(), *solver), fitted.log_likelihood, watch, **options)
 
 
@@ -123,10 +124,10 @@ def bound(
 ) -> None:
     """The notebook's default SDE by its bound; its exact density by the Fokker-Planck equation."""
     sde = notebook("SDE.ipynb")
-    loc, scale, reach = sde.units(dataset)
+    units, reach = sde.units(dataset)
 
     def seen(model, history) -> None:
-        fitted = sde.FittedSDE(model, history, loc, scale, reach, 100)  # KL to a thousandth of it
+        fitted = sde.FittedSDE(model, history, units, reach, 100)  # KL to a thousandth of it
         watch(fitted.log_likelihood, history.val_iteration[-1])
 
     few = replace(dataset, val=dataset.val[:8])
@@ -193,11 +194,11 @@ def diffrax_cnf(
     n = batch_size or 2 * n_bins
     watch.compilation = compiled_step(n_steps, n)
     start, step, log_density = diffrax_step(n_steps)
-    loc, scale = dataset.units(True)
+    units = dataset.units()
     watch.restart()
     with seeded(seed):
         net = equinox_net(notebook("ODE.ipynb").MLPDrift())
-    state, draw = start(net), data_source((dataset.train - loc) / scale, n_bins, batch_size, seed)
+    state, draw = start(net), data_source(units(dataset.train), n_bins, batch_size, seed)
 
     def points() -> tuple:
         x, w = draw()
@@ -206,8 +207,8 @@ def diffrax_cnf(
         return fill(x), fill(w / w.sum())
 
     def as_torch(net, y: Tensor) -> Tensor:
-        found = log_density(net, jnp.asarray(((y - loc) / scale).numpy()))
-        return torch.from_numpy(np.array(found)) - math.log(scale)
+        found = log_density(net, jnp.asarray(units(y).numpy()))
+        return torch.from_numpy(np.array(found)) + units.log_slope(y)
 
     for k in range(n_iterations):
         rate = jnp.float32(learning_rate * warm_up_and_cosine(k, n_iterations))
@@ -219,17 +220,17 @@ def diffrax_cnf(
 
 
 def by_autograd(
-    model: nn.Module, log_density: LogDensity, y: Tensor, loc: float, scale: float, watch: Watch,
+    model: nn.Module, log_density: LogDensity, y: Tensor, units: Units, watch: Watch,
     n_bins: int, batch_size: int | None, seed: int, **options: object,
 ) -> None:  # fmt: skip
-    """Climb the weighted mean of a log-density of (y - loc) / scale, differentiable by autograd."""
-    draw = data_source((y - loc) / scale, n_bins, batch_size, seed)
+    """Climb the weighted mean of a log-density of units(y), differentiable by autograd."""
+    draw = data_source(units(y), n_bins, batch_size, seed)
 
     def objective() -> Tensor:
         x, w = draw()
         return log_density(x).mean() if w is None else w @ log_density(x) / w.sum()
 
-    in_units = lambda y: log_density((y - loc) / scale).detach() - math.log(scale)
+    in_units = lambda y: log_density(units(y)).detach() + units.log_slope(y)
     climb(model, objective, in_units, watch, **options)
 
 
@@ -238,7 +239,7 @@ def torchdiffeq_cnf(
     batch_size: int | None = None, **options: object,
 ) -> None:  # fmt: skip
     """A CNF in torchdiffeq with the net of ours: odeint and backprop, rk4 by the 3/8 rule."""
-    ode, units = notebook("ODE.ipynb"), dataset.units(True)
+    ode, units = notebook("ODE.ipynb"), dataset.units()
     with seeded(seed):
         f = ode.MLPDrift()
     times, grid = torch.tensor([1.0, 0.0]), {"step_size": 1 / n_steps}
@@ -249,7 +250,7 @@ def torchdiffeq_cnf(
         x_0, log_det = torchdiffeq.odeint(field, state, times, method="rk4", options=grid)
         return -0.5 * x_0[-1] ** 2 - 0.5 * math.log(2 * math.pi) + log_det[-1]
 
-    by_autograd(f, log_density, dataset.train, *units, watch, n_bins, batch_size, seed, **options)
+    by_autograd(f, log_density, dataset.train, units, watch, n_bins, batch_size, seed, **options)
 
 
 def zuko_flow(
@@ -263,7 +264,9 @@ def zuko_flow(
     with seeded(seed):
         model = build()
     log_density = lambda x: model().log_prob(x[:, None])
-    by_autograd(model, log_density, y, loc, scale, watch, n_bins, batch_size, seed, **options)
+    by_autograd(
+        model, log_density, y, Units(loc, scale), watch, n_bins, batch_size, seed, **options
+    )
 
 
 def zuko_nsf(*arguments: object, transforms: int = 1, bins: int = 16, **options: object) -> None:

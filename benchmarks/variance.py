@@ -26,7 +26,7 @@ def batches(fitted, x, name: str, batch: int, repeats: int) -> tuple[np.ndarray,
     for _ in range(repeats):
         draw = sde.T_SAMPLERS[name](fitted.model.path, batch, random)
         points = x[(draw.v * len(x)).long().clamp(max=len(x) - 1)]
-        value = sde.sampled_elbo(fitted.model, points, draw).mean() - math.log(fitted.scale)
+        value = sde.sampled_elbo(fitted.model, points, draw).mean() - math.log(fitted.units.scale)
         found = torch.autograd.grad(value, weights, allow_unused=True)
         gradients.append(torch.cat([g.flatten() for g in found if g is not None]).numpy())
         values.append(value.item())

@@ -30,8 +30,9 @@ from scipy.fft import irfft, next_fast_len, rfft
 from scipy.linalg import solveh_banded
 from torch import Tensor, nn
 
-from dlutils.datasets import compress
+from dlutils.compression import compress
 from dlutils.denoisers import DENOISERS
+from dlutils.own_data import FEW
 from dlutils.settings import check_choice, check_count
 from dlutils.smoothing import fit
 
@@ -167,17 +168,17 @@ class Sample:
         nodes: The smooth density of the training data, or these themselves.
         parameters: The effective number of that density's.
         val: Validation points, if they judge.
-        n_val: How many; zero if they do not.
+        n_val: What they count in all; zero if they do not.
         train: Training points, if they judge too.
-        n_train: How many; zero if they do not.
+        n_train: What they count in all; zero if they do not.
     """
 
     nodes: Nodes
     parameters: float = 0.0
     val: Nodes | None = None
-    n_val: int = 0
+    n_val: float = 0
     train: Nodes | None = None
-    n_train: int = 0
+    n_train: float = 0
 
 
 def search(
@@ -187,6 +188,8 @@ def search(
     preconditioning: str = "best",
     *,
     smooth: bool = True,
+    weights: Tensor | None = None,
+    val_weights: Tensor | None = None,
     penalties: Sequence[tuple[float, float]] = PENALTIES,
     most_halvings: int = 3,
     n_knots: int = 400,
@@ -213,6 +216,8 @@ def search(
         delta: The largest to try.
         preconditioning: "gaussian", "mixture", or "best", the better one of the two.
         smooth: To fit the smooth density of `dlutils.smoothing`, or the data themselves.
+        weights: What the training points count, `(n,)`; None for one each.
+        val_weights: What the validation points count.
         penalties: Factors of `curvature` and of `change`.
         most_halvings: Of delta.
         n_knots: Of the table.
@@ -235,23 +240,28 @@ def search(
         check_count(label, count, least)
     _check(delta, penalties)
     names = ["mixture", "gaussian"] if preconditioning == "best" else [preconditioning]
-    nodes, parameters = smooth_nodes(y, n_bins) if smooth else (data_nodes(y), 0.0)
+    found = smooth_nodes(y, n_bins, weights=weights) if smooth else (data_nodes(y, weights), 0.0)
+    nodes, parameters = found
+    count = lambda points, w: len(points) if w is None else w.sum().item()
     sample = Sample(nodes, parameters)
     if len(names) * len(penalties) > 1:
         if len(val):
-            sample = replace(sample, val=data_nodes(val), n_val=len(val))
+            sample = replace(sample, val=data_nodes(val, val_weights))
+            sample = replace(sample, n_val=count(val, val_weights))
         elif not smooth:
             raise ValueError("without validation points nothing can be chosen, unless smooth=True")
         if smooth:
-            sample = replace(sample, train=data_nodes(y), n_train=len(y))
+            sample = replace(sample, train=data_nodes(y, weights), n_train=count(y, weights))
     table = Table(knots_for(*nodes, n_knots), n_times)
     at = lambda denoiser, delta: solve(table, denoiser, sample, delta, penalties)
-    best = preferred(at(DENOISERS[names[0]](y), delta))
+    best = preferred(at(DENOISERS[names[0]](y, weights), delta))
     for _ in range(most_halvings if sample.val or sample.train else 0):
         before, best = best, preferred([best, *at(best.denoiser, best.delta / 2)])
         if best is before:
             break
-    others = [solution for name in names[1:] for solution in at(DENOISERS[name](y), best.delta)]
+    others = [
+        solution for name in names[1:] for solution in at(DENOISERS[name](y, weights), best.delta)
+    ]
     chosen = preferred([best, *others])
     return replace(chosen, seconds=time.perf_counter() - start)
 
@@ -306,8 +316,19 @@ def solve(
         return [solution(solved(*penalties[0]), tuple(penalties[0]), 0)]
     tables = {tuple(pair): solved(*pair) for pair in penalties}
     pair = min(tables, key=lambda pair: losses[0](tables[pair]))
-    plain = solution(np.zeros(table.c.shape), None, denoiser.n_parameters)
-    return [plain, solution(tables[pair], pair, sample.parameters)]
+    plain = solution(np.zeros(table.c.shape), None, price(denoiser.n_parameters, sample.n_train))
+    return [plain, solution(tables[pair], pair, price(sample.parameters, sample.n_train))]
+
+
+def price(n_parameters: float, n: float) -> float:
+    """What parameters cost in Akaike's criterion, nats; below a hundred points as corrected.
+
+    Source:
+        Hurvich & Tsai, Regression and time series model selection in small samples (1989).
+    """
+    if n >= FEW:
+        return n_parameters
+    return n_parameters * n / (n - n_parameters - 1) if n > n_parameters + 1 else math.inf
 
 
 def diffusion_terms(
@@ -396,18 +417,21 @@ def noisy(data: Sequence[Nodes], s: float, step: float) -> tuple[np.ndarray, np.
     return low + step * np.arange(m), irfft(rfft(shares) * blur, m)
 
 
-def smooth_nodes(y: Tensor, n_bins: int = 400, per_bin: int = 10) -> tuple[Nodes, float]:
+def smooth_nodes(
+    y: Tensor, n_bins: int = 400, per_bin: int = 10, *, weights: Tensor | None = None
+) -> tuple[Nodes, float]:
     """The smooth density of `dlutils.smoothing` as weighted points, close to each other.
 
     Args:
         y: Data, standardized, shape `(n,)`.
         n_bins: Of the smooth density.
         per_bin: Points in each of them.
+        weights: What the data count, `(n,)`; None for one each.
 
     Returns:
         The points with their weights, and the density's effective number of parameters.
     """
-    x, log_p, parameters = fit(y, n_bins)
+    x, log_p, parameters = fit(y, n_bins, weights=weights)
     k = np.arange(len(x))
     edges = np.interp(np.linspace(0, k[-1], per_bin * k[-1] + 1), k, x)
     middle = (edges[1:] + edges[:-1]) / 2
@@ -417,17 +441,19 @@ def smooth_nodes(y: Tensor, n_bins: int = 400, per_bin: int = 10) -> tuple[Nodes
     return (middle[kept], mass[kept]), parameters
 
 
-def data_nodes(y: Tensor, n_bins: int = 2500) -> Nodes:
-    """The data themselves, compressed if they are many: see `dlutils.datasets.compress`.
+def data_nodes(y: Tensor, weights: Tensor | None = None, n_bins: int = 2500) -> Nodes:
+    """The data themselves, compressed if they are many: see `dlutils.compression.compress`.
 
     Args:
         y: Data, standardized, shape `(n,)`.
+        weights: What they count, `(n,)`; None for one each.
         n_bins: Half as many as the points, at most.
     """
-    y = y.double()
-    if len(y) <= 2 * n_bins:
-        return y.sort().values.numpy(), np.full(len(y), 1 / len(y))
-    points, counts = (values.numpy() for values in compress(y, n_bins))
+    y, counts = y.double(), torch.ones(len(y)) if weights is None else weights
+    if len(y) > 2 * n_bins:
+        y, counts = compress(y, n_bins, weights)
+    points, order = y.sort()
+    points, counts = points.numpy(), counts[order].double().numpy()
     return points, counts / counts.sum()
 
 

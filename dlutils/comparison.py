@@ -20,6 +20,7 @@ from dlutils.training import History
 LogLikelihood = Callable[[Tensor], Tensor]
 MASS_TOLERANCE = 0.01
 N_EQUAL = 33  # edges of panels at equal steps
+N_LEAST = 2  # nodes in a panel
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Comparison:
         weights: Of the quadrature: the integral of g is the sum of weights times g(y); `(m,)`.
         log_p: True log-density there, nats; None where it is unknown.
         log_q: Fitted log-density there, nats.
-        mass: $\int q\,dy$ over the support: one, for a density.
+        mass: $\int q\,dy$ over `Dataset.reach`: one, for a density.
         kl: $\int p\log(p/q)\,dy$, nats; below zero only if the mass exceeds one.
             NaN if p is unknown.
     """
@@ -85,7 +86,9 @@ class Comparison:
 
 
 def compare(dataset: Dataset, log_likelihood: LogLikelihood, n_nodes: int = 4001) -> Comparison:
-    """Compare a model with the truth by quadrature over the data's support.
+    """Compare a model with the truth by quadrature.
+
+    Over the data's support; of a user's own data the mass is over as good as all of the line.
 
     Args:
         dataset: Gives the support and, where it is known, the true density.
@@ -110,7 +113,8 @@ def compare(dataset: Dataset, log_likelihood: LogLikelihood, n_nodes: int = 4001
         )
     mass = float(weights @ np.exp(log_q))
     if dataset.distribution is None:
-        return Comparison(y, weights, None, log_q, mass, float("nan"))
+        seen = (y >= dataset.support[0]) & (y <= dataset.support[1])
+        return Comparison(y[seen], weights[seen], None, log_q[seen], mass, float("nan"))
     log_p = dataset.log_prob(y).numpy()
     p = np.exp(log_p)
     inside = p > 0
@@ -119,7 +123,7 @@ def compare(dataset: Dataset, log_likelihood: LogLikelihood, n_nodes: int = 4001
 
 
 def quadrature(dataset: Dataset, n_nodes: int = 4001) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes and weights over the data's support, dense where the data are.
+    """Nodes and weights over the data's reach, dense where the data are.
 
     Gauss and Legendre's rule in panels. They end at quantiles of the truth, or of the data where it
     is unknown, at its jumps and kinks, at distances from the extremes that grow geometrically, and
@@ -136,10 +140,12 @@ def quadrature(dataset: Dataset, n_nodes: int = 4001) -> tuple[np.ndarray, np.nd
         ValueError: If `n_nodes` is out of range.
     """
     check_count("n_nodes", n_nodes, 101)
-    low, high = dataset.support
-    edges = dataset.breakpoints
-    edges = np.union1d(edges[(edges > low) & (edges < high)], np.linspace(low, high, N_EQUAL))
-    nodes, weights = np.polynomial.legendre.leggauss(max(2, round(n_nodes / (len(edges) - 1))))
+    low, high = dataset.reach
+    edges, equal = dataset.breakpoints, np.linspace(*dataset.support, N_EQUAL)
+    edges = np.union1d(edges[(edges > low) & (edges < high)], np.append(equal, [low, high]))
+    nodes, weights = np.polynomial.legendre.leggauss(
+        max(N_LEAST, round(n_nodes / (len(edges) - 1)))
+    )
     half = np.diff(edges)[:, None] / 2
     return (edges[:-1, None] + half * (1 + nodes)).ravel(), (half * weights).ravel()
 

@@ -5,14 +5,15 @@
 does either, by what it is given: a name or a file.
 """
 
+import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
@@ -22,11 +23,25 @@ from torch.distributions import Distribution, Laplace, Normal, StudentT, Uniform
 
 from dlutils.arrays import check_precision, doubles
 from dlutils.benchden import LEFT_OUT, benchden
+from dlutils.compression import compress
+from dlutils.coordinates import Coordinate, Units, bends_for, units_of
 from dlutils.densities import LEVELS, Density, Triple
 from dlutils.marron_wand import marron_wand, mixture, single
-from dlutils.samples import is_source, read_sample, split_source
+from dlutils.own_data import (
+    EVERYWHERE,
+    FEW,
+    Range,
+    Ties,
+    check_rounding,
+    check_support,
+    check_weights,
+    evenly,
+    spread,
+)
+from dlutils.samples import is_source, load_sample, split_source
 from dlutils.seeding import seeded
 
+FAR = 1e9  # lengths of a user's own data, to where a quadrature goes
 Target = Distribution | Triple | Callable[[], Distribution | Triple]
 
 # What `density_of` reads.
@@ -50,6 +65,19 @@ DISTRIBUTIONS: dict[str, Target | tuple[str, Target]] = {
 DISTRIBUTIONS |= benchden()
 
 
+class Seen(NamedTuple):
+    """Points in a model's units, what they count (None for one each), and their mean log-slope."""
+
+    x: Tensor
+    weights: Tensor | None
+    log_slope: float
+
+    @property
+    def even(self) -> Tensor:
+        """As many points that count the same."""
+        return evenly(self.x, self.weights)
+
+
 @dataclass(frozen=True)
 class Dataset:
     r"""Training, validation and test data, with their true density where it is known.
@@ -63,6 +91,12 @@ class Dataset:
         support: Interval for plots and quadrature, `(low, high)`. Outside lies a probability of
             2e-6; an end of the density's range has a margin of 10 % (`dlutils.densities`).
         distribution: The true density, or None for a user's sample.
+        bounds: Of a user's own data, nothing lies outside; infinite where there is none.
+        rounding: The step to which they were rounded, or None. `train` and `val` are then spread
+            over the intervals, `test` has the rounded values.
+        weights: What the points of `train`, `val` and `test` count, by these names, shape `(n,)`
+            each, in all the effective number of points; empty if all count the same.
+        coordinates: What models see the data through; None for those that `bends_for` chooses.
     """
 
     name: str
@@ -72,6 +106,10 @@ class Dataset:
     test: Tensor = field(repr=False)
     support: tuple[float, float]
     distribution: Density | None = field(default=None, repr=False)
+    bounds: Range = EVERYWHERE
+    rounding: float | None = None
+    weights: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
+    coordinates: tuple[Coordinate, ...] | None = field(default=(), repr=False)
 
     @classmethod
     def from_samples(
@@ -79,69 +117,118 @@ class Dataset:
         y: ArrayLike | Tensor,
         name: str = "sample",
         *,
+        support: Range | None = None,
+        rounding: float | None = None,
+        weights: ArrayLike | Tensor | None = None,
         val_fraction: float = 0.1,
         test_fraction: float = 0.2,
         seed: int = 0,
+        about: str = "",
     ) -> Self:
         """Take a user's own one-dimensional data, shuffle and split it.
 
         Args:
-            y: The sample, shape `(n,)`, at least 4 finite numbers that are not all equal.
+            y: The sample, shape `(n,)`, at least 6 finite numbers that are not all equal.
             name: Name for titles and files.
-            val_fraction: Share of the points that goes to `val` (at least one point).
-            test_fraction: Share of the points that goes to `test` (at least one point).
+            support: Bounds `(low, high)` outside which nothing can lie, one of them may be
+                infinite: models see the logarithm of the distance from a bound.
+            rounding: The step of rounded data or counts: a value stands for the interval of half a
+                step to either side, and a model's likelihood of it is that of the interval.
+            weights: How much each value counts, shape `(n,)`, not negative; only ratios matter.
+            val_fraction: Share of the points that goes to `val` (at least two points).
+            test_fraction: Share of the points that goes to `test` (at least two points).
             seed: Names the shuffle.
+            about: What else the description says, such as what was read from a file.
 
         Returns:
             A `Dataset` without a density: what needs one (`log_prob`, `expected_log_likelihood`,
             `standard_error`, `population_log_likelihood`) raises `ValueError`.
 
         Raises:
-            ValueError: If `y` is empty, not 1-D, not finite, constant or too short.
+            ValueError: If `y` is empty, not 1-D, not finite, constant or too short, a value lies
+                outside the support or on a bound, two lie nearer than the rounding, or the weights
+                are negative, not finite or not as many as the values.
         """
-        y = check_sample(y)
+        y, counts = check_sample(y), None
+        if weights is not None:
+            counts = check_weights(weights, len(y))
+            y, counts = y[counts > 0], counts[counts > 0]
+            counts = counts * (counts.sum() / (counts @ counts))
         for label, fraction in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
             if not 0 < fraction < 1:
                 raise ValueError(f"{label} must lie between 0 and 1, not {fraction!r}")
         n = len(y)
-        n_val, n_test = (max(1, round(share * n)) for share in (val_fraction, test_fraction))
+        n_val, n_test = (max(2, round(share * n)) for share in (val_fraction, test_fraction))
         if n - n_val - n_test < 2:
             raise ValueError(
                 f"{n} values are too few for val_fraction {val_fraction} and test_fraction "
-                f"{test_fraction}: at least 2 must remain for training"
+                f"{test_fraction}: at least 2 must remain for training, 2 each for the others"
             )
+        bounds = check_support(support, y, rounding)
+        if rounding is not None:
+            check_rounding(rounding, y)
         with seeded(seed):
-            y_shuffled = y[torch.randperm(n)]
-        val, test, train = y_shuffled.split([n_val, n_test, n - n_val - n_test])
-        check_sample(train)
-        low, high = float(y.min()), float(y.max())
-        margin = 0.1 * (high - low)
+            order = torch.randperm(n)
+        sizes = {"val": n_val, "test": n_test, "train": n - n_val - n_test}
+        parts = dict(zip(sizes, y[order].split(list(sizes.values())), strict=True))
+        check_sample(parts["train"])
+        if rounding is not None:
+            for part in ("train", "val"):
+                parts[part] = spread(parts[part], rounding, bounds)
+        if counts is not None:
+            split = counts[order].split(list(sizes.values()))
+            counts = dict(zip(sizes, split, strict=True))
+        margin = 0.1 * float(y.max() - y.min()) + (rounding or 0) / 2
+        ends = max(float(y.min()) - margin, bounds[0]), min(float(y.max()) + margin, bounds[1])
+        about = f"; {about}" if about else ""
         return cls(
             name=name,
-            description=f"{name}: sample of {n} values, true density unknown",
-            train=train,
-            val=val,
-            test=test,
-            support=(low - margin, high + margin),
+            description=f"{name}: sample of {n} values, true density unknown{about}",
+            **parts,
+            support=ends,
+            bounds=bounds,
+            rounding=rounding,
+            weights=counts or {},
+            coordinates=None,
         )
 
     @classmethod
-    def from_file(cls, source: str | Path, *, drop_missing: bool = False, **options: float) -> Self:
+    def from_file(
+        cls,
+        source: str | Path,
+        *,
+        drop_missing: bool = False,
+        weights: str | None = None,
+        encoding: str | None = None,
+        decimal: str | None = None,
+        **options: object,
+    ) -> Self:
         """Read a user's own sample from a file and split it.
 
         Args:
-            source: `file.csv`, `file.csv:column`, or a .txt or .npy file: see
-                `dlutils.samples.read_sample`.
+            source: `file.csv`, `file.csv:column`, or another file: see
+                `dlutils.samples.load_sample`.
             drop_missing: Whether to leave out NaN and empty cells.
-            options: `name`, `val_fraction`, `test_fraction` and `seed` of `from_samples`.
+            weights: The name or the number of a column with what each row counts.
+            encoding: See `dlutils.samples.load_sample`, as for the next one.
+            decimal: "." or ",".
+            options: Other ones of `from_samples`.
 
         Raises:
             ValueError: If the file cannot be read, or its numbers are no proper sample.
         """
-        y = read_sample(source, drop_missing=drop_missing)
+        sample = load_sample(
+            source, drop_missing=drop_missing, weights=weights, encoding=encoding, decimal=decimal
+        )
         path, column = split_source(source)
-        name = path.stem + (f", {column}" if column else "")
-        return cls.from_samples(y, **{"name": name} | options)
+        name = path.name.partition(".")[0] + (f", {column}" if column else "")
+        options = {"name": name, "about": sample.description} | options
+        return cls.from_samples(sample.values, weights=sample.weights, **options)
+
+    @cached_property
+    def points(self) -> Tensor:
+        """Training, validation and test points together, float64."""
+        return torch.cat([self.train, self.val, self.test]).double()
 
     @property
     def is_known(self) -> bool:
@@ -190,23 +277,94 @@ class Dataset:
         """Points between which a density of such data is smooth on its own scale, increasing.
 
         Of the true density where it is known (`Density.breakpoints`); else quantiles of all points
-        (`dlutils.densities.LEVELS`), and distances beyond both ends that grow geometrically.
+        (`dlutils.densities.LEVELS`) and both ends of the reach, and where these are much farther
+        apart than their neighbours, distances from them that grow geometrically.
         """
         if self.distribution is not None:
             return self.distribution.breakpoints
-        y = torch.cat([self.train, self.val, self.test]).double().numpy()
-        y = np.quantile(y, LEVELS)
-        out = (y[-1] - y[0]) * 4.0 ** np.arange(-8, 0)
-        return np.unique(np.concatenate([y[0] - out, y, y[-1] + out]))
+        edges = np.unique([*self.reach, *np.quantile(self.points.numpy(), LEVELS, method="lower")])
+        gaps, added = np.diff(edges), []
+        for k, gap in enumerate(gaps):
+            for end, sign, near in ((k, 1, k - 1), (k + 1, -1, k + 1)):
+                first = gaps[near] if 0 <= near < len(gaps) else gap / 4.0**8  # at a bound
+                out = first * 4.0 ** np.arange(math.log(gap / first / 2, 4))
+                added.append(edges[end] + sign * out)
+        return np.unique(np.concatenate([edges, *added]))
 
-    def units(self, standardize: bool) -> tuple[float, float]:
-        """Location and scale in which a model sees the data: (0, 1), or training mean and sd.
+    @property
+    def reach(self) -> Range:
+        """The interval of quadratures: the support, or for a user's own data as good as the line.
+
+        That is a billion times their length to either side, or up to their bounds.
+        """
+        if self.is_known:
+            return self.support
+        first, last = self.points.min().item(), self.points.max().item()
+        far, (low, high) = FAR * (last - first), self.bounds
+        return max(first - far, low), min(last + far, high)
+
+    @cached_property
+    def bends(self) -> tuple[Coordinate, ...]:
+        """The coordinates that models see the data through: `dlutils.coordinates.bends_for`."""
+        if self.coordinates is not None:
+            return self.coordinates
+        ends = self.points.min().item(), self.points.max().item()
+        return bends_for(self.train, self.bounds, self.weights.get("train"), ends)
+
+    def units(self, standardize: bool = True) -> Units:
+        """In what a model sees the data: as they are, or less the mean, by standard deviation.
 
         A user's own sample is always standardized, since nothing is known of its units.
         """
         if standardize or not self.is_known:
-            return self.train.mean().item(), self.train.std().item()
-        return 0.0, 1.0
+            return units_of(self.train, self.bends, self.weights.get("train"))
+        return Units()
+
+    def seen_in(
+        self, units: Units | None = None, dtype: torch.dtype | None = None
+    ) -> tuple[Seen, Seen]:
+        """Training and validation points as a model sees them.
+
+        Args:
+            units: The model's; None for standardized ones.
+            dtype: Of the points; None for what it is.
+        """
+        units = units or self.units()
+        points = {"train": self.train.to(dtype), "val": self.val.to(dtype)}
+        return tuple(
+            Seen(units(y), self.weights.get(part), units.mean_log_slope(y, self.weights.get(part)))
+            for part, y in points.items()
+        )
+
+    def farthest(self, units: Units) -> float:
+        """How far from zero, in these units, the support goes, or a user's own data do.
+
+        Of the latter a tenth of their length more, to either side.
+        """
+        if self.is_known:
+            return units(torch.tensor(self.support, dtype=torch.float64)).abs().max().item()
+        x = units(self.points)
+        return (x.abs().max() + 0.1 * (x.max() - x.min())).item()
+
+    @property
+    def caution(self) -> float:
+        """Precision of a prior on weights, per point: one in all for a user's own data.
+
+        Those may be few. A simulated sample has as many points as one likes: zero.
+        """
+        return 0.0 if self.is_known else 1 / self.n_effective
+
+    @property
+    def n_effective(self) -> float:
+        """Number of training points, or Kish's effective number of weighted ones."""
+        weights = self.weights.get("train")
+        return len(self.train) if weights is None else weights.sum().item()
+
+    @cached_property
+    def ties(self) -> Ties:
+        """What of a user's own sample, in all three parts, is there several times."""
+        test = self.test if self.rounding is None else self.test[:0]  # of which the others are free
+        return Ties.of(torch.cat([self.train, self.val, test]))
 
     def summary(self) -> str:
         """What was drawn, how many points, and what any model can expect, in lines to print."""
@@ -222,11 +380,18 @@ class Dataset:
                 f"expected log-likelihood  {value:.4f} ± {error:.4f}: mean over the test points",
                 f"population value         {population:.4f}: the integral of p log p",
             ]
+        else:
+            if str(self.ties):
+                lines.append(str(self.ties))
+            if self.n_effective < len(self.train):
+                lines.append(f"weights: {self.n_effective:.0f} training points effectively")
+            if len(self.train) < FEW:
+                lines.append(f"{len(self.test)} test points are few: differences will be uncertain")
         return "\n".join(lines)
 
     def compress(self, n_bins: int) -> tuple[Tensor, Tensor]:
         """The training data as about `2 * n_bins` weighted points: see `compress`."""
-        return compress(self.train, n_bins)
+        return compress(self.train, n_bins, self.weights.get("train"))
 
 
 def make_dataset(
@@ -265,19 +430,34 @@ def make_dataset(
     return Dataset(name, description, *splits, density.support, density)
 
 
-def load_dataset(source: str, *, seed: int = 0, drop_missing: bool = False) -> Dataset:
+def load_dataset(
+    source: str,
+    *,
+    seed: int = 0,
+    drop_missing: bool = False,
+    support: Range | None = None,
+    rounding: float | None = None,
+    weights: str | None = None,
+) -> Dataset:
     """Simulate a named distribution, or read a user's own file.
 
     Args:
         source: One of `DISTRIBUTIONS`, `file.csv`, `file.csv:column`, or a .txt or .npy file.
         seed: Of the simulation, or of the split of the file's numbers.
         drop_missing: Whether to leave out NaN and empty cells of a file.
+        support: Of a file's numbers, their bounds: see `Dataset.from_samples`, as for the next two.
+        rounding: Their step.
+        weights: The column of their weights.
 
     Raises:
         ValueError: If there is no such distribution or file, or its numbers are no proper sample.
     """
     if is_source(source):
-        return Dataset.from_file(source, seed=seed, drop_missing=drop_missing)
+        options = {"support": support, "rounding": rounding, "weights": weights}
+        return Dataset.from_file(source, seed=seed, drop_missing=drop_missing, **options)
+    for label, option in (("support", support), ("rounding", rounding), ("weights", weights)):
+        if option is not None:
+            raise ValueError(f"{label} = {option!r} is for a file of your own, not for {source!r}")
     try:
         return make_dataset(source, seed=seed)
     except ValueError as error:
@@ -320,58 +500,6 @@ def check_sample(y: ArrayLike | Tensor) -> Tensor:
             "and a point mass has no density"
         )
     return y_single
-
-
-def compress(y: ArrayLike | Tensor, n_bins: int) -> tuple[Tensor, Tensor]:
-    r"""Replace data by weighted points with the same mass, mean, variance and skewness in each bin.
-
-    The bins are equally long in the average of position and rank, both from 0 to 1: none is wider
-    than twice the mean width, and none holds more than twice the mean number of points. A flow that
-    can tell nodes apart would fit the nodes in place of the density; where most points are, such
-    bins are narrow enough in half the number that equal widths would need.
-
-    In a bin with mean $m$, standard deviation $s$ and skewness $g$ stands the two-point Gauss rule:
-    nodes $m+s(g/2\pm r)$ with weights $\frac12\mp\frac g{4r}$ of the bin's count,
-    $r=\sqrt{1+g^2/4}$. Sums of smooth functions are off by O(width⁴). Empty bins leave no node;
-    bins whose points coincide leave one.
-
-    Args:
-        y: Data, shape `(n,)`.
-        n_bins: Number of bins between the smallest and the largest point, at least 1.
-
-    Returns:
-        Nodes, increasing, and their positive weights, which sum to n: float64, shape `(k,)` with
-        k at most `2 * n_bins`.
-
-    Raises:
-        ValueError: If `n_bins` is below 1 or the data are no proper sample (`check_sample`).
-
-    Source:
-        Golub & Welsch, Calculation of Gauss quadrature rules (1969), for two points.
-    """
-    if isinstance(n_bins, bool) or not isinstance(n_bins, (int, np.integer)) or n_bins < 1:
-        raise ValueError(f"n_bins must be an integer of at least 1, not {n_bins!r}")
-    y = check_sample(y).double().numpy(force=True)
-    increasing = np.sort(y)
-    position = (increasing - increasing[0]) / (increasing[-1] - increasing[0])
-    rank = np.linspace(0, 1, len(y))
-    edges = np.interp(np.arange(1, n_bins) / n_bins, (position + rank) / 2, increasing)
-    bins = np.searchsorted(edges, y, side="right")
-    _, bins, count = np.unique(bins, return_inverse=True, return_counts=True)
-    mean = np.bincount(bins, y) / count
-    deviation = y - mean[bins]
-    s = np.sqrt(np.bincount(bins, deviation**2) / count)
-    spread = s > 1e-9 * (increasing[-1] - increasing[0]) / n_bins
-    g = np.bincount(bins, deviation**3) / count / np.where(spread, s, 1.0) ** 3
-    r = np.sqrt(1 + g**2 / 4)
-    sides = np.array([-1.0, 1.0])[:, None]
-    nodes = mean + s * (g / 2 + sides * r)
-    weights = count * (0.5 - sides * g / (4 * r))
-    one = ~spread
-    nodes = np.concatenate([nodes[:, spread].ravel(), mean[one]])
-    weights = np.concatenate([weights[:, spread].ravel(), count[one]])
-    order = np.argsort(nodes)
-    return torch.from_numpy(nodes[order]), torch.from_numpy(weights[order])
 
 
 def check_name(name: str) -> None:

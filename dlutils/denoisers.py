@@ -62,7 +62,7 @@ class MixtureDenoiser(nn.Module):
         return f"a mixture of {m} Gaussians" if m > 1 else "a mixture of one Gaussian"
 
 
-DENOISERS: dict[str, Callable[[Tensor], nn.Module]] = {  # from standardized data
-    "gaussian": lambda y: GaussianDenoiser(),
-    "mixture": lambda y: MixtureDenoiser(em_mixture(y)),
+DENOISERS: dict[str, Callable[..., nn.Module]] = {  # from standardized data and their weights
+    "gaussian": lambda y, weights=None: GaussianDenoiser(),
+    "mixture": lambda y, weights=None: MixtureDenoiser(em_mixture(y, weights=weights)),
 }

@@ -22,6 +22,9 @@ DEFAULTS: dict[str, dict[str, object]] = {
     "ODE": {
         "DATASET": "gaussian",
         "DROP_MISSING": False,
+        "SUPPORT": None,
+        "ROUNDING": None,
+        "WEIGHTS": None,
         "DRIFT": "mlp",
         "METHOD": "euler",
         "N_STEPS": 100,
@@ -39,6 +42,9 @@ DEFAULTS: dict[str, dict[str, object]] = {
     "SDE": {
         "DATASET": "gaussian",
         "DROP_MISSING": False,
+        "SUPPORT": None,
+        "ROUNDING": None,
+        "WEIGHTS": None,
         "PATH": "linear",
         "DIFFUSION": "learned_in_t",
         "DRIFT": "preconditioned",
@@ -66,6 +72,7 @@ class Lesson:
 
     Attributes:
         changed: The settings that differ from those that the notebook comes with.
+        own: What of them is about a file of the user's own, as `load_dataset` takes it.
 
     Raises:
         ValueError: If the notebook is unknown, or one of its settings is missing.
@@ -82,6 +89,8 @@ class Lesson:
             for name, value in DEFAULTS[notebook].items()
             if _plain(settings[name]) != value
         }
+        own = ("DROP_MISSING", "SUPPORT", "ROUNDING", "WEIGHTS")
+        self.own = {name.lower(): _plain(settings[name]) for name in own}
         words = ", ".join(f"{name} = {value!r}" for name, value in self.changed.items())
         print(
             f"Changed: {words}. The answers are about the settings as they come."

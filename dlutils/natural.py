@@ -33,8 +33,7 @@ class NaturalGradient:
         logdet: "trace" or "map".
         precision: Of the prior, per point: it is added to the Fisher matrix and never taken away.
             The prior is around zero, or around the weights at the start.
-        scale: What one unit of y is in the data's units: its logarithm is taken off what is
-            reported.
+        shift: Is added to what is reported, nats: a mean log-slope of `dlutils.coordinates.Units`.
         around_start: Whether it is.
         damping: What else is added to the Fisher matrix at first, positive.
         tolerance: The run ends with a step that gains less, nats.
@@ -56,7 +55,7 @@ class NaturalGradient:
         method: str = "euler",
         logdet: str = "trace",
         precision: float = 0.0,
-        scale: float = 1.0,
+        shift: float = 0.0,
         *,
         around_start: bool = False,
         damping: float = 1e-2,
@@ -66,7 +65,7 @@ class NaturalGradient:
         self.weights = weights / weights.sum()
         self.parameters = [p for p in f.parameters() if p.requires_grad]
         self.settings = f, y, n_steps, method, logdet
-        self.prior, self.scale = Prior(self.parameters, precision, around_start), scale
+        self.prior, self.shift = Prior(self.parameters, precision, around_start), shift
         self.damping, self.tolerance = damping, tolerance
 
     def look(self) -> float:
@@ -80,7 +79,7 @@ class NaturalGradient:
         if not (math.isfinite(value) and self.gradient.isfinite().all()):
             raise ValueError(f"the objective is {value}, and its gradient must be finite")
         self.height = self._height(value)
-        return value - math.log(self.scale)
+        return value + self.shift
 
     def move(self) -> bool:
         """Take a step uphill, the damping raised until there is one; False if nothing is left."""

@@ -21,17 +21,18 @@ BEYOND = 0.2  # how far the bins go on beyond the sample, in units of its length
 LEAST, MOST = 1e-9, 100.0  # of a variance
 
 
-def smoothed_sample(y: Tensor, n_bins: int = 400) -> Tensor:
+def smoothed_sample(y: Tensor, n_bins: int = 400, weights: Tensor | None = None) -> Tensor:
     """As many regular quantiles of the smooth density as there are points.
 
     Args:
         y: Data, standardized, shape `(n,)`.
         n_bins: See `fit`.
+        weights: See `fit`.
 
     Returns:
         Increasing, shape `(n,)`, of y's dtype.
     """
-    x, log_p = log_density(y, n_bins)
+    x, log_p, _ = fit(y, n_bins, weights=weights)
     k = np.arange(len(x))
     finer = np.linspace(0, len(x) - 1, 6 * (len(x) - 1) + 1)
     x_fine = np.interp(finer, k, x)
@@ -50,7 +51,12 @@ def log_density(
 
 
 def fit(
-    y: Tensor, n_bins: int = 400, window: int = 25, n_rounds: int = 12
+    y: Tensor,
+    n_bins: int = 400,
+    window: int = 25,
+    n_rounds: int = 12,
+    *,
+    weights: Tensor | None = None,
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """The smooth density, and how many numbers the sample had to say for it.
 
@@ -59,12 +65,15 @@ def fit(
         n_bins: Number of bins K: narrow where the points are dense, and of bounded width.
         window: Bins of the moving means.
         n_rounds: Of a Newton step and new variances; in the first four one variance for all.
+        weights: What the points count, `(n,)`; None for one each.
 
     Returns:
         Places and log-density in nats, `(n_bins,)` each, and the effective number of parameters.
     """
     edges = _edges(y.double().numpy(), n_bins)
-    share, width = np.histogram(y.numpy(), edges)[0] / len(y), np.diff(edges)
+    counts = np.ones(len(y)) if weights is None else weights.double().numpy()
+    n, width = counts.sum(), np.diff(edges)
+    share = np.histogram(y.numpy(), edges, weights=counts)[0] / n
     x = (edges[1:] + edges[:-1]) / 2
     normal = -(x**2 + np.log(2 * np.pi)) / 2
     D = np.diff(np.eye(n_bins), n=2, axis=0)
@@ -76,7 +85,7 @@ def fit(
         return mass, share @ excess - mass.sum() - excess @ penalty @ excess / 2
 
     for k in range(n_rounds):
-        penalty = D.T @ (D / (len(y) * variance)[:, None])
+        penalty = D.T @ (D / (n * variance)[:, None])
         for _ in range(8 if k == 0 else 1):
             mass, height = state(excess)
             inverse = _inverse(np.diag(mass + 1e-12) + penalty)
@@ -84,7 +93,7 @@ def fit(
             while state(excess + fraction * step)[1] < height and fraction > 1e-3:
                 fraction /= 2
             excess = excess + fraction * step
-        known = 1 - (D @ inverse * D).sum(axis=1) / (len(y) * variance)  # by the counts, 0 to 1
+        known = 1 - (D @ inverse * D).sum(axis=1) / (n * variance)  # by the counts, 0 to 1
         mean = np.mean if k < 4 else lambda values: uniform_filter1d(values, window)
         found = mean((D @ excess) ** 2) / np.maximum(mean(known), 1e-3)
         variance = np.clip(found, LEAST, MOST) * np.ones(n_bins - 2)

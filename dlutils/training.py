@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
-from dlutils.datasets import compress
+from dlutils.compression import compress
 from dlutils.memory import keep_freed_memory
-from dlutils.settings import check_choice
+from dlutils.own_data import evenly
+from dlutils.settings import check_choice, check_count
 
 Model = TypeVar("Model")
 ASTRAY = 0.01  # nats
@@ -238,7 +239,12 @@ def _restore(parameters: list[Tensor], values: list[Tensor]) -> None:
 
 
 def data_source(
-    y: Tensor, n_bins: int, batch_size: int | None = None, seed: int = 0, device: str = "cpu"
+    y: Tensor,
+    n_bins: int,
+    batch_size: int | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    weights: Tensor | None = None,
 ) -> Callable[[], tuple[Tensor, Tensor | None]]:
     """A function that returns points and weights: all of y, compressed if long, or a minibatch.
 
@@ -248,20 +254,19 @@ def data_source(
         batch_size: Random points a call, instead of all.
         seed: Names the minibatches.
         device: Where the points are to be.
+        weights: What the points count, shape `(n,)`; None for one each.
 
     Raises:
-        ValueError: If `batch_size` is not an integer of at least 1, or None.
+        ValueError: If `batch_size` is not an integer of at least 1.
     """
     y = y.to(torch.get_default_dtype())
     if batch_size is None:
-        data = compress(y, n_bins) if len(y) > 2 * n_bins else (y, torch.ones_like(y))
+        counts = torch.ones_like(y) if weights is None else weights
+        data = compress(y, n_bins, weights) if len(y) > 2 * n_bins else (y, counts)
         nodes, weights = (values.to(device, y.dtype) for values in data)
         return lambda: (nodes, weights)
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(
-            f"batch_size must be an integer of at least 1, or None, not {batch_size!r}"
-        )
-    random, y = torch.Generator().manual_seed(seed), y.to(device)
+    check_count("batch_size", batch_size)
+    random, y = torch.Generator().manual_seed(seed), evenly(y, weights).to(device)
     return lambda: (y[torch.randint(len(y), (batch_size,), generator=random)], None)
 
 

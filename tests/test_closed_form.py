@@ -254,11 +254,11 @@ def test_where_mixtures_fail_one_gaussian_is_corrected():
 def test_the_bound_that_chooses_is_the_notebooks(sde):
     data = make_dataset("marron_wand_08", n_train=2000, n_val=300)
     fitted = sde.least_squares(data, "variance_preserving")
-    val = (data.val.double() - fitted.loc) / fitted.scale
+    val = fitted.units(data.val.double())
     exact = sde.elbo(fitted.model, val, 200, 60).mean().item()
-    found = search((data.train.double() - fitted.loc) / fitted.scale, val)
+    found = search(fitted.units(data.train.double()), val)
     assert found.bound == pytest.approx(exact, abs=2e-4)
-    assert found.bound - np.log(fitted.scale) == pytest.approx(
+    assert found.bound - np.log(fitted.units.scale) == pytest.approx(
         fitted.elbo(data.val).mean().item(), abs=5e-4
     )
 

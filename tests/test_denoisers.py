@@ -55,7 +55,7 @@ def test_an_uncorrected_mixture_is_the_mixture_with_a_little_noise(sde):
     model = sde.build_sde(
         "linear", "optimal", "preconditioned", DELTA, denoiser=MixtureDenoiser(prior)
     )
-    fitted = sde.FittedSDE(model, sde.History(), 0.0, 1.0, 6.5)
+    fitted = sde.FittedSDE(model, sde.History(), sde.Units(), 6.5)
     y = torch.linspace(-3, 3, 61)
     expected = replace(prior, sds=(prior.sds**2 + 2 * DELTA**2).sqrt())(y)
     found, bound = fitted.log_likelihood(y), fitted.elbo(y)
@@ -104,8 +104,7 @@ def test_the_mixture_is_of_the_standardized_data(sde):
     few = {"preconditioning": "mixture", "n_iterations": 2, "progress": False}
     one, other = (sde.train(d, **few).model.net.denoiser for d in (data, shifted))
     torch.testing.assert_close(one.means, other.means, rtol=0, atol=1e-4)
-    loc, scale = data.units(standardize=True)
-    expected = em_mixture((data.train.double() - loc) / scale)
+    expected = em_mixture(data.units()(data.train.double()))
     torch.testing.assert_close(one.means.squeeze(1), expected.means, rtol=0, atol=1e-3)
 
 

@@ -81,7 +81,7 @@ def test_mmse_of_gaussian_data_is_known(s):
 def known(request):
     """Data with corners, teeth and edges, and the density's integrals over y by adaptive rules."""
     dataset = make_dataset(request.param, 2000, 20, 20)
-    loc, scale = dataset.units(True)
+    loc, scale = dataset.units().loc, dataset.units().scale
     low, high = ((end - loc) / scale for end in dataset.support)
     corners = [(c - loc) / scale for c in (-1.5, 1.5) if "laplace" in request.param]
     corners = [(c - loc) / scale for c in (-1, 1) if request.param == "uniform"] or corners
@@ -201,7 +201,8 @@ def excess_error(denoiser, path, dataset, loc, scale, n):
 )
 def test_the_gap_of_a_denoiser_is_the_excess_of_its_error(sde, path, name):
     dataset = make_dataset(name, 2000, 20, 20)
-    data, route = (dataset, *dataset.units(True)), sde.PATHS[path](0.05)
+    units = dataset.units()
+    data, route = (dataset, units.loc, units.scale), sde.PATHS[path](0.05)
     denoiser = Damped(route)
     u, w, gap = fisher_gap(denoiser, route, partial(posterior, *data), 24)
     assert u.shape == w.shape == gap.shape == (24,)

@@ -11,6 +11,7 @@ from conftest import HANGS, ROOT
 from dlutils import explorer, notebooks, plotting
 from dlutils.datasets import make_dataset
 from dlutils.explorer import Explorer, Live
+from dlutils.lesson import Lesson
 from dlutils.training import History
 
 PNG = b"\x89PNG"
@@ -128,7 +129,8 @@ def test_the_notebooks_hand_over_what_can_be_trained(name, monkeypatch):
     (source,) = (cell.source for cell in cells if "explorer.show(" in cell.source)
     shown = []
     monkeypatch.setattr(explorer, "show", lambda *parts, **choices: shown.extend([parts, choices]))
-    exec(source, vars(notebooks.load(ROOT / f"{name}.ipynb")) | {"truth": False})
+    module = vars(notebooks.load(ROOT / f"{name}.ipynb"))
+    exec(source, module | {"truth": False, "given": make_dataset, "lesson": Lesson(name, module)})
     (load, train, *_), choices = shown
     chosen = {choice: next(iter(values)) for choice, values in choices.items()}
     assert load(chosen.pop("dataset")).is_known
@@ -144,6 +146,7 @@ def test_the_notebook_hands_over_what_follows_its_sliders(monkeypatch):
     shown = []
     monkeypatch.setattr(explorer, "show_live", lambda fit, **choices: shown.extend([fit, choices]))
     others = {"truth": False, "FAMILY": (0.25, 1.0, 4.0), "first": lambda name, names: [name]}
+    others["given"] = make_dataset
     exec(source, vars(notebooks.load(ROOT / "SDE.ipynb")) | others)
     (solve, choices), density = shown, []
     for ends in (min, max):  # the fewest points, the least noise; the most

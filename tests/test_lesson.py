@@ -12,7 +12,11 @@ from dlutils.lesson import DEFAULTS, Lesson, structure
 def test_defaults_are_those_of_the_configuration_cell(name):
     cells = nbformat.read(ROOT / f"{name}.ipynb", 4).cells
     (source,) = (c.source for c in cells if "parameters" in c.metadata.get("tags", []))
-    found = {node.targets[0].id: ast.literal_eval(node.value) for node in ast.parse(source).body}
+    found = {
+        target.id: ast.literal_eval(node.value)
+        for node in ast.parse(source).body
+        for target in node.targets
+    }
     assert found == DEFAULTS[name]
 
 

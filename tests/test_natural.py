@@ -104,7 +104,7 @@ def mean(f, y, weights):
 def test_what_is_reported_is_in_the_units_of_the_data_and_without_the_prior(small):
     value = mean(*small)
     assert climber(*small).look() == pytest.approx(value, abs=1e-12)
-    found = climber(*small, scale=2.5, precision=0.3).look()
+    found = climber(*small, shift=-math.log(2.5), precision=0.3).look()
     assert found == pytest.approx(value - math.log(2.5), abs=1e-12)
 
 

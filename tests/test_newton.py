@@ -24,7 +24,7 @@ def flows(ode):
         data = make_dataset(name, n_test=50)
         options = {"n_iterations": 60, "progress": False, "logdet": "map"}
         model = ode.train(data, drift, "rk4", 10, **options)
-        found[name] = model.drift.double(), (data.test.double() - model.loc) / model.scale
+        found[name] = model.drift.double(), model.units(data.test.double())
     return found
 
 
@@ -47,9 +47,9 @@ def test_it_is_the_trajectory_of_the_steps_in_sequence(ode, flows, name, n_steps
 def steps_for(name):
     """The data and a drift that makes their density, without a notebook: in standard units."""
     data = make_dataset(name, n_test=15)
-    loc, scale = data.units(standardize=True)
-    f = fit_steps((data.train.double() - loc) / scale, "sorted")
-    return data, f, lambda y: (y.double() - loc) / scale, scale
+    units = data.units()
+    f = fit_steps(units(data.train.double()), "sorted")
+    return data, f, lambda y: units(y.double()), units.scale
 
 
 NAMES = ("gaussian", "laplace_mixture", "marron_wand_10")

@@ -21,17 +21,6 @@ def test_one_gaussian_has_the_moments_of_the_sample():
     assert torch.allclose(yardsticks.gaussian(y)(points), expected)
 
 
-def test_a_mixture_finds_two_peaks_where_one_gaussian_and_a_wide_kernel_fail():
-    dataset = make_dataset("marron_wand_07")
-    kl = {
-        name: compare(dataset, log_density).normalized_kl
-        for name, log_density in yardsticks.fit_all(dataset.train).items()
-    }
-    assert (
-        kl["EM mixture (BIC)"] < 0.002 < 0.005 < kl["KDE (Scott)"] < 0.02 < 0.1 < kl["one Gaussian"]
-    )
-
-
 def mixture_kl(name, seed=3, **options):
     """KL of the growing EM in nats, by quadrature, and its number of components."""
     dataset = make_dataset(name, seed=seed)
@@ -334,17 +323,3 @@ def test_a_penalised_density_does_not_depend_on_unit_and_origin(unit, origin):
 def test_a_penalised_density_refuses_what_it_cannot_fit(y, options, message):
     with pytest.raises(ValueError, match=message):
         yardsticks.penalized(torch.tensor(y), **options)
-
-
-def test_held_out_differences_are_paired():
-    y = torch.tensor([0.0, 1.0, 2.0, 3.0])
-    rows = yardsticks.held_out({"a": lambda y: y, "b": lambda y: y - 0.5}, y)
-    assert rows[0] == {"model": "a", "log-likelihood": "1.5000 ± 0.6455", "a minus it": "–"}
-    assert rows[1]["log-likelihood"] == "1.0000 ± 0.6455"
-    assert rows[1]["a minus it"] == "0.5000 ± 0.0000"
-
-
-@pytest.mark.parametrize(("models", "n"), [({}, 5), ({"a": lambda y: y}, 1)])
-def test_held_out_needs_a_model_and_points(models, n):
-    with pytest.raises(ValueError, match="at least 1 and 2 are needed; a larger sample"):
-        yardsticks.held_out(models, torch.zeros(n))

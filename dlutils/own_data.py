@@ -1,0 +1,195 @@
+"""What a user's own data are: bounded, rounded, weighted, repeated; and what to make of it."""
+
+import math
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+Range = tuple[float, float]
+EVERYWHERE = (-math.inf, math.inf)
+OFTEN = 0.05  # share of repeated values from which on it is worth saying
+ATOM = 0.03  # and of one value from which on likelihoods are not compared
+FEW = 100
+
+
+@dataclass(frozen=True)
+class Ties:
+    """How often values are repeated.
+
+    Attributes:
+        repeated: Share of the points whose value is there more than once.
+        value: The most frequent value.
+        share: The share of the points that have it; zero if it is there less than three times.
+        step: Of which all differences are multiples, or None if there is none to be seen.
+    """
+
+    repeated: float
+    value: float
+    share: float
+    step: float | None
+
+    @classmethod
+    def of(cls, y: Tensor) -> Self:
+        """Of a sample, shape `(n,)`."""
+        values, counts = y.double().unique(return_counts=True)
+        most = int(counts.argmax())
+        often = int(counts[most])
+        return cls(
+            repeated=counts[counts > 1].sum().item() / len(y),
+            value=values[most].item(),
+            share=often / len(y) if often > 2 else 0.0,
+            step=_step(values.numpy()) if len(values) <= len(y) / 2 else None,
+        )
+
+    @property
+    def is_atom(self) -> bool:
+        """Whether one value has so large a share that the likelihood of a density is unbounded."""
+        return self.share > ATOM
+
+    def __str__(self) -> str:
+        if self.repeated < OFTEN:
+            return ""
+        words = (
+            f"{100 * self.repeated:.3g} % of the values are there more than once, most often "
+            f"{self.value:g} ({100 * self.share:.2g} %)"
+        )
+        if self.step is None:
+            return words
+        return f"{words}; all are multiples of {self.step:g} apart: ROUNDING = {self.step:g}?"
+
+
+def _step(values: np.ndarray) -> float | None:
+    """The largest step of which all gaps are multiples, among the smallest gap and its parts."""
+    gaps = np.diff(values)
+    room = 4 * np.spacing(np.abs(values).max().astype(np.float32))  # of single precision
+    for parts in (1, 2, 3, 4, 5, 10):
+        step = float(f"{gaps.min() / parts:.3g}")
+        if step > 20 * room and (np.abs(gaps / step - np.round(gaps / step)) < 0.05).all():
+            return step
+    return None
+
+
+def check_support(support: Range | None, y: Tensor, rounding: float | None = None) -> Range:
+    """The bounds of the data as two floats.
+
+    Raises:
+        ValueError: If they are not two numbers, low below high, or a value lies outside; on a bound
+            too, unless the values are rounded.
+    """
+    if support is None:
+        return EVERYWHERE
+    try:
+        low, high = map(float, support)
+    except (TypeError, ValueError):
+        raise ValueError(f"support must be (low, high), not {support!r}") from None
+    if not low < high:
+        raise ValueError(f"support must be (low, high) with low < high, not {support!r}")
+    for bound, outside, on in ((low, y < low, y == low), (high, y > high, y == high)):
+        if outside.any():
+            raise ValueError(
+                f"{int(outside.sum())} of {len(y)} values lie outside the support "
+                f"({low:g}, {high:g}), the first is {y[outside][0]:g}"
+            )
+        if on.any() and rounding is None:
+            raise ValueError(
+                f"{int(on.sum())} of {len(y)} values lie on the bound {bound:g} of the support, "
+                "where no density has a logarithm: give the rounding (in a notebook: ROUNDING), "
+                "by which they stand for an interval, or leave them out"
+            )
+    return low, high
+
+
+def check_rounding(rounding: float, y: Tensor) -> None:
+    """Make sure that intervals of that length around the values do not overlap.
+
+    Raises:
+        ValueError: If the step is not positive and finite, or two different values are nearer.
+    """
+    if isinstance(rounding, bool) or not isinstance(rounding, (int, float)) or not (
+        0 < rounding < math.inf
+    ):  # fmt: skip
+        raise ValueError(f"rounding must be a positive number, or None, not {rounding!r}")
+    values = y.double().unique()
+    gaps = values.diff()
+    if len(gaps) and gaps.min() < 0.999 * rounding - 2e-7 * y.abs().max():
+        k = int(gaps.argmin())
+        raise ValueError(
+            f"values rounded to {rounding:g} cannot be {values[k]:g} and {values[k + 1]:g}, "
+            f"which are {gaps[k]:g} apart"
+        )
+
+
+def check_weights(weights: ArrayLike | Tensor, n: int) -> Tensor:
+    """Weights as float64, shape `(n,)`.
+
+    Raises:
+        ValueError: If they are not n finite numbers, one is negative, or fewer than two are not 0.
+    """
+    weights = torch.as_tensor(np.asarray(weights, dtype=float).copy())
+    if weights.shape != (n,):
+        raise ValueError(f"{n} values need as many weights, not the shape {tuple(weights.shape)}")
+    wrong = ~(weights.isfinite() & (weights >= 0))
+    if wrong.any():
+        first = int(wrong.nonzero()[0])
+        raise ValueError(
+            f"weights must be finite and not negative: {int(wrong.sum())} of {n} are not, the "
+            f"first is {weights[first].item()} at index {first}"
+        )
+    if (weights > 0).sum() < 2:
+        raise ValueError(f"of {n} weights {int((weights > 0).sum())} are positive: too few")
+    return weights
+
+
+def intervals(y: Tensor, rounding: float, bounds: Range = EVERYWHERE) -> tuple[Tensor, Tensor]:
+    """What rounded values stand for: half a step to either side, up to the bounds; float64."""
+    y = y.double()
+    return (y - rounding / 2).clamp(min=bounds[0]), (y + rounding / 2).clamp(max=bounds[1])
+
+
+def spread(y: Tensor, rounding: float, bounds: Range = EVERYWHERE) -> Tensor:
+    """Rounded values evenly over the intervals that they stand for.
+
+    A density fitted to these maximises a lower bound of the likelihood of the intervals, the mean
+    of log q over each, which is exact where q is constant in it.
+
+    Args:
+        y: Sample, shape `(n,)`.
+        rounding: Its step.
+        bounds: Nothing lies outside.
+
+    Returns:
+        Shape `(n,)`, a value for a value, of the type of y.
+
+    Source:
+        Theis, van den Oord & Bethge, A note on the evaluation of generative models (2016), eq. 8,
+        with even in place of random points.
+    """
+    _, where, counts = y.unique(return_inverse=True, return_counts=True)
+    order = where.argsort(stable=True)
+    first = counts.cumsum(0) - counts
+    number = torch.empty_like(where)
+    number[order] = torch.arange(len(y)) - first.repeat_interleave(counts)
+    low, high = intervals(y, rounding, bounds)
+    return (low + (high - low) * (number + 0.5) / counts[where]).to(y.dtype)
+
+
+def evenly(y: Tensor, weights: Tensor | None) -> Tensor:
+    """As many regular quantiles of a weighted sample as it has points; itself without weights.
+
+    Args:
+        y: Sample, shape `(n,)`.
+        weights: What its points count, `(n,)`.
+
+    Returns:
+        Shape `(n,)`.
+    """
+    if weights is None:
+        return y
+    order = y.argsort()
+    cdf = weights[order].cumsum(0)
+    rank = (torch.arange(len(y), dtype=cdf.dtype) + 0.5) / len(y) * cdf[-1]
+    return y[order][torch.searchsorted(cdf, rank).clamp(max=len(y) - 1)]

@@ -1,0 +1,138 @@
+"""Models are compared point by point, on what the data are: rounded, weighted, repeated."""
+
+import math
+
+import pytest
+import torch
+from torch.distributions import Exponential, Laplace, Normal
+
+from dlutils import held_out
+from dlutils.comparison import compare
+from dlutils.datasets import Dataset, make_dataset
+from dlutils.seeding import seeded
+
+
+def sample(distribution, n, seed=0):
+    with seeded(seed):
+        return distribution.sample((n,))
+
+
+def with_test(y, **options):
+    """A small data set whose test points are given."""
+    other = torch.tensor([0.25, 0.75])
+    return Dataset("x", "x", other, other, y, (-9.0, 9.0), coordinates=(), **options)
+
+
+def test_differences_are_paired():
+    data = with_test(torch.tensor([0.0, 1.0, 2.0, 3.0]))
+    rows = held_out.table({"a": lambda y: y, "b": lambda y: y - 0.5}, data)
+    assert rows[0] == {"model": "a", "log-likelihood": "1.5000 ± 0.6455", "a minus it": "–"}
+    assert rows[1]["log-likelihood"] == "1.0000 ± 0.6455"
+    assert rows[1]["a minus it"] == "0.5000 ± 0.0000"
+
+
+@pytest.mark.parametrize(("models", "n"), [({}, 5), ({"a": lambda y: y}, 1)])
+def test_a_model_and_points_are_needed(models, n):
+    with pytest.raises(ValueError, match="at least 1 and 2 are needed; a larger sample"):
+        held_out.table(models, with_test(torch.zeros(n)))
+
+
+def test_a_mixture_finds_two_peaks_where_one_gaussian_and_a_wide_kernel_fail():
+    dataset = make_dataset("marron_wand_07")
+    kl = {n: compare(dataset, q).normalized_kl for n, q in held_out.rivals(dataset).items()}
+    assert (
+        kl["EM mixture (BIC)"] < 0.002 < 0.005 < kl["KDE (Scott)"] < 0.02 < 0.1 < kl["one Gaussian"]
+    )
+    assert kl["penalised likelihood"] < 0.003
+
+
+def test_rounded_points_have_the_probability_of_their_intervals():
+    """Against the distribution function; the density in the middle would be off by far."""
+    y = torch.tensor([-2.0, 0.0, 0.0, 1.0, 3.0])
+    data, normal = with_test(y, rounding=1.0), Normal(0.3, 0.4)
+    found = held_out.log_likelihood(normal.log_prob, data)
+    exact = (normal.cdf((y + 0.5).double()) - normal.cdf((y - 0.5).double())).log()
+    torch.testing.assert_close(found[1:4], exact[1:4], rtol=0, atol=1e-5)
+    assert (normal.log_prob(y)[3] - exact[3]).abs() > 0.1
+
+
+def test_a_bound_cuts_the_interval_of_a_rounded_zero():
+    data = with_test(torch.tensor([0.0, 1.0]), rounding=1.0, bounds=(0.0, math.inf))
+    found = held_out.log_likelihood(Exponential(2.0, validate_args=False).log_prob, data)
+    exact = torch.tensor([1 - math.exp(-1), math.exp(-1) - math.exp(-3)]).double().log()
+    torch.testing.assert_close(found, exact, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("weights", [None, torch.tensor([1.0, 1.0, 2.0])])
+def test_weighted_means_count_a_point_as_often_as_its_weight(weights):
+    values = torch.tensor([1.0, 5.0, 4.0])
+    mean, error = held_out.mean_and_error(values, weights)
+    if weights is None:
+        assert mean == pytest.approx(10 / 3)
+        assert error == pytest.approx(values.std().item() / 3**0.5)
+    else:
+        assert mean == pytest.approx(3.5)
+        assert error == pytest.approx((6.25 + 2.25 + 1.0) ** 0.5 / 4 / (1 - 6 / 16) ** 0.5)
+
+
+def test_errors_of_weighted_means_are_those_of_many_samples():
+    """The standard error against the spread of 400 means: about right, and not that of n points."""
+    means, errors = [], []
+    with seeded(0):
+        for _ in range(400):
+            weights = torch.rand(300) ** 4
+            mean, error = held_out.mean_and_error(torch.randn(300), weights)
+            means.append(mean)
+            errors.append(error)
+    spread = torch.tensor(means).std().item()
+    assert sum(errors) / 400 == pytest.approx(spread, rel=0.1)
+    assert spread > 1.4 / 300**0.5
+
+
+def test_where_one_value_is_frequent_nothing_is_compared(capsys):
+    """68 % zeros: a density that piles up there would win by as much as it likes."""
+    y = sample(Exponential(1.0), 300)
+    y[:204] = 0.0
+    data = Dataset.from_samples(y)
+    spike, bell = (Normal(0.0, sd).log_prob for sd in (1e-6, 1.0))
+    rows = held_out.table({"spike": spike, "bell": bell}, data)
+    assert [row["log-likelihood"] for row in rows] == ["–", "–"]
+    assert "most often 0 (68 %)" in capsys.readouterr().out
+
+
+def test_a_gain_over_rounded_data_has_a_limit(capsys):
+    """With the step known the spike wins no more than the probability one of its interval."""
+    y = sample(Exponential(1.0), 300).mul(10).round() / 10
+    y[:204] = 0.0
+    data = Dataset.from_samples(y, rounding=0.1, support=(0.0, math.inf))
+    spike = lambda y: Laplace(0.0, 0.01).log_prob(y)
+    assert held_out.log_likelihood(spike, data).max() < 1e-6
+    rows = held_out.table({"one": Exponential(1.0, validate_args=False).log_prob}, data)
+    assert rows[0]["log-likelihood"] != "–"
+    assert "Nothing" not in capsys.readouterr().out
+
+
+def test_what_is_behind_or_out_of_bounds_is_said(capsys):
+    data = Dataset.from_samples(sample(Exponential(1.0), 2000))
+    normal = {"flow": Normal(1.0, 1.0).log_prob}
+    held_out.table(normal | held_out.rivals(data), data)
+    said = capsys.readouterr().out
+    assert "15.9 % of flow lie below zero" in said
+    assert "SUPPORT = (0, math.inf)" in said
+    assert "is ahead of flow by" in said
+    exponential = lambda y: torch.where(y < 0, -math.inf, -y)
+    held_out.table({"flow": exponential} | held_out.rivals(data), data)
+    assert capsys.readouterr().out == ""
+
+
+def test_rivals_see_bounded_data_through_the_bounds():
+    """No yardstick puts anything below zero, and a log-normal is one Gaussian there."""
+    y = sample(Normal(0.0, 2.0), 3000).exp()
+    data = Dataset.from_samples(y, support=(0.0, math.inf))
+    rivals = held_out.rivals(data)
+    for log_q in rivals.values():
+        assert compare(data, log_q).mass == pytest.approx(1, abs=1e-3)
+        assert log_q(torch.tensor([-1.0])).item() == -math.inf
+    truth = torch.distributions.LogNormal(0.0, 2.0)
+    gap = truth.log_prob(data.test) - rivals["one Gaussian"](data.test)
+    assert gap.mean().abs() < 0.01

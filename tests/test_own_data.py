@@ -1,0 +1,119 @@
+"""A user's own data: ties, rounding, bounds and weights are what they are said to be."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from dlutils.datasets import Dataset, load_dataset
+from dlutils.own_data import Ties, check_rounding, evenly, intervals, spread
+from dlutils.seeding import seeded
+
+
+def test_ties_are_counted_and_their_step_is_found():
+    counts = torch.poisson(torch.full((1000,), 3.0), generator=torch.Generator().manual_seed(0))
+    ties = Ties.of(counts)
+    assert ties.repeated > 0.99
+    assert ties.value in (2.0, 3.0)
+    assert ties.share == pytest.approx((counts == ties.value).float().mean().item())
+    assert ties.is_atom
+    assert ties.step == 1.0
+    assert "ROUNDING = 1?" in str(ties)
+
+
+@pytest.mark.parametrize(("step", "shift"), [(0.5, 0.0), (0.1, 37.0), (5.0, 2.0), (0.01, 0.0)])
+def test_the_step_of_rounding(step, shift):
+    with seeded(0):
+        y = torch.randn(3000).mul(20).round() * step + shift
+    assert Ties.of(y).step == pytest.approx(step, rel=1e-3)
+
+
+def test_a_continuous_sample_has_no_ties():
+    with seeded(0):
+        ties = Ties.of(torch.randn(5000))
+    assert (ties.share, ties.step, str(ties)) == (0.0, None, "")
+    assert not Ties.of(torch.tensor([1.0, 1.0, 2.0, 3.0])).is_atom, "twice is not often"
+
+
+def test_rounded_values_fill_their_intervals_evenly():
+    y = torch.tensor([2.0, 1.0, 2.0, 2.0, 2.0])
+    found = spread(y, 1.0)
+    torch.testing.assert_close(found[1:2], torch.tensor([1.0]))
+    torch.testing.assert_close(found[[0, 2, 3, 4]], torch.tensor([1.625, 1.875, 2.125, 2.375]))
+    low, high = intervals(torch.tensor([0.0, 1.0]), 1.0, (0.0, 1.2))
+    assert (low.tolist(), high.tolist()) == ([0.0, 0.5], [0.5, 1.2])
+
+
+def test_weighted_quantiles():
+    y, w = torch.tensor([3.0, 1.0, 2.0]), torch.tensor([1.5, 4.0, 0.5])
+    assert evenly(y, w).tolist() == [1.0, 1.0, 3.0]
+    assert evenly(y, None) is y
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"support": (0, math.inf)}, r"1 of 12 values lie outside the support.*, the first is -1"),
+        ({"support": (-1, 20)}, "1 of 12 values lie on the bound -1 of the support.*ROUNDING"),
+        ({"support": (3, 3)}, r"low < high, not \(3, 3\)"),
+        ({"support": 3}, r"support must be \(low, high\), not 3"),
+        ({"rounding": 2.0}, "values rounded to 2 cannot be -1 and 0, which are 1 apart"),
+        ({"rounding": -1}, "rounding must be a positive number, or None, not -1"),
+        ({"rounding": True}, "rounding must be a positive number, or None, not True"),
+        ({"weights": [1.0] * 11}, r"12 values need as many weights, not the shape \(11,\)"),
+        ({"weights": [1.0] * 11 + [-2.0]}, "1 of 12 are not, the first is -2.0 at index 11"),
+        ({"weights": [0.0] * 12}, "of 12 weights 0 are positive"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_refused_with_its_value(options, message):
+    with pytest.raises(ValueError, match=message):
+        Dataset.from_samples(np.arange(-1.0, 11.0), **options)
+
+
+def test_too_few_are_said_where_the_data_are_read():
+    with pytest.raises(ValueError, match="5 values are too few"):
+        Dataset.from_samples(np.arange(5.0))
+    assert len(Dataset.from_samples(np.arange(6.0)).test) == 2
+    assert "2 test points are few" in Dataset.from_samples(np.arange(6.0)).summary()
+
+
+def test_options_of_a_file_are_not_for_a_distribution():
+    with pytest.raises(ValueError, match=r"support = \(0, 1\) is for a file of your own"):
+        load_dataset("gaussian", support=(0, 1))
+
+
+def test_a_file_of_rounded_bounded_weighted_data(tmp_path):
+    path = tmp_path / "data.csv"
+    rows = [f"{k % 7},{1 + k % 2}" for k in range(70)]
+    path.write_text("height,w\n" + "\n".join(rows), encoding="utf-8")
+    data = load_dataset(f"{path}:height", support=(0, math.inf), rounding=1, weights="w")
+    assert data.bounds == (0.0, math.inf)
+    assert data.train.min() >= 0, "spread over the intervals, inside the bounds"
+    assert set(data.test.tolist()) <= set(range(7))
+    total = sum(w.sum().item() for w in data.weights.values())
+    assert total == pytest.approx(105**2 / 175), "Kish's effective number"
+
+
+def test_weights_of_zero_leave_out():
+    y, w = np.arange(50.0), np.ones(50)
+    w[10:20] = 0
+    data = Dataset.from_samples(y, weights=w)
+    assert sorted(data.points.tolist()) == [*range(10), *range(20, 50)]
+    assert data.n_effective == pytest.approx(len(data.train))
+
+
+def test_equal_weights_change_nothing():
+    y = np.random.default_rng(0).normal(size=400)
+    one, other = Dataset.from_samples(y), Dataset.from_samples(y, weights=np.full(400, 3.0))
+    assert one.units().loc == pytest.approx(other.units().loc, abs=1e-6)
+    assert one.units().scale == pytest.approx(other.units().scale, rel=1e-6)
+    (nodes, counts), (same, weighted) = one.compress(16), other.compress(16)
+    torch.testing.assert_close(nodes, same)
+    torch.testing.assert_close(counts, weighted)
+
+
+def test_no_values_nearer_than_the_rounding():
+    check_rounding(0.1, torch.tensor([37.1, 37.2, 38.0]))
+    with pytest.raises(ValueError, match="cannot be"):
+        check_rounding(0.1, torch.tensor([37.1, 37.15, 38.0]))
