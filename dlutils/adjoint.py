@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector
 
 from dlutils.kernels import AutogradKernel, MLPKernel, SigmoidBasisKernel
+from dlutils.processes import few_threads
+from dlutils.settings import check_count, check_points
 
 Drift = Callable[[Tensor, Tensor], Tensor]
 Tableau = tuple[Sequence[Sequence[float]], Sequence[float], Sequence[float]]
@@ -42,8 +44,7 @@ def check_solver(n_steps: int, method: str, logdet: str = "trace") -> None:
     if method not in METHODS:
         raise ValueError(f"unknown method {method!r}; choose from {', '.join(METHODS)}")
     check_tableau(method, METHODS[method])
-    if isinstance(n_steps, bool) or not isinstance(n_steps, int) or n_steps < 1:
-        raise ValueError(f"n_steps must be an integer of at least 1, not {n_steps!r}")
+    check_count("n_steps", n_steps)
     if logdet not in LOGDETS:
         raise ValueError(f"unknown logdet {logdet!r}; choose from {', '.join(LOGDETS)}")
 
@@ -106,6 +107,7 @@ def order_of(method: str) -> int:
     return order
 
 
+@few_threads
 def log_likelihood(
     f: Drift,
     y: Tensor,
@@ -139,6 +141,7 @@ def log_likelihood(
     return _LogLikelihood.apply(solver, y, *solver.kernel.parameters)
 
 
+@few_threads
 def mean_log_likelihood(
     f: Drift,
     y: Tensor,
@@ -182,6 +185,7 @@ def mean_log_likelihood(
     return _MeanLogLikelihood.apply(solver, y, weights, *solver.kernel.parameters)
 
 
+@few_threads
 def scores(
     f: Drift,
     y: Tensor,
@@ -294,8 +298,8 @@ class _Solver:
             raise ValueError(f"y must have shape (n,) with n of at least 1, not {tuple(y.shape)}")
         if chunk is None:
             chunk = max(1, CACHED_POINTS // (len(y) * len(METHODS[method][1])))
-        if isinstance(chunk, bool) or not isinstance(chunk, int) or chunk < 1:
-            raise ValueError(f"chunk must be an integer of at least 1, or None, not {chunk!r}")
+        check_count("chunk", chunk)
+        check_points(y)
         kernel = f.kernel() if hasattr(f, "kernel") else AutogradKernel(f)
         if not isinstance(f, nn.Module) and f(y[:1].detach(), torch.ones_like(y[:1])).requires_grad:
             raise ValueError(

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from dlutils.comparison import Comparison, compare
 from dlutils.datasets import Dataset
+from dlutils.settings import check_points
 from dlutils.tables import plus_minus
 
 
@@ -128,6 +129,7 @@ def through_nodes(log_q: Callable[[Tensor], Tensor], y: Tensor, n_nodes: int = 1
         y: Points, `(n,)`; up to twice `n_nodes` of them are given to `log_q` itself.
         n_nodes: Evenly spread over the range of y.
     """
+    check_points(y)
     if len(y) <= 2 * n_nodes:
         return log_q(y)
     nodes = torch.linspace(y.min(), y.max(), n_nodes, dtype=y.dtype, device=y.device)

@@ -237,10 +237,13 @@ class Dataset:
 
     @property
     def title(self) -> str:
-        """The name in words, as it stands at the beginning of a caption: "Laplace mixture"."""
+        r"""The name in words, as it stands at the beginning of a caption: "Laplace mixture".
+
+        A dollar sign is written \$, for captions and titles, where others are around mathematics.
+        """
         numbered = re.search(r"number \d+, ([^:]+):", self.description)  # of a published set
         name = numbered[1] if numbered else self.name
-        return name[:1].upper() + name[1:].replace("_", " ")
+        return (name[:1].upper() + name[1:].replace("_", " ")).replace("$", r"\$")
 
     def log_prob(self, y: ArrayLike | Tensor) -> Tensor:
         """True log p(y) in nats, float64, with the shape of `y`.
@@ -348,11 +351,11 @@ class Dataset:
 
     @property
     def caution(self) -> float:
-        """Precision of a prior on weights, per point: one in all for a user's own data.
+        """Precision of a prior on weights, per point: 0.3 in all for a user's own data.
 
         Those may be few. A simulated sample has as many points as one likes: zero.
         """
-        return 0.0 if self.is_known else 1 / self.n_effective
+        return 0.0 if self.is_known else 0.3 / self.n_effective
 
     @property
     def n_effective(self) -> float:

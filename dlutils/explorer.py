@@ -115,7 +115,7 @@ class Explorer:
             self.evolution = self.evolve(model)
             self.slider.disabled = False
             self.draw_moment()
-        except (ValueError, KeyboardInterrupt) as error:
+        except (Exception, KeyboardInterrupt) as error:  # nobody sees a traceback here
             reason = html.escape(str(error)) or "before the end; press Train again"
             self.message.value = f"<b>{type(error).__name__}:</b> {reason}"
         finally:
@@ -193,13 +193,16 @@ class Live:
 
     def draw(self, _: object = None) -> None:
         """Fit what is chosen and draw it; say what was wrong with it instead, if it was."""
-        start = time.perf_counter()
         try:
-            dataset, model = self.fit(**{name: c.value for name, c in self.controls.items()})
-            found = compare(dataset, model.log_likelihood, GRID)
-        except ValueError as error:
-            self.message.value = f"<b>ValueError:</b> {html.escape(str(error))}"
-            return
+            self.message.value = self._fit_and_draw()
+        except Exception as error:  # nobody sees a traceback here
+            self.message.value = f"<b>{type(error).__name__}:</b> {html.escape(str(error))}"
+
+    def _fit_and_draw(self) -> str:
+        """The picture, and the numbers that belong to it."""
+        start = time.perf_counter()
+        dataset, model = self.fit(**{name: c.value for name, c in self.controls.items()})
+        found = compare(dataset, model.log_likelihood, GRID)
         known, numbers = found.log_p is not None, {}
         if known:
             numbers["KL(truth ‖ model), mass divided out"] = found.normalized_kl
@@ -209,7 +212,7 @@ class Live:
         plotting.outline(dataset, found, fig.add_axes((0.1, 0.12, 0.88, 0.85)))
         self.picture.value = _png(fig)
         seconds = f"<b>{time.perf_counter() - start:.2f}</b> s"
-        self.message.value = " · ".join([*_in_bold(numbers), seconds])
+        return " · ".join([*_in_bold(numbers), seconds])
 
 
 def _control(name: str, values: list[str | float]) -> widgets.ValueWidget:

@@ -18,6 +18,9 @@ from scipy.ndimage import gaussian_filter1d
 from torch import Tensor
 from torch.distributions import Normal
 
+from dlutils.processes import few_threads
+from dlutils.settings import check_points
+
 Coefficient = Callable[[Tensor, Tensor], Tensor]
 
 CACHED_POINTS = 1 << 14  # points at which the coefficients are evaluated together
@@ -36,6 +39,7 @@ class ResolutionError(ValueError):
     """The density changes too fast for the cells."""
 
 
+@few_threads
 def solve(
     f: Coefficient,
     sigma: Coefficient,
@@ -154,7 +158,12 @@ class Evolution:
         return self._solve(max(1, self.n_steps // 2))
 
     def log_density(self, y: np.ndarray) -> np.ndarray:
-        """Log p(y) in nats, `(n,)`, to second order in time by Richardson's extrapolation."""
+        """Log p(y) in nats, `(n,)`, to second order in time by Richardson's extrapolation.
+
+        Raises:
+            ValueError: If a point is NaN.
+        """
+        check_points(torch.as_tensor(y))
         fine, coarse = (
             log_density(x, observed(x, p[-1], self.sigma_y), y)
             for _, x, p in (self.marginals, self._coarse)

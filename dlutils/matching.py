@@ -120,7 +120,7 @@ def regress(
     check_count("batch_size", batch_size)
     dtype = next(f.parameters()).dtype
     nodes, at_val = (path_nodes(points, coupling).to(dtype) for points in (y, val))
-    random = torch.Generator().manual_seed(seed)
+    random = torch.Generator().manual_seed(int(seed))
     batch = lambda: nodes[:, torch.randint(nodes.shape[1], (batch_size,), generator=random)]
     gain = lambda x, t, v, w: -(w @ (f(x, t) - v).square()) / w.sum()
     options = {"quantity": "minus the mean square"} | options

@@ -143,8 +143,8 @@ def latex_table(rows: Sequence[Mapping[str, object]]) -> str:
 
 
 def escape(text: str) -> str:
-    """Text for LaTeX; what stands between dollar signs is mathematics and stays."""
-    parts = re.split(r"(\$[^$]+\$)", text)
+    r"""Text for LaTeX; what stands between dollar signs is mathematics and stays, \$ is one."""
+    parts = re.split(r"((?<!\\)\$(?:\\.|[^$\\])+\$|\\\$)", text)
     return "".join(
         part if k % 2 else "".join(LATEX.get(mark, mark) for mark in part)
         for k, part in enumerate(parts)

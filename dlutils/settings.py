@@ -1,6 +1,7 @@
 """Settings that a user gives: refused with the value, and with what would be right."""
 
 from collections.abc import Iterable, Mapping
+from numbers import Integral
 from typing import TypeVar
 
 from torch import Tensor
@@ -22,7 +23,7 @@ def choose(label: str, name: str, choices: Mapping[str, T]) -> T:
 
 def check_count(name: str, value: int, least: int = 1) -> None:
     """Raise a `ValueError` that names the value, unless it is an integer of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
         raise ValueError(f"{name} must be an integer of at least {least}, not {value!r}")
 
 
@@ -31,3 +32,13 @@ def check_times(t: Tensor) -> None:
     inside = (t >= 0) & (t <= 1)
     if not inside.all():
         raise ValueError(f"times must lie in [0, 1], not {t[~inside][0]:g}")
+
+
+def check_points(y: Tensor) -> None:
+    """Raise a `ValueError` that says how many points are NaN, and where the first is."""
+    wrong = y.isnan()
+    if wrong.any():
+        raise ValueError(
+            f"points must be numbers: {int(wrong.sum())} of {len(y)} are NaN, the first at index "
+            f"{int(wrong.nonzero()[0])}"
+        )

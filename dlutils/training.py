@@ -15,6 +15,7 @@ from tqdm import tqdm
 from dlutils.compression import compress
 from dlutils.memory import keep_freed_memory
 from dlutils.own_data import evenly
+from dlutils.processes import few_threads
 from dlutils.settings import check_choice, check_count
 
 Model = TypeVar("Model")
@@ -79,6 +80,7 @@ class Climber(Protocol):
         """Change the weights; False if nothing more is to be gained."""
 
 
+@few_threads
 def fit(
     model: nn.Module,
     objective: Callable[[], Tensor],
@@ -128,9 +130,8 @@ def fit(
     Source:
         Kingma & Ba, Adam (2015); Loshchilov & Hutter, SGDR (2017), eq. 5, without restarts.
     """
-    for name, value in (("n_iterations", n_iterations), ("validate_every", validate_every)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} must be an integer of at least 1, not {value!r}")
+    check_count("n_iterations", n_iterations)
+    check_count("validate_every", validate_every)
     if not (learning_rate > 0 and learning_rate < float("inf")):
         raise ValueError(f"learning_rate must be positive, not {learning_rate!r}")
 
@@ -266,7 +267,7 @@ def data_source(
         nodes, weights = (values.to(device, y.dtype) for values in data)
         return lambda: (nodes, weights)
     check_count("batch_size", batch_size)
-    random, y = torch.Generator().manual_seed(seed), evenly(y, weights).to(device)
+    random, y = torch.Generator().manual_seed(int(seed)), evenly(y, weights).to(device)
     return lambda: (y[torch.randint(len(y), (batch_size,), generator=random)], None)
 
 

@@ -17,6 +17,9 @@ from dlutils.training import History
 PNG = b"\x89PNG"
 
 
+SIZES = ["small", "wrong", "broken", "interrupted"]
+
+
 def load(name):
     return make_dataset(name, n_train=50, n_val=10, n_test=10)
 
@@ -24,6 +27,8 @@ def load(name):
 def train(dataset, size, progress, callback):
     if size == "wrong":
         raise ValueError("size must be <small>")
+    if size == "broken":
+        raise RuntimeError("out of <memory>")
     assert not progress
     history = History([-2.0, -1.5, -1.0], [0, 2], [-2.0, -1.1], 0.5)
     callback(None, history)
@@ -43,9 +48,7 @@ def evolve(model):
 @pytest.fixture
 def widget():
     plotting.use_style()
-    return Explorer(
-        load, train, evolve, dataset=["gaussian", "laplace"], size=["small", "wrong", "interrupted"]
-    )
+    return Explorer(load, train, evolve, dataset=["gaussian", "laplace"], size=SIZES)
 
 
 def test_train_then_move_in_time(widget, capsys):
@@ -71,6 +74,10 @@ def test_what_is_wrong_is_shown_and_can_be_mended(widget):
     widget.menus["size"].value = "wrong"
     widget.button.click()
     assert widget.message.value == "<b>ValueError:</b> size must be &lt;small&gt;"
+    widget.menus["size"].value = "broken"
+    widget.button.click()
+    assert widget.message.value == "<b>RuntimeError:</b> out of &lt;memory&gt;"
+    assert not widget.button.disabled
     widget.menus["size"].value = "interrupted"
     widget.button.click()
     assert "interrupted at iteration 3" in widget.message.value
@@ -85,6 +92,8 @@ def test_without_a_front_end_nothing_is_shown(capsys):
 
 
 def fit(dataset, shift):
+    if shift > 2:
+        raise RuntimeError("out of memory")
     if shift > 1:
         raise ValueError("shift must be <small>")
     normal = Normal(1.0 + shift, 0.5)
@@ -94,7 +103,7 @@ def fit(dataset, shift):
 
 def test_a_density_follows_its_sliders():
     plotting.use_style()
-    live = Live(fit, dataset=["gaussian", "laplace"], shift=[-0.5, 0.0, 0.5, 2.0])
+    live = Live(fit, dataset=["gaussian", "laplace"], shift=[-0.5, 0.0, 0.5, 2.0, 3.0])
     assert live.controls["shift"].value == 0.5, "in the middle"
     assert "mass divided out <b>0.4999</b>" in live.message.value
     assert "gap of the bound <b>0.7500</b>" in live.message.value
@@ -105,6 +114,8 @@ def test_a_density_follows_its_sliders():
     assert bytes(live.picture.value) != before
     live.controls["shift"].value = 2.0
     assert live.message.value == "<b>ValueError:</b> shift must be &lt;small&gt;"
+    live.controls["shift"].value = 3.0
+    assert live.message.value == "<b>RuntimeError:</b> out of memory"
     live.controls["dataset"].value = "laplace"
     live.controls["shift"].value = 0.5
     assert "gap of the bound" in live.message.value

@@ -184,3 +184,11 @@ def test_flows_side_by_side_have_one_legend_and_the_same_limits(n):
         median, upper = ax.get_lines()[4:6]
         np.testing.assert_allclose(median.get_ydata(), k, atol=1e-3)
         np.testing.assert_allclose(upper.get_ydata(), k + 0.8416, atol=1e-3)
+
+
+def test_a_name_with_dollars_is_drawn_as_it_is(tmp_path):
+    """Matplotlib would take what is between them for mathematics, and fail at its underscore."""
+    data = Dataset.from_samples(torch.linspace(-2, 2, 50), "a$_$b")
+    assert data.title == r"A\$ \$b"
+    ax = plotting.density(data, compare(data, Normal(0.0, 1.0).log_prob))
+    ax.figure.savefig(tmp_path / "a.png")

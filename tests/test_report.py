@@ -84,3 +84,15 @@ def test_a_folder_that_cannot_be_written_to_is_reported(tmp_path, capsys):
     output = capsys.readouterr().out
     assert "A_one is not in figures/: " in output
     assert "A_table is not in figures/: " in output
+
+
+@pytest.mark.parametrize(
+    ("text", "latex"),
+    [
+        (r"A\$_\$b: rk4, $T=100$.", r"A\$\_\$b: rk4, $T=100$."),
+        (r"50 % & #1 of \$5", r"50 \% \& \#1 of \$5"),
+        (r"$\sigma_*$ and \$", r"$\sigma_*$ and \$"),
+    ],
+)
+def test_dollars_of_a_name_are_no_mathematics(text, latex):
+    assert report.escape(text) == latex

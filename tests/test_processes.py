@@ -1,0 +1,87 @@
+"""Functions that choose their own number of threads leave the caller's as it was."""
+
+import pytest
+import torch
+
+from dlutils import adjoint
+from dlutils.fokker_planck import solve
+from dlutils.processes import MANY, few_threads
+from dlutils.training import fit
+
+
+@pytest.fixture
+def two_threads():
+    """Two for the caller, whatever the machine has."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+class Recorder(torch.nn.Module):
+    """A drift that notes in how many threads it is asked."""
+
+    def __init__(self):
+        super().__init__()
+        self.rate = torch.nn.Parameter(torch.tensor(0.1))
+        self.seen = set()
+
+    def forward(self, x, t):
+        self.seen.add(torch.get_num_threads())
+        return self.rate * x
+
+
+@pytest.mark.parametrize(("n", "threads"), [(10, 1), (MANY, 2)])
+@pytest.mark.parametrize("solve", [adjoint.log_likelihood, adjoint.mean_log_likelihood])
+def test_solves_of_few_points_take_one_thread(two_threads, solve, n, threads):
+    f = Recorder()
+    solve(f, torch.zeros(n), n_steps=2).sum().backward()
+    assert threads in f.seen
+    with torch.no_grad():
+        f.seen.clear()
+        solve(f, y=torch.zeros(n), n_steps=2)
+    assert f.seen == {threads}
+    assert torch.get_num_threads() == 2
+
+
+def test_a_training_takes_one_thread_and_gives_back_two(two_threads):
+    f, seen = Recorder(), []
+
+    def objective():
+        seen.append(torch.get_num_threads())
+        return -f.rate.square()
+
+    fit(f, objective, lambda: 0.0, n_iterations=2, progress=False)
+    assert set(seen) == {1}
+    assert torch.get_num_threads() == 2
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_errors_give_the_threads_back(two_threads, error):
+    @few_threads
+    def broken(y):
+        assert torch.get_num_threads() == 1
+        raise error
+
+    with pytest.raises(error):
+        broken(torch.zeros(3))
+    assert torch.get_num_threads() == 2
+
+
+def test_many_points_inside_get_the_callers_threads(two_threads):
+    count = few_threads(lambda y: torch.get_num_threads())
+    outer = few_threads(lambda: (count(torch.zeros(MANY)), torch.get_num_threads()))
+    assert outer() == (2, 1)
+
+
+def test_the_fokker_planck_equation_takes_one_thread(two_threads):
+    seen = set()
+
+    def f(x, t):
+        seen.add(torch.get_num_threads())
+        return -x
+
+    prior = lambda x: torch.exp(-(x**2) / 2) / (2 * torch.pi) ** 0.5
+    solve(f, lambda x, t: torch.ones_like(x), prior, (-8, 8), 200, 20)
+    assert seen == {1}
+    assert torch.get_num_threads() == 2
