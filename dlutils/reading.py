@@ -133,25 +133,30 @@ def _read_text(path: Path, data: bytes, encoding: str | None, decimal: str | Non
     if "\0" in text:
         raise ValueError(f"{path} is not text: it has zero bytes; encoding=... may name another")
     text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
-    records, separator = _records(text, "\t;,")
+    records, separator = _records(text, "\t;, ")
     if not records:
         raise ValueError(f"{path} is empty")
-    separator = separator or _separator(records[0][1], records[-1][1], decimal)
-    if separator in (" ", r"\s+"):
-        records, separator = _records(text, "\t ")[0], r"\s+"
+    separator = separator or _separator(*(r[1] for r in records if r[1].strip()), decimal=decimal)
+    separator = r"\s+" if separator == " " else separator
+    records, _ = _records(text, "\t " if separator == r"\s+" else re.escape(separator))
     mark = None if separator == r"\s+" else separator
+    is_full = lambda record: record[1].strip(" " if mark == "\t" else None)
+    while not is_full(records[-1]):
+        records.pop()
     width = len(records[0][1].split(mark))
     if width > 1:
-        records = [record for record in records if record[1].strip()]
-    for number, line, _ in records:
-        if line.strip() and len(line.split(mark)) != width:
+        records = list(filter(is_full, records))
+    number, line, raw = records[0]
+    shorter = all(len(record[1].split()) == width + 1 for record in records[1:] if is_full(record))
+    if mark is None and shorter and line[0] in " _" and records[1:]:  # no name above an index
+        records[0], width = (number, f"_ {line}", f'"" {raw}'), width + 1
+    for record in filter(is_full, records):
+        if (found := len(record[1].split(mark))) != width:
             hint = COMMAS if separator == "," and decimal is None else ""
-            raise ValueError(
-                f"{path}, line {number}: {len(line.split(mark))} cells, not {width}{hint}"
-            )
+            raise ValueError(f"{path}, line {record[0]}: {found} cells, not {width}{hint}")
     try:
         cells = pd.read_csv(
-            io.StringIO("\n".join(raw if raw.strip() else '""' for *_, raw in records)),
+            io.StringIO("\n".join(r[2] if is_full(r) else '""' for r in records)),
             sep=separator,
             header=None,
             names=range(width),
@@ -185,8 +190,6 @@ def _records(text: str, marks: str) -> tuple[list[tuple[int, str, str]], str | N
         elif not _is_comment(line, bool(records)) and (line.strip() or records):
             records.append((number, line, raw))
         number, start = number + raw.count("\n") + 1, start + len(line) + 1
-    while records and not records[-1][1].strip():
-        records.pop()
     return records, separator
 
 
@@ -198,10 +201,16 @@ def _is_comment(line: str, begun: bool) -> bool:
     return line.startswith("#")
 
 
-def _separator(first: str, last: str, decimal: str | None) -> str:
-    """Between the cells of these two lines; the name of one column may have blanks."""
+def _separator(first: str, *below: str, decimal: str | None) -> str:
+    """Between the cells of these lines: of the marks in the first that which best fits the others.
+
+    If there are no marks in the others, there is one column, or blanks stand between the cells: a
+    name may have blanks and marks, too.
+    """
     if decimal == ",":
         first = re.sub(r"(?<=\d),(?=\d)", ".", first)
-    marks = [mark for mark in "\t;," if mark in first]
-    fitting = [mark for mark in marks if first.count(mark) == last.count(mark)]
-    return (fitting + marks + [r"\s+" if " " in last.strip() else "\x1f"])[0]
+    fits = {m: sum(n.count(m) == first.count(m) for n in below) for m in "\t;," if m in first}
+    if fits and (not below or max(fits.values()) or any(m in n for n in below for m in fits)):
+        return max(fits, key=fits.get)
+    blanks = [" " in line.strip() for line in below or (first,)]
+    return r"\s+" if sum(blanks) > len(blanks) / 2 else "\x1f"

@@ -205,7 +205,8 @@ def _has_decimal_commas(cells: pd.Series, alone: bool) -> bool:
     """Whether commas can be nothing but decimal marks: no thousands, no cells, no row numbers."""
     texts = [cell.strip() for cell in cells if isinstance(cell, str)]
     commas = [text for text in texts if "," in text]
-    if not commas or not all(map(COMMA.fullmatch, commas)) or any("." in t[:-1] for t in texts):
+    points = [text for text in texts if "." in text and text.lower() not in MISSING]
+    if not commas or not all(map(COMMA.fullmatch, commas)) or any(map(_number, points)):
         return False
     whole = pd.Series([text.split(",")[0] for text in commas])
     return not all(map(THOUSANDS.fullmatch, commas)) and not (alone and _counts_up(whole))
@@ -228,8 +229,9 @@ def _code(values: np.ndarray) -> str:
     the others from each other.
     """
     numbers, counts = np.unique(values, return_counts=True)
-    for k, rest in ((0, numbers[1:]), (-1, numbers[:-1])):
-        apart = len(rest) > 1 and np.abs(rest - numbers[k]).min() > np.ptp(rest)
+    half = numbers / 2  # of which no difference overflows
+    for k, rest in ((0, half[1:]), (-1, half[:-1])):
+        apart = len(rest) > 1 and np.abs(rest - half[k]).min() > np.ptp(rest)
         if apart and counts[k] >= 3 and numbers[k] in CODES:
             return f"{numbers[k]:g} is there {counts[k]} times, far from the rest: is it missing?"
     return ""

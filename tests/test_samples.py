@@ -145,6 +145,8 @@ def load(tmp_path):
         (",x\n0,1.5\n1,2.5\n", "", [1.5, 2.5], "2 rows under the header 'x'"),
         ('"","x"\n"1",1.5\n"2",2.5\n', "", [1.5, 2.5], "2 rows under the header 'x'"),
         (",x\n7,1.5\n9,2.5\n", ":2", [1.5, 2.5], "2 rows under the header 'x'"),
+        (" x\n0 1.5\n1 2.5\n", "", [1.5, 2.5], "2 rows under the header 'x'"),
+        ('"x"\n"1" 1.5\n"2" 2.5\n', "", [1.5, 2.5], "2 rows under the header 'x'"),
         ("2019,2020\n5.1,6.2\n5.3,6.4\n", ":2020", [6.2, 6.4], "2 rows under the header '2020'"),
         ("2019,2020\n5.1,6.2\n5.3,6.4\n", ":2", [2020, 6.2, 6.4], "3 rows of column 2, without a"),
         ("1,2\n3,4\n", ":2", [2, 4], "2 rows of column 2, without a header"),
@@ -249,6 +251,8 @@ def test_a_code_for_missing_is_mentioned(load, values, code):
         ('5" pipe,1\n6" pipe,2\n', ":2", [1, 2]),
         ('a "b,1\nc "d e",2\n', ":2", [1, 2]),
         ('"a, b" x\n"c\nd" 2\n', ":x", [2]),
+        ("length; width\n1\n2\n", "", [1, 2]),
+        ("a;b,c\n1,2\n3,4\n", ":c", [2, 4]),
         ("  7  1\n 8 \t 2\n", ":2", [1, 2]),
     ],
 )
@@ -288,6 +292,7 @@ def test_decimal_commas(load):
         ('x,y\n1,2\n"a,3\n4,5\n', r"my.csv, line 3: its quotes do not match: '\"a,3'"),
         ('x,y\n"a b",1\na "b, c",2\n', r"my.csv, line 3: 3 cells, not 2"),
         ("x,y\n1," + "a" * 1000 + "\n", r"line 2: 'a{40}\.\.\.' is not a number$"),
+        ("a b\n1.5\n5 cm\n", r"has no column 'y'; choose from a b"),
         ("x,y\n1,1_000\n", r"line 2: '1_000' is not a number"),
     ],
 )
