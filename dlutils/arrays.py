@@ -68,7 +68,7 @@ def check_precision(y: Tensor) -> None:
     low, middle, high = _quartiles(y)
     near = np.abs(y - middle) <= 20 * (high - low)
     for bulk, part in (("all", np.full(len(y), True)), ("most", near)):
-        if (span := np.ptp(y[part])) > 0 and lost[part].max() > FEW * span:
+        if part.any() and (span := np.ptp(y[part])) > 0 and lost[part].max() > FEW * span:
             raise ValueError(_too_coarse(y[part], lost[part], bulk, middle, span))
     k = max(3, len(y) // 10)
     spans, starts = y[k:] - y[:-k], np.abs(y[:-k])

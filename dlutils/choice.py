@@ -45,7 +45,7 @@ def effective_parameters(
         MacKay, Bayesian interpolation (1992), eq. 4.9.
     """
     nodes, weights = dataset.compress(n_bins)
-    x = flow.units(nodes).float()
+    x = flow.units(nodes).to(next(flow.drift.parameters()).dtype)
     _, scores = adjoint.scores(flow.drift, x, flow.n_steps, flow.method, "map")
     scores = scores.double() * (weights / weights.sum()).sqrt()[:, None]
     eigenvalues = torch.linalg.eigvalsh(scores @ scores.T).clamp(min=0)

@@ -38,6 +38,7 @@ from dlutils.own_data import (
     evenly,
     spread,
 )
+from dlutils.reading import SUFFIXES
 from dlutils.samples import is_source, load_sample, split_source
 from dlutils.seeding import seeded
 
@@ -445,7 +446,8 @@ def load_dataset(
     """Simulate a named distribution, or read a user's own file.
 
     Args:
-        source: One of `DISTRIBUTIONS`, `file.csv`, `file.csv:column`, or a .txt or .npy file.
+        source: One of `DISTRIBUTIONS`, `file.csv`, `file.csv:column`, or another file: see
+            `dlutils.samples.load_sample`.
         seed: Of the simulation, or of the split of the file's numbers.
         drop_missing: Whether to leave out NaN and empty cells of a file.
         support: Of a file's numbers, their bounds: see `Dataset.from_samples`, as for the next two.
@@ -466,7 +468,7 @@ def load_dataset(
     except ValueError as error:
         if source in DISTRIBUTIONS:
             raise
-        more = "a file of your own ends in .csv, .tsv, .txt, .dat or .npy"
+        more = f"a file of your own ends in {', '.join(SUFFIXES)}"
         raise ValueError(f"{error}; {more}") from error
 
 

@@ -1,0 +1,215 @@
+"""Real files through both notebooks' programs: held-out log-likelihood beside what one tries first.
+
+The files are columns of data sets that come with statsmodels, scikit-learn and vega_datasets,
+written as .csv and read back as `DATASET = "file.csv:column"` would be. Of our four models the one
+with the highest log-likelihood of the validation points is compared with the yardsticks on the test
+points. `python -m benchmarks.own_data --help` lists the options. Results go to a file as they come,
+so a run that was stopped goes on where it was. A process a core, one thread each.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Mapping
+from math import inf
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from benchmarks.common import Row, Tables, command
+from benchmarks.estimators import notebook
+from dlutils import held_out
+from dlutils.datasets import Dataset, load_dataset
+from dlutils.processes import cores
+from dlutils.sweep.jobs import process_pool, run_all
+from dlutils.sweep.results import load
+
+PACKAGES = ("torch", "numpy", "scipy", "pandas", "statsmodels", "scikit-learn", "vega_datasets")
+FOLDER = Path("build/own_data")
+OURS = ("ODE", "ODE, matched", "SDE", "SDE, solved")
+
+
+def _statsmodels(name: str) -> Callable[[], pd.DataFrame]:
+    def table() -> pd.DataFrame:
+        import statsmodels.api as sm
+
+        return getattr(sm.datasets, name).load_pandas().data
+
+    return table
+
+
+def _sklearn(name: str, **options: bool) -> Callable[[], pd.DataFrame]:
+    def table() -> pd.DataFrame:
+        from sklearn import datasets
+
+        return getattr(datasets, f"load_{name}")(as_frame=True, **options).data
+
+    return table
+
+
+def _vega(name: str) -> Callable[[], pd.DataFrame]:
+    def table() -> pd.DataFrame:
+        from vega_datasets import local_data
+
+        return getattr(local_data, name)()
+
+    return table
+
+
+POSITIVE = {"support": (0.0, inf)}
+# The column of a file; what makes the file; what `load_dataset` is told; what the numbers are.
+FILES: dict[str, tuple[Callable[[], pd.DataFrame], dict[str, object], str]] = {
+    "sunspots.csv:SUNACTIVITY": (
+        _statsmodels("sunspots"), POSITIVE | {"rounding": 0.1}, "a year's sunspots, 1700 to 2008",
+    ),
+    "nile.csv:volume": (_statsmodels("nile"), {"rounding": 1}, "a year's flow of the Nile"),
+    "randhie.csv:mdvis": (
+        _statsmodels("randhie"), POSITIVE | {"rounding": 1}, "visits to a physician, counts",
+    ),
+    "engel.csv:income": (_statsmodels("engel"), POSITIVE, "incomes of Belgian households"),
+    "co2.csv:co2": (
+        _statsmodels("co2"), {"drop_missing": True, "rounding": 0.1}, "carbon dioxide, weekly",
+    ),
+    "star98.csv:LOWINC": (
+        _statsmodels("star98"), {"support": (0.0, 100.0), "weights": "NABOVE"},
+        "per cent of poor pupils, weighted by pupils",
+    ),
+    "breast_cancer.csv:mean area": (_sklearn("breast_cancer"), POSITIVE, "areas of cell nuclei"),
+    "wine.csv:alcohol": (_sklearn("wine"), {"rounding": 0.01}, "alcohol in Italian wines"),
+    "diabetes.csv:bmi": (
+        _sklearn("diabetes", scaled=False), {"rounding": 0.1}, "body mass index of patients",
+    ),
+    "seattle_weather.csv:precipitation": (
+        _vega("seattle_weather"), POSITIVE | {"rounding": 0.1}, "a day's rain, half of them none",
+    ),
+    "seattle_temps.csv:temp": (
+        _vega("seattle_temps"), {"rounding": 0.1}, "hourly temperatures",
+    ),
+    "cars.csv:Miles_per_Gallon": (
+        _vega("cars"), POSITIVE | {"drop_missing": True, "rounding": 0.1}, "cars' miles a gallon",
+    ),
+}  # fmt: skip
+QUICK = ("nile.csv:volume", "engel.csv:income")
+
+
+def read(source: str, seed: int) -> Dataset:
+    """Write the table to a file, and read the column as a notebook does."""
+    table, options, _ = FILES[source]
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    file, column = source.split(":")
+    path = FOLDER / f"{seed}_{file}"
+    table().to_csv(path, index=False)
+    return load_dataset(f"{path}:{column}", seed=seed, **options)
+
+
+def measure(config: Mapping[str, object]) -> dict[str, object]:
+    """All models on one split of one file.
+
+    Args:
+        config: source, one of `FILES`, and seed, which names the split.
+
+    Returns:
+        n; chosen, the one of ours that is best on the validation points; log_likelihood of the
+        test points by model, nats; ahead, the chosen one's minus that of each, and the standard
+        error of that; seconds by model; notes: errors, and what the notebook says of the data.
+    """
+    torch.set_num_threads(1)
+    data, seed = read(config["source"], config["seed"]), config["seed"]
+    ode, sde = notebook("ODE.ipynb"), notebook("SDE.ipynb")
+    proper = {"method": "rk4", "n_steps": 10, "logdet": "map", "n_bins": 64, "progress": False}
+    fits = {
+        "ODE": lambda: ode.train(data, "auto", seed=seed, optimizer="natural", **proper),
+        "ODE, matched": lambda: ode.flow_matching(data, smooth=True),
+        "SDE": lambda: sde.train(data, seed=seed, progress=False),
+        "SDE, solved": lambda: sde.least_squares(data),
+    }
+    weights, found, on_val, seconds, notes = data.weights, {}, {}, {}, [data.description]
+    for name, fit in fits.items():
+        start = time.perf_counter()
+        try:
+            model = fit()
+            found[name] = held_out.log_likelihood(model, data)
+            on_val[name], _ = held_out.mean_and_error(
+                model.log_likelihood(data.val), weights.get("val")
+            )
+        except ValueError as error:
+            found.pop(name, None)
+            notes.append(f"{name}: {error}")
+        seconds[name] = time.perf_counter() - start
+    for name, log_q in held_out.rivals(data, seed).items():
+        found[name] = held_out.log_likelihood(log_q, data)
+    chosen, summary = max(on_val, key=on_val.get), lambda v: held_out.mean_and_error(
+        v, weights.get("test")
+    )  # fmt: skip
+    return {
+        "n": len(data.points),
+        "chosen": chosen,
+        "log_likelihood": {name: summary(log_p) for name, log_p in found.items()},
+        "ahead": {name: summary(found[chosen] - log_p) for name, log_p in found.items()},
+        "seconds": seconds,
+        "bends": [type(bend).__name__ for bend in data.bends],
+        "notes": notes,
+    }
+
+
+def make(options: argparse.Namespace) -> tuple[list[str], Tables]:
+    """Notes and tables."""
+    sources = QUICK if options.quick else tuple(FILES)
+    configs = [{"source": source, "seed": 0} for source in sources]
+    path = Path(options.output) / f"own_data{'_quick' if options.quick else ''}.jsonl"
+    pool = process_pool(cores(), ["benchmarks.estimators"])
+    if run_all(measure, configs, path, pool, cores() + 1, label="own data"):
+        errors = {row["error"] for row in load(path) if row["status"] == "failed"}
+        raise RuntimeError(f"some files failed: {'; '.join(sorted(errors))}")
+    rows = {row["source"]: row for row in load(path)}
+    note = (
+        "Mean log-likelihood of the test points in nats, of their intervals where data are "
+        "rounded; ours is the one of four that is best on the validation points. Then ours minus "
+        "each ± the standard error of the difference on the same points: above zero ours is ahead."
+    )
+    return [note], {
+        "Files": [_file(source, rows[source]) for source in sources],
+        "Held-out points": [_line(source, rows[source]) for source in sources],
+        "Ours": [_ours(source, rows[source]) for source in sources],
+    }
+
+
+def _file(source: str, row: Row) -> Row:
+    _, options, what = FILES[source]
+    told = ", ".join(f"{name.upper()} = {value}" for name, value in options.items()) or "–"
+    seen = ", ".join(row["bends"]) or "–"
+    return {"file": source, "what": what, "n": row["n"], "told": told, "coordinate": seen}
+
+
+def _line(source: str, row: Row) -> Row:
+    """Ours and its lead over the yardsticks."""
+    ahead = {name: pair for name, pair in row["ahead"].items() if name not in OURS}
+    best = min(ahead, key=lambda name: ahead[name][0])
+    mean, error = ahead[best]
+    return {
+        "file": source.partition(":")[2],
+        "ours": row["chosen"],
+        "log-likelihood": f"{row['log_likelihood'][row['chosen']][0]:.3f}",
+        **{name: f"{mean:.3f} ± {error:.3f}" for name, (mean, error) in ahead.items()},
+        "behind by": "–" if mean >= 0 else f"{-mean / error:.1f} se, {best}",
+    }
+
+
+def _ours(source: str, row: Row) -> Row:
+    """The four models beside each other."""
+    cells = {
+        name: f"{row['log_likelihood'][name][0]:.3f}" if name in row["log_likelihood"] else "–"
+        for name in OURS
+    }
+    seconds = ", ".join(f"{row['seconds'][name]:.1f}" for name in OURS)
+    return {"file": source.partition(":")[2], **cells, "seconds": seconds}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Fit ODE and SDE to twelve real files and compare them with four yardsticks."""
+    return command("own_data", main.__doc__, "two files", PACKAGES, make, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,77 @@
+"""The net that there is most evidence for, without a validation set that could tell."""
+
+import pytest
+import torch
+
+from conftest import ROOT
+from dlutils.choice import automatic, effective_parameters, evidence
+from dlutils.datasets import Dataset, make_dataset
+from dlutils.notebooks import load
+
+PROPER = {"method": "rk4", "n_steps": 5, "logdet": "map", "optimizer": "natural", "progress": False}
+
+
+@pytest.fixture(scope="module")
+def ode():
+    return load(ROOT / "ODE.ipynb")
+
+
+def test_a_linear_drift_has_two_parameters_and_a_strong_prior_none(ode):
+    data = make_dataset("gaussian", 2000, 200, 20)
+    flow = ode.train(data, "linear", prior_precision=1e-6, **PROPER)
+    assert effective_parameters(flow, data, 1e-6) == pytest.approx(2, abs=0.01)
+    assert effective_parameters(flow, data, 1e9) < 0.01
+
+
+def test_the_evidence_is_all_points_log_likelihood_less_the_parameters(ode):
+    data = Dataset.from_samples(make_dataset("gaussian", 400, 2, 2).train, seed=1)
+    flow = ode.train(data, "linear", prior_precision=1e-6, **PROPER)
+    total = sum(flow.log_likelihood(y).sum().item() for y in (data.train, data.val))
+    assert evidence(flow, data, 1e-6) == pytest.approx(total - 2, abs=0.02)
+
+
+def test_weights_count_in_the_evidence(ode):
+    """Each point three times is three times the evidence, but for the parameters."""
+    y = make_dataset("gaussian", 300, 2, 2).train
+    data = Dataset.from_samples(y)
+    flow = ode.train(data, "linear", prior_precision=1e-6, **PROPER)
+    three = {part: torch.full((len(getattr(data, part)),), 3.0) for part in ("train", "val")}
+    heavy = Dataset("x", "x", data.train, data.val, data.test, data.support, weights=three)
+    once, thrice = (evidence(flow, d, 1e-6) for d in (data, heavy))
+    assert thrice == pytest.approx(3 * (once + 2) - 2, abs=0.05)
+
+
+def test_auto_takes_the_net_with_most_evidence(ode, capsys):
+    """On the claw the net of local steps; another way of training is left as it is."""
+    data = make_dataset("marron_wand_10", 3000, 300, 20)
+    flow = ode.train(data, "auto", **PROPER | {"n_steps": 10, "n_bins": 96})
+    said = capsys.readouterr().out
+    chosen = type(flow.drift).__name__
+    assert said.startswith("drift: sigmoid_basis" if "Sigmoid" in chosen else "drift: mlp")
+    assert "nats before" in said
+    each = {
+        net: evidence(
+            ode.train(data, net, prior_precision=k, **PROPER | {"n_steps": 10, "n_bins": 96}),
+            data,
+            k,
+        )
+        for net, k in (("mlp", 1.0), ("sigmoid_basis", 30.0))
+    }
+    assert max(each, key=each.get) == ("sigmoid_basis" if "Sigmoid" in chosen else "mlp")
+    assert evidence(flow, data, 30.0 if "Sigmoid" in chosen else 1.0) == pytest.approx(
+        max(each.values()), abs=0.5
+    )
+    assert "drift:" not in (ode.train(data, "linear", **PROPER) and capsys.readouterr().out)
+
+
+def test_an_unknown_net_is_refused_as_before(ode):
+    with pytest.raises(ValueError, match="unknown drift 'magic'; choose from linear, mlp"):
+        ode.train(make_dataset("gaussian", 50, 20, 20), "magic")
+
+
+def test_with_no_net_left_the_error_names_them():
+    def train(dataset, drift, **options):
+        raise ValueError("a step folds the line")
+
+    with pytest.raises(ValueError, match="the steps of all nets fold the line: mlp, fourier"):
+        automatic(mlp=1.0, fourier=2.0)(train)(make_dataset("gaussian", 50, 20, 20), "auto")
