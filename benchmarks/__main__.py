@@ -14,6 +14,7 @@ NAMES = (
     "sde_closed_form",
     "objectives",
     "peers_likelihood",
+    "own_data",
     "sde_step",
     "variance",
     "sweep",

@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlutils import adjoint, coordinates, smoothing, yardsticks
+from dlutils import coordinates, smoothing, yardsticks
+from dlutils.choice import effective_parameters
 from dlutils.comparison import compare
 from dlutils.datasets import Dataset, make_dataset
 from dlutils.notebooks import load
@@ -85,25 +86,10 @@ def ode_flow_matching(dataset: Dataset, seed: int) -> LogDensity:
 
 
 def information_criterion(model, dataset: Dataset, n_bins: int, prior_precision: float) -> float:
-    r"""Akaike's criterion with the effective number of parameters, a point: higher is better.
-
-    $\frac1n\sum_i\log p(y_i)-\frac{\gamma}{n}$ with
-    $\gamma=\sum_k\lambda_k/(\lambda_k+\kappa/n)$, where $\lambda$ are the eigenvalues of the Fisher
-    information, the mean of the products of the scores, and $\kappa$ is the prior's precision. The
-    scores are taken at the compressed points, so the matrix is as small as their number.
-
-    Source:
-        Akaike (1974); MacKay, Bayesian interpolation (1992), eq. 4.9, for the number.
-    """
-    n = len(dataset.train)
-    nodes, weights = dataset.compress(n_bins)
-    x_1 = model.units(nodes).float()
-    _, scores = adjoint.scores(model.drift, x_1, model.n_steps, model.method, model.logdet)
-    scores = scores.double() * (weights / n).sqrt()[:, None]
-    eigenvalues = torch.linalg.eigvalsh(scores @ scores.T).clamp(min=0)
-    effective = (eigenvalues / (eigenvalues + prior_precision / n)).sum().item()
+    """Akaike's criterion, a point: higher is better; see `dlutils.choice.effective_parameters`."""
+    effective = effective_parameters(model, dataset, prior_precision, n_bins)
     mean = model.log_likelihood(dataset.train).double().mean().item()
-    return mean - effective / n
+    return mean - effective / len(dataset.train)
 
 
 def sde_bound(dataset: Dataset, seed: int) -> LogDensity:

@@ -71,9 +71,10 @@ FILES: dict[str, tuple[Callable[[], pd.DataFrame], dict[str, object], str]] = {
     "co2.csv:co2": (
         _statsmodels("co2"), {"drop_missing": True, "rounding": 0.1}, "carbon dioxide, weekly",
     ),
-    "star98.csv:LOWINC": (
-        _statsmodels("star98"), {"support": (0.0, 100.0), "weights": "NABOVE"},
-        "per cent of poor pupils, weighted by pupils",
+    "star98.csv:AVYRSEXP": (
+        _statsmodels("star98"),
+        POSITIVE | {"weights": "NABOVE"},
+        "teachers' years in schools, weighted by pupils",
     ),
     "breast_cancer.csv:mean area": (_sklearn("breast_cancer"), POSITIVE, "areas of cell nuclei"),
     "wine.csv:alcohol": (_sklearn("wine"), {"rounding": 0.01}, "alcohol in Italian wines"),

@@ -109,7 +109,7 @@ class Dataset:
     distribution: Density | None = field(default=None, repr=False)
     bounds: Range = EVERYWHERE
     rounding: float | None = None
-    weights: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
+    weights: Mapping[str, Tensor] = field(default_factory=dict, repr=False, hash=False)
     coordinates: tuple[Coordinate, ...] | None = field(default=(), repr=False)
 
     @classmethod

@@ -7,11 +7,12 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from benchmarks import __main__ as everything
-from benchmarks import objectives, peers_likelihood, speedrun, tables
+from benchmarks import objectives, own_data, peers_likelihood, speedrun, tables
 from benchmarks.common import Enough, Watch, command
 from benchmarks.estimators import CONTENDERS, information_criterion, notebook
 from benchmarks.tables import fill
@@ -20,6 +21,7 @@ from dlutils.comparison import compare
 from dlutils.datasets import make_dataset
 from dlutils.matching import mean_squares
 from dlutils.training import History, warm_up_and_cosine
+from dlutils.yardsticks import YARDSTICKS
 
 
 @pytest.fixture
@@ -538,3 +540,27 @@ def test_what_each_change_brings(field, monkeypatch):
     assert (start["s to 0.005"], start["times sooner"]) == (18, "–")
     assert (change["s to 0.005"], change["times sooner"]) == (4, 4.5)
     assert change["reached"] == "3 of 3"
+
+
+def test_own_data_are_read_as_a_notebook_does_and_ours_is_chosen_by_validation(
+    monkeypatch, tmp_path
+):
+    """A file of weighted, bounded numbers: the row has all models, and ours is one of four."""
+    y = np.random.default_rng(0).gamma(2.0, 1.0, 200)
+    table = lambda: pd.DataFrame({"y": y, "w": 1 + np.arange(200) % 2})
+    options = {"support": (0.0, np.inf), "weights": "w"}
+    monkeypatch.setattr(own_data, "FILES", {"gamma.csv:y": (table, options, "gamma")})
+    monkeypatch.setattr(own_data, "FOLDER", tmp_path)
+    row = own_data.measure({"source": "gamma.csv:y", "seed": 0})
+    assert row["n"] == 200
+    assert row["bends"] == ["Inside"]
+    assert row["chosen"] in own_data.OURS
+    assert row["ahead"][row["chosen"]] == (0.0, 0.0)
+    assert set(row["ahead"]) == {*own_data.OURS, *YARDSTICKS}
+    gaps = {
+        k: row["log_likelihood"][row["chosen"]][0] - v[0] for k, v in row["log_likelihood"].items()
+    }
+    assert {k: v[0] for k, v in row["ahead"].items()} == pytest.approx(gaps)
+    assert "weights" not in row["notes"][0]
+    line = own_data._line("gamma.csv:y", row)
+    assert line["ours"] == row["chosen"]

@@ -117,3 +117,9 @@ def test_no_values_nearer_than_the_rounding():
     check_rounding(0.1, torch.tensor([37.1, 37.2, 38.0]))
     with pytest.raises(ValueError, match="cannot be"):
         check_rounding(0.1, torch.tensor([37.1, 37.15, 38.0]))
+
+
+def test_data_sets_can_be_keys_of_a_cache():
+    y = np.arange(10.0)
+    data = Dataset.from_samples(y, weights=1 + y)
+    assert {data: 1}[data] == 1
