@@ -42,6 +42,7 @@ from dlutils.reading import SUFFIXES
 from dlutils.samples import is_source, load_sample, split_source
 from dlutils.seeding import seeded
 
+NEAREST = 8  # powers of four of a distance, how near to its end the nearest breakpoint is
 FAR = 1e9  # lengths of a user's own data, to where a quadrature goes
 Target = Distribution | Triple | Callable[[], Distribution | Triple]
 
@@ -282,15 +283,18 @@ class Dataset:
 
         Of the true density where it is known (`Density.breakpoints`); else quantiles of all points
         (`dlutils.densities.LEVELS`) and both ends of the reach, and where these are much farther
-        apart than their neighbours, distances from them that grow geometrically.
+        apart than their neighbours, beside a bound or a value that is several quantiles, distances
+        from them that grow geometrically.
         """
         if self.distribution is not None:
             return self.distribution.breakpoints
-        edges = np.unique([*self.reach, *np.quantile(self.points.numpy(), LEVELS, method="lower")])
+        quantiles = np.quantile(self.points.numpy(), LEVELS, method="lower")
+        edges, counts = np.unique([*self.reach, *quantiles], return_counts=True)
         gaps, added = np.diff(edges), []
         for k, gap in enumerate(gaps):
             for end, sign, near in ((k, 1, k - 1), (k + 1, -1, k + 1)):
-                first = gaps[near] if 0 <= near < len(gaps) else gap / 4.0**8  # at a bound
+                inside = 0 <= near < len(gaps) and counts[end] == 1
+                first = gaps[near] if inside else gap / 4.0**NEAREST
                 out = first * 4.0 ** np.arange(math.log(gap / first / 2, 4))
                 added.append(edges[end] + sign * out)
         return np.unique(np.concatenate([edges, *added]))

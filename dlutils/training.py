@@ -90,6 +90,7 @@ def fit(
     around_start: bool = False,
     climber: Climber | None = None,
     judge: Callable[[], float] | None = None,
+    astray: float = ASTRAY,
     n_iterations: int = 300,
     learning_rate: float = 0.02,
     validate_every: int = 25,
@@ -115,7 +116,8 @@ def fit(
         around_start: Whether the prior is around the weights as they come, and not around zero.
         climber: Takes the steps instead of Adam, and has an objective and a prior of its own.
         judge: Where what is climbed is only nominal, the true value on the validation set, nats.
-            A run that ends more than `ASTRAY` below its best keeps the weights of that.
+            A run that ends well below its best keeps the weights of that.
+        astray: How far below, nats; at least `ASTRAY`.
         n_iterations: Number of updates, at least 1.
         learning_rate: Its peak, positive: reached after a fifth of the run, zero at the end.
         validate_every: Iterations between two validations, at least 1.
@@ -191,7 +193,7 @@ def fit(
         history.seconds = time.perf_counter() - start
     if history.stopped and good is not None:
         _restore(parameters, good)
-    margin = 0 if history.stopped else math.inf if judge is None else ASTRAY
+    margin = 0 if history.stopped else math.inf if judge is None else max(astray, ASTRAY)
     kept = "the last good weights"
     if best is not None and best[0] - judged > margin:
         history.kept, kept = best[1], f"the weights of iteration {best[1]}, better by validation,"

@@ -29,6 +29,7 @@ NOT_AXES = (
     "around_start",
     "climber",
     "judge",
+    "astray",
     "start",
 )  # not for a user to set
 
