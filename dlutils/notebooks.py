@@ -6,15 +6,21 @@ with `--in-place` it refreshes the outputs of the committed notebooks.
 
 import argparse
 import ast
+import importlib
+import importlib.util
 import json
 import linecache
 import re
 import sys
 import time
 from collections.abc import Iterator
+from functools import cached_property
+from importlib.machinery import ModuleSpec
+from itertools import count
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING
+from urllib.parse import quote, unquote
 
 from IPython.core.inputtransformer2 import TransformerManager
 from tqdm import tqdm
@@ -29,6 +35,8 @@ IMPORTS_AND_DEFINITIONS = (
     ast.AsyncFunctionDef,
     ast.ClassDef,
 )
+PROJECT = Path(__file__).resolve().parents[1]
+__path__: list[str] = []  # loaded notebooks are submodules: see `_Importer`
 
 
 def load(path: str | Path) -> ModuleType:
@@ -43,8 +51,12 @@ def load(path: str | Path) -> ModuleType:
     An entry that a notebook adds to a table of the package, `METHODS["heun"] = ...`, is there for
     all that runs in this process, until the notebook is loaded again: that withdraws it first.
 
+    What the notebook defines can be pickled, and so can instances of its classes, without the
+    values of their cached properties: another process that has `dlutils` loads the notebook again.
+    One of the project's folder is found there wherever that lies, any other where it was.
+
     Args:
-        path: A notebook file.
+        path: A notebook file; see `find`.
 
     Returns:
         A fresh module, whose `__file__` is the notebook.
@@ -53,10 +65,67 @@ def load(path: str | Path) -> ModuleType:
         ValueError: If there is no such file, or it is not a notebook.
         SyntaxError: If a code cell does not parse; the error names the cell.
     """
+    path = find(path).resolve()
+    inside = path.relative_to(PROJECT) if path.is_relative_to(PROJECT) else path
+    name = f"dlutils.notebooks.{quote(inside.as_posix()).replace('.', '%2E')}"
+    names = (name if k == 1 else f"{name}#{k}" for k in count(1))  # a load, a name
+    return importlib.import_module(next(name for name in names if name not in sys.modules))
+
+
+def find(path: str | Path) -> Path:
+    """Where a notebook is: as named, beside the one that is being loaded, or in the project.
+
+    Raises:
+        ValueError: If it is nowhere; the error names the folders.
+    """
     path = Path(path)
+    folders = dict.fromkeys([Path.cwd(), *(other.parent for other in _LOADING[-1:]), PROJECT])
+    if path.is_absolute():
+        folders = [path.parent]
+    found = [folder / path for folder in folders if (folder / path).exists()]
+    if not found:
+        raise ValueError(
+            f"no notebook {str(path)!r} in {' or '.join(map(str, folders))}: give its path, or "
+            "start in its folder (papermill's option --cwd FOLDER)"
+        )
+    return path if path.exists() else found[0]
+
+
+_LOADING: list[Path] = []  # the notebooks that are being loaded, the innermost last
+
+
+class _Importer:
+    """Imports a notebook as a submodule, by the name that `load` gives it and pickles hold."""
+
+    @classmethod
+    def find_spec(cls, name: str, *_: object) -> ModuleSpec | None:
+        package, _, quoted = name.partition("dlutils.notebooks.")
+        if package or not quoted:
+            return None
+        path = PROJECT / unquote(quoted.partition("#")[0])
+        return importlib.util.spec_from_file_location(name, path, loader=cls)
+
+    @staticmethod
+    def create_module(spec: ModuleSpec) -> None:
+        """Python makes the module."""
+
+    @staticmethod
+    def exec_module(module: ModuleType) -> None:
+        path = Path(module.__file__)
+        module.__doc__ = f"Definitions of {path.name}."
+        _LOADING.append(path)
+        try:
+            _define(module, path)
+        finally:
+            _LOADING.pop()
+
+
+sys.meta_path.append(_Importer)
+
+
+def _define(module: ModuleType, path: Path) -> None:
+    """Execute a notebook's definitions in a module."""
     cells = read_cells(path)
-    module = ModuleType(path.stem, f"Definitions of {path.name}.")
-    module.__file__ = str(path)
     entries = _ENTRIES.setdefault(path.resolve(), [])
     while entries:
         _withdraw(*entries.pop())
@@ -72,7 +141,26 @@ def load(path: str | Path) -> ModuleType:
             before = [(table, key, table.get(key, _NONE)) for table, key in tables]
             exec(code, module.__dict__)
             entries += [(table, key, old, table[key]) for table, key, old in before]
-    return module
+            if isinstance(node, ast.ClassDef):
+                _leave_out_caches(getattr(module, node.name))
+
+
+def _leave_out_caches(cls: type) -> None:
+    """Let pickles and copies of a class's instances hold no values of cached properties."""
+    if vars(cls).keys() & _caches(cls) and cls.__getstate__ is object.__getstate__:
+        cls.__getstate__ = _state
+
+
+def _state(self: object) -> dict[str, object]:
+    """What to pickle of an instance."""
+    caches = _caches(type(self))
+    return {name: value for name, value in vars(self).items() if name not in caches}
+
+
+def _caches(cls: type) -> set[str]:
+    """The names of its cached properties, inherited ones too."""
+    members = (item for base in cls.__mro__ for item in vars(base).items())
+    return {name for name, value in members if isinstance(value, cached_property)}
 
 
 _NONE = object()

@@ -1,13 +1,21 @@
+import io
+import multiprocessing
+import os
+import pickle
 import re
 import subprocess
 import sys
 import traceback
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache
 
 import nbformat
 import pytest
+import torch
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from conftest import ROOT
+from conftest import HANGS, ROOT
+from dlutils.datasets import make_dataset
 from dlutils.lesson import structure
 from dlutils.notebooks import load, main, summary
 
@@ -80,6 +88,159 @@ def test_load_says_what_is_wrong_with_a_file(tmp_path):
     (tmp_path / "broken.ipynb").write_text("not json")
     with pytest.raises(ValueError, match=r"broken.ipynb' is not a notebook"):
         load(tmp_path / "broken.ipynb")
+
+
+def test_a_notebook_is_sought_in_the_folder_then_in_the_project(write, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load("ODE.ipynb").__file__ == str(ROOT / "ODE.ipynb")
+    write("HERE = 1", name="ODE.ipynb")
+    assert load("ODE.ipynb").HERE == 1
+    monkeypatch.chdir(ROOT)
+    assert hasattr(load("ODE.ipynb"), "train")
+
+
+def test_a_notebook_finds_the_one_beside_it(write, monkeypatch):
+    write("HERE = 1", name="ODE.ipynb")
+    write("HERE = 2", name="other.ipynb")
+    both = write(
+        "from dlutils.notebooks import load",
+        'ODE = load("ODE.ipynb")',
+        'OTHER = load("other.ipynb")',
+        name="both.ipynb",
+    )
+    monkeypatch.chdir(both.parent.parent)
+    found = load(both)
+    assert (found.ODE.HERE, found.OTHER.HERE) == (1, 2)
+    assert hasattr(load("ODE.ipynb"), "train"), "when that is loaded, its folder is not searched"
+
+
+def test_a_missing_notebook_names_the_folders(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    message = f"no notebook 'No.ipynb' in {tmp_path} or {ROOT}: .*--cwd"
+    with pytest.raises(ValueError, match=message):
+        load("No.ipynb")
+
+
+def trained(name):
+    """A model after five iterations; its density was asked for, which fills its caches."""
+    dataset = make_dataset("gaussian", 200, 50, 50)
+    model = load(ROOT / name).train(dataset, n_iterations=5, progress=False)
+    model.log_likelihood(dataset.test)
+    return model
+
+
+@cache
+def both():
+    return {name: trained(name) for name in ("ODE.ipynb", "SDE.ipynb")}
+
+
+@pytest.fixture
+def models():
+    """Trained, and to be used, in single precision, as by default; `conftest` puts it back."""
+    torch.set_default_dtype(torch.float32)
+    return both()
+
+
+def by_pickle(model):
+    return pickle.loads(pickle.dumps(model))
+
+
+def by_torch(model):
+    file = io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)
+
+
+@pytest.mark.parametrize("name", ["ODE.ipynb", "SDE.ipynb"])
+@pytest.mark.parametrize("copied", [by_pickle, by_torch])
+def test_a_trained_model_comes_back_from_a_file(models, name, copied):
+    model, y = models[name], torch.linspace(-1, 3, 50)
+    load(ROOT / name)  # which is another module
+    copy = copied(model)
+    assert type(copy) is type(model)
+    assert torch.equal(copy.log_likelihood(y), model.log_likelihood(y))
+
+
+def test_trained_models_come_back_from_another_process(models):
+    y = torch.linspace(-1, 3, 50)
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        for name, model in models.items():
+            copy = pool.submit(trained, name).result(HANGS)
+            assert torch.equal(copy.log_likelihood(y), model.log_likelihood(y))
+            there = pool.submit(type(model).log_likelihood, model, y).result(HANGS)
+            assert torch.equal(there, model.log_likelihood(y)), "one sent there"
+
+
+def test_a_pickle_needs_no_more_than_the_package(models, tmp_path):
+    (tmp_path / "model.pkl").write_bytes(pickle.dumps(models["ODE.ipynb"]))
+    code = (
+        "import pickle, torch\n"
+        "model = pickle.load(open('model.pkl', 'rb'))\n"
+        "print(type(model).__name__, model.log_likelihood(torch.ones(1)).item())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    name, value = done.stdout.split()
+    assert name == "FittedODE"
+    assert float(value) == models["ODE.ipynb"].log_likelihood(torch.ones(1)).item()
+
+
+CACHING = """from functools import cached_property
+class Base:
+    def __init__(self, x):
+        self.x = x
+    @cached_property
+    def square(self):
+        return lambda: self.x**2
+class Derived(Base):
+    @cached_property
+    def cube(self):
+        return lambda: self.x**3
+def double(x):
+    return 2 * x"""
+
+
+def test_cached_values_are_left_out_of_a_pickle_and_made_anew(write):
+    module = load(write(CACHING))
+    for cls in (module.Base, module.Derived):
+        instance = cls(3)
+        values = [getattr(instance, name)() for name in ("square", "cube") if hasattr(cls, name)]
+        copy = by_pickle(instance)
+        assert vars(copy) == {"x": 3}
+        assert copy.square() == values[0] == 9
+    assert copy.cube() == values[1] == 27
+    assert by_pickle(module.double) is module.double
+
+
+def test_a_class_that_says_what_to_pickle_is_left_alone(write):
+    module = load(write(CACHING + "\nclass Own(Base):\n    __getstate__ = lambda self: {'x': 5}"))
+    assert by_pickle(module.Own(3)).x == 5
+
+
+def test_what_was_pickled_from_a_notebook_that_has_changed(write, monkeypatch):
+    path = write(CACHING)
+    module = load(path)
+    data = pickle.dumps(module.Derived(3))
+
+    def in_a_fresh_process():
+        monkeypatch.delitem(sys.modules, module.__name__, raising=False)
+        return pickle.loads(data)
+
+    write(CACHING.replace("self.x**3", "self.x**4"))
+    assert in_a_fresh_process().cube() == 81, "by what the notebook says now"
+    write(CACHING.replace("Derived", "Other"))
+    with pytest.raises(AttributeError, match=rf"'Derived' on <module .* from '{path}'"):
+        in_a_fresh_process()
+    path.unlink()
+    with pytest.raises(ValueError, match=f"no notebook '{path}'"):
+        in_a_fresh_process()
 
 
 def test_summary_reads_tagged_cells_only():
