@@ -9,10 +9,10 @@ from torch.distributions import Cauchy, Normal
 
 from dlutils import coordinates
 from dlutils.comparison import compare
-from dlutils.coordinates import Arsinh, Identity
+from dlutils.coordinates import Arsinh, Gaussianized, Identity, Inside, Units, units_of
 from dlutils.datasets import DISTRIBUTIONS, Dataset, make_dataset
 from dlutils.seeding import seeded
-from dlutils.yardsticks import em_mixture
+from dlutils.yardsticks import Mixture, em_mixture
 
 
 def test_a_normal_in_arsinh_is_johnsons_density():
@@ -90,3 +90,81 @@ def test_cauchys_density_is_found_in_arsinh(monkeypatch):
 def test_a_sample_of_ones_own_is_mapped_too():
     own = Dataset.from_samples(sample(Cauchy(0.0, 1.0), 300))
     assert coordinates.mapped(own, coordinates.choose(own.train)).train.abs().max() < 12
+
+
+MIXTURE = Mixture(
+    torch.tensor([0.3, 0.7]).double(),
+    torch.tensor([-1.0, 2.0]).double(),
+    torch.tensor([0.1, 0.4]).double(),
+)
+BENDS = [
+    Arsinh(0.3, 0.5), Inside(-2.0, math.inf), Inside(-math.inf, 4.0), Inside(-2.0, 4.0),
+    Gaussianized(MIXTURE),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("bend", BENDS, ids=lambda bend: type(bend).__name__)
+def test_a_coordinate_has_its_slope_and_its_inverse(bend):
+    y = torch.linspace(-1.9, 3.9, 59).double().requires_grad_()
+    x = bend(y.detach())
+    assert (x.diff() > 0).all()
+    torch.testing.assert_close(bend.inverse(x), y.detach(), rtol=1e-9, atol=1e-9)
+    h = 1e-6
+    slope = (bend(y.detach() + h) - bend(y.detach() - h)) / (2 * h)
+    torch.testing.assert_close(bend.log_slope(y.detach()), slope.log(), rtol=1e-4, atol=1e-4)
+
+
+def test_a_mixture_is_one_gaussian_in_its_own_coordinate_far_out_too():
+    """Up to seventy standard deviations out, where the distribution function is zero or one."""
+    gaussianized = Gaussianized(MIXTURE)
+    y = torch.tensor([-8.0, -1.0, 0.5, 2.0, 30.0]).double()
+    x = gaussianized(y)
+    assert x.isfinite().all()
+    assert x[0] == pytest.approx(-25, abs=0.1)
+    log_q = coordinates.pulled_back(Normal(0.0, 1.0).log_prob, gaussianized)
+    torch.testing.assert_close(log_q(y), MIXTURE(y), rtol=1e-9, atol=1e-6)
+
+
+def test_beyond_a_bound_is_nothing():
+    inside = Inside(0.0, 1.0)
+    assert inside.log_slope(torch.tensor([-0.1, 1.1])).tolist() == [-math.inf, -math.inf]
+    assert inside(torch.tensor([0.0, 1.0])).isfinite().all()
+    assert inside.inverse(torch.tensor([-99.0, 99.0])).tolist() == pytest.approx([0.0, 1.0])
+
+
+def test_units_go_through_the_bends_and_back():
+    units = Units(0.5, 2.0, (Inside(0.0, math.inf), Arsinh(1.0, 0.5)))
+    y = torch.linspace(0.1, 9, 12).double().view(3, 4)
+    assert units(y).shape == (3, 4)
+    torch.testing.assert_close(units.inverse(units(y)), y, rtol=1e-9, atol=1e-9)
+    expected = ((y.log() - 1) / 0.5).asinh().sub(0.5) / 2
+    torch.testing.assert_close(units(y), expected)
+    slope = (units(y + 1e-6) - units(y - 1e-6)) / 2e-6
+    torch.testing.assert_close(units.log_slope(y), slope.log(), rtol=1e-4, atol=1e-4)
+    weights = torch.arange(12.0).double()
+    mean = (weights @ units.log_slope(y.flatten()) / weights.sum()).item()
+    assert units.mean_log_slope(y.flatten(), weights) == pytest.approx(mean)
+
+
+def test_weighted_moments_are_those_of_repeated_points():
+    y, w = torch.tensor([1.0, 2.0, 4.0]), torch.tensor([2.0, 1.0, 3.0])
+    repeated = y.repeat_interleave(w.long()).double()
+    units = units_of(y, weights=w)
+    assert units.loc == pytest.approx(repeated.mean().item())
+    share = w / w.sum()
+    unbiased = repeated.var(correction=0).item() / (1 - (share @ share).item())
+    assert units.scale == pytest.approx(unbiased**0.5)
+
+
+@pytest.mark.parametrize(
+    ("y", "bounds", "kinds"),
+    [
+        (torch.linspace(-3, 3, 400), None, []),
+        (torch.linspace(0.01, 3, 400), (0.0, math.inf), [Inside]),
+        (torch.linspace(-3, 3, 400).sinh().sinh(), None, [Arsinh]),
+        (torch.linspace(-2, 2, 400).sinh().sinh().exp(), (0.0, math.inf), [Inside, Arsinh]),
+        (torch.linspace(-1, 1, 400) + 1000 * (torch.arange(400) % 2), None, [Gaussianized]),
+    ],
+)
+def test_bends_are_chosen_from_the_sample(y, bounds, kinds):
+    assert [type(bend) for bend in coordinates.bends_for(y, bounds)] == kinds
