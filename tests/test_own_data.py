@@ -49,6 +49,7 @@ def test_weighted_quantiles():
     y, w = torch.tensor([3.0, 1.0, 2.0]), torch.tensor([1.5, 4.0, 0.5])
     assert evenly(y, w).tolist() == [1.0, 1.0, 3.0]
     assert evenly(y, None) is y
+    assert evenly(y[:2], torch.tensor([3.1, 0.9])).tolist() == [3.0, 3.0], "not the last one"
 
 
 @pytest.mark.parametrize(
