@@ -10,11 +10,15 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import matplotlib.pyplot as plt
+import numpy as np
 import psutil
 import pytest
+import torch
 
 from conftest import HANGS, ROOT
-from dlutils import sweep
+from dlutils import held_out, sweep
+from dlutils.datasets import load_dataset
+from dlutils.notebooks import load
 from dlutils.sweep.__main__ import main
 from dlutils.sweep.jobs import identity, process_pool, run_all
 from dlutils.tables import markdown_table
@@ -98,6 +102,153 @@ def test_the_other_notebook_has_other_keys(tmp_path):
 def test_bad_grid(tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
         sweep.read(grid(tmp_path, **changes))
+
+
+FILES = """
+notebook = "ODE.ipynb"
+dataset = ["data.csv:height", "gaussian"]
+seed = [0, 1]
+n_iterations = 2
+n_steps = 3
+n_train = 50
+n_val = 10
+n_test = 10
+"""
+
+
+@pytest.fixture
+def data(tmp_path):
+    """A file of heights that are positive, rounded to 0.1 and weighted, and one without a value."""
+    y = np.random.default_rng(0).gamma(4.0, 1.0, 200).round(1)
+    rows = [f"{value:.1f},{1 + k % 3},{'' if k == 5 else k}" for k, value in enumerate(y)]
+    path = tmp_path / "data.csv"
+    path.write_text("\n".join(["height,n,other", *rows]), encoding="utf-8")
+    return path
+
+
+def test_files_have_their_own_keys_and_simulated_samples_theirs(data, tmp_path):
+    configs = sweep.read(grid(tmp_path, FILES, n_train=[50, 60]))
+    assert [(c["dataset"], c["seed"], c.get("n_train")) for c in configs] == [
+        (f"{data}:height", 0, None), (f"{data}:height", 1, None),
+        ("gaussian", 0, 50), ("gaussian", 0, 60), ("gaussian", 1, 50), ("gaussian", 1, 60),
+    ]  # fmt: skip
+    own = {"drop_missing": False, "support": None, "rounding": None, "weights": None}
+    assert own.items() <= configs[0].items()
+    assert not own.keys() & configs[2].keys()
+
+
+def test_a_file_is_sought_beside_the_grid_then_in_the_working_directory(
+    data, tmp_path, monkeypatch
+):
+    folder = tmp_path / "grids"
+    folder.mkdir()
+    path = grid(folder, FILES)
+    monkeypatch.chdir(tmp_path)
+    assert sweep.read(path)[0]["dataset"] == f"{data}:height"
+    beside = folder / "data.csv"
+    beside.write_bytes(data.read_bytes())
+    assert sweep.read(path)[0]["dataset"] == f"{beside}:height"
+
+
+def test_bounds_are_one_value_and_a_list_of_bounds_is_an_axis(data, tmp_path):
+    path = tmp_path / "grid.toml"
+    for text, bounds in (
+        ("[0, inf]", [[0, "inf"]]),
+        ("[[0, inf], [-1, 100.5], [-inf, inf]]", [[0, "inf"], [-1, 100.5], ["-inf", "inf"]]),
+    ):
+        path.write_text(FILES.replace("seed = [0, 1]", f"rounding = 0.1\nsupport = {text}"))
+        configs = sweep.read(path)
+        assert [config["support"] for config in configs if "support" in config] == bounds
+        assert len(configs) == len(bounds) + 1, "of the simulated sample there is one"
+        assert all(identity(config) for config in configs)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dataset": "none.csv"}, "dataset: no file 'none.csv' in "),
+        ({"dataset": "data.csv:width"}, "dataset .*data.csv:width': .*width"),
+        ({"dataset": "data.csv:other"}, "dataset .*data.csv:other': .*line 7"),
+        ({"support": [1, 0]}, r"data.csv:height' with support = \[1, 0\]: .* low < high"),
+        ({"support": 5}, r"data.csv:height' with support = \[5\]: support must be \(low, high\)"),
+        ({"rounding": -1}, "data.csv:height' with rounding = -1: rounding must be"),
+        ({"weights": "m"}, "data.csv:height' with weights = 'm': .*'m'"),
+        ({"dataset": "gaussian", "support": [0, 1]}, "support: for files, and no dataset is one"),
+        ({"wieghts": "n"}, "unknown key 'wieghts'; .*files have drop_missing, support, rounding"),
+    ],
+)
+@pytest.mark.usefixtures("data")
+def test_an_error_names_the_file_and_the_key(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        sweep.read(grid(tmp_path, FILES, **changes))
+
+
+@pytest.mark.parametrize("name", ["ODE.ipynb", "SDE.ipynb"])
+def test_a_file_is_measured_by_its_held_out_points(data, tmp_path, name):
+    text = FILES.replace("n_steps = 3\n", "") if name == "SDE.ipynb" else FILES
+    own = {"support": [0, 100], "rounding": 0.1, "weights": "n"}
+    dataset = f"{data.name}:height"
+    (config,) = sweep.read(grid(tmp_path, text, notebook=name, dataset=dataset, seed=1, **own))
+    row = sweep.train_and_measure(config)
+    unknown = {"normalized_kl", "kl", "expected"} | ({"bound_kl"} if name == "SDE.ipynb" else set())
+    assert {key for key, value in row.items() if value is None} - {"stopped"} == unknown
+    assert row["mass"] == pytest.approx(1, abs=0.2)
+
+    dataset = load_dataset(f"{data}:height", seed=1, **own)
+    steps = {} if name == "SDE.ipynb" else {"n_steps": 3}
+    train = load(ROOT / name).train
+    model = train(dataset, seed=1, n_iterations=2, progress=False, **steps)
+    log_p, w = held_out.log_likelihood(model, dataset), dataset.weights["test"].double()
+    assert row["test"] == pytest.approx((w @ log_p / w.sum()).item(), rel=1e-6)
+    assert row["test"] != pytest.approx(log_p.mean().item(), rel=1e-6), "the weights count"
+    assert "test" not in config
+    assert json.loads(json.dumps(row, allow_nan=False)) == row
+
+
+def test_where_a_value_makes_up_much_of_a_file_there_is_no_test(tmp_path):
+    y = torch.cat([torch.zeros(100), torch.linspace(1, 2, 100)])
+    np.savetxt(tmp_path / "half.csv", y.numpy())
+    (config,) = sweep.read(grid(tmp_path, FILES, dataset="half.csv", seed=0))
+    assert sweep.train_and_measure(config)["test"] is None
+
+
+def test_command_trains_on_files_beside_simulated_samples(data, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    path = grid(tmp_path, FILES, rounding=0.1)
+    assert main([str(path), "--workers", "1"]) == 0
+    output = capsys.readouterr().out
+    assert "4 runs, 0 failed" in output
+    rows = sweep.load(path.with_suffix(".jsonl"))
+    of_file = [row for row in rows if row["dataset"] == f"{data}:height"]
+    assert [row["normalized_kl"] for row in of_file] == [None, None]
+    test = f"{np.mean([row['test'] for row in of_file]):.4g}"
+    assert f"| {data}:height | 2 | 0 | – | – | {test} | " in output
+    assert "None" not in output
+
+
+def test_a_plot_leaves_out_what_has_no_value():
+    rows = rows_of([(2, "a", 1.0), (4, "a", 5.0), (2, "b", None)])
+    ax = sweep.plot(rows, x="n_steps", by="method")
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["a"]
+    plt.close("all")
+    with pytest.raises(ValueError, match="no row has normalized_kl: of files there is test"):
+        sweep.plot(rows[2:], x="n_steps")
+    assert not plt.get_fignums()
+
+
+def test_bounds_can_tell_rows_apart():
+    rows = rows_of([(2, "a", 1.0), (2, "b", 2.0), (2, "c", 4.0)])
+    for row, support in zip(rows, ([0, "inf"], [0, "inf"], None), strict=True):
+        row["support"] = support
+    table = sweep.summarize(rows, ["support"])
+    assert [(row["support"], row["normalized_kl"]) for row in table] == [
+        ("[0, 'inf']", 1.5), (None, 4.0),
+    ]  # fmt: skip
+
+
+def test_a_grid_in_another_folder_finds_the_notebook(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert sweep.read(grid(tmp_path, notebook="ODE.ipynb"))[0]["notebook"] == "ODE.ipynb"
 
 
 def test_bad_file(tmp_path, capsys):

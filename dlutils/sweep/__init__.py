@@ -9,8 +9,9 @@
     n_iterations = 300
 
 `python -m dlutils.sweep CONFIG` runs the 48 trainings. Keys are what the notebook's `train`,
-`dlutils.training.fit` and `make_dataset` take; a list is an axis of the grid, anything else is
-the same for all. `seed` names both the data and the training.
+`dlutils.training.fit` and `make_dataset` take, for a dataset that is a file `load_dataset`; a list
+is an axis of the grid, anything else is the same for all. `seed` names both the data and the
+training.
 
     from dlutils import sweep
     rows = sweep.load("CONFIG.jsonl")

@@ -49,9 +49,13 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"{len(configs)} runs, {failed} failed: {results}")
     rows = [row for row in load(results) if row["status"] == "done"]
     if rows:
-        axes = [key for key in configs[0] if len({str(config[key]) for config in configs}) > 1]
-        by = [key for key in axes if key != "seed"] or ["dataset"]
-        print(markdown_table(summarize(rows, by, ("normalized_kl", "mass", "seconds"))))
+        keys = dict.fromkeys(key for config in configs for key in config)  # files have others
+        values = {key: {str(config[key]) for config in configs if key in config} for key in keys}
+        by = [key for key in keys if key != "seed" and len(values[key]) > 1] or ["dataset"]
+        of_files = ("test",) if any(row.get("normalized_kl") is None for row in rows) else ()
+        table = summarize(rows, by, ("normalized_kl", *of_files, "mass", "seconds"))
+        dash = lambda value: "–" if value is None else value
+        print(markdown_table([{key: dash(row[key]) for key in row} for row in table]))
     return 1 if failed else 0
 
 

@@ -49,7 +49,9 @@ def summarize(rows: Sequence[Row], by: Sequence[str], values: Sequence[str] = VA
         raise ValueError(f"no row has {', '.join(missing)}")
     groups: dict[tuple, list[Row]] = {}
     for row in rows:
-        groups.setdefault(tuple(row.get(key) for key in by), []).append(row)
+        group = (row.get(key) for key in by)
+        names = tuple(str(value) if isinstance(value, list) else value for value in group)
+        groups.setdefault(names, []).append(row)
     values = [value for value in values if any(row.get(value) is not None for row in rows)]
     table = []
     for group, members in groups.items():
@@ -82,18 +84,22 @@ def plot(
         ax: Where to draw; None for a new figure.
 
     Raises:
-        ValueError: If no row has a key.
+        ValueError: If no row has a key, or the result: of files there is `test`, and no distance.
     """
-    ax = plt.subplots()[1] if ax is None else ax
     table = summarize(rows, [x] if by is None else [by, x], [y])
+    if y not in table[0]:
+        raise ValueError(f"no row has {y}: of files there is test, and no distance from a truth")
+    ax = plt.subplots()[1] if ax is None else ax
     for name in dict.fromkeys(row.get(by) for row in table):
         line = [row for row in table if row.get(by) == name and row[y] is not None]
+        if not line:
+            continue
         numeric = all(isinstance(row[x], int | float) for row in line)
         line = sorted(line, key=lambda row: row[x]) if numeric else line
         errors = [row[f"{y} ±"] or 0 for row in line]
         places = [row[x] if numeric else str(row[x]) for row in line]
         ax.errorbar(places, [row[y] for row in line], errors, fmt="o-", ms=3, capsize=2, label=name)
-        if numeric and min(places, default=0) > 0:
+        if numeric and min(places) > 0:
             ax.set_xscale("log")
     ax.set(xlabel=x.replace("_", " "), ylabel=y.replace("_", " "))
     if by is not None:
