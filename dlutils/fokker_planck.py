@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.distributions import Normal
 
 from dlutils.processes import few_threads
-from dlutils.settings import check_points
+from dlutils.settings import check_count, check_points
 
 Coefficient = Callable[[Tensor, Tensor], Tensor]
 
@@ -88,8 +88,7 @@ def solve(
     if not (np.isfinite([low, high]).all() and low < high):
         raise ValueError(f"support must be (low, high) with low < high, not {support!r}")
     for name, value, least in (("n_cells", n_cells, 10), ("n_steps", n_steps, 1)):
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-            raise ValueError(f"{name} must be an integer of at least {least}, not {value!r}")
+        check_count(name, value, least)
     share = torch.linspace(0, 1, n_steps + 1, dtype=torch.float64)
     times = (share if warp is None else warp(share)).numpy()
     if not (np.isfinite(times).all() and (np.diff(times) > 0).all()):

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from functools import wraps
 from multiprocessing.context import BaseContext
 from typing import ParamSpec, TypeVar
@@ -11,7 +12,7 @@ import torch
 
 P, R = ParamSpec("P"), TypeVar("R")
 MANY = 4096  # points from which on a net of 64 units is quicker with two threads than with one
-_of_caller: list[int] = []  # threads before the outermost of functions that chose their own
+_of_caller: ContextVar[int] = ContextVar("_of_caller")  # threads before the outermost call
 
 
 def cores() -> int:
@@ -46,16 +47,17 @@ def few_threads(function: Callable[P, R]) -> Callable[P, R]:
     @wraps(function)
     def called(*args: P.args, **kwargs: P.kwargs) -> R:
         before = torch.get_num_threads()
-        _of_caller.append(_of_caller[-1] if _of_caller else before)
+        most = _of_caller.get(before)
+        token = _of_caller.set(most)
         given = (*args, *kwargs.values())
         n = max((value.numel() for value in given if isinstance(value, torch.Tensor)), default=0)
-        threads = 1 if n < MANY else _of_caller[-1]
+        threads = 1 if n < MANY else most
         try:
             if threads != before:
                 torch.set_num_threads(threads)
             return function(*args, **kwargs)
         finally:
-            _of_caller.pop()
+            _of_caller.reset(token)
             if torch.get_num_threads() != before:
                 torch.set_num_threads(before)
 

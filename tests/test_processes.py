@@ -1,5 +1,7 @@
 """Functions that choose their own number of threads leave the caller's as it was."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 
@@ -72,6 +74,18 @@ def test_many_points_inside_get_the_callers_threads(two_threads):
     count = few_threads(lambda y: torch.get_num_threads())
     outer = few_threads(lambda: (count(torch.zeros(MANY)), torch.get_num_threads()))
     assert outer() == (2, 1)
+
+
+def test_a_thread_beside_a_call_has_a_caller_of_its_own(two_threads):
+    count = few_threads(lambda y: torch.get_num_threads())
+
+    def beside():
+        torch.set_num_threads(3)
+        return count(torch.zeros(MANY))
+
+    with ThreadPoolExecutor(1) as pool:
+        assert few_threads(lambda: pool.submit(beside).result())() == 3
+    assert torch.get_num_threads() == 2
 
 
 def test_the_fokker_planck_equation_takes_one_thread(two_threads):
