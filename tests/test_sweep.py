@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -161,6 +162,15 @@ def test_bounds_are_one_value_and_a_list_of_bounds_is_an_axis(data, tmp_path):
         assert [config["support"] for config in configs if "support" in config] == bounds
         assert len(configs) == len(bounds) + 1, "of the simulated sample there is one"
         assert all(identity(config) for config in configs)
+
+
+def test_the_documented_grid_of_files_can_be_read(data, tmp_path):
+    page = (ROOT / "docs" / "sweeps.md").read_text(encoding="utf-8")
+    (text,) = re.findall(r"^```\n(notebook = .*?)^```", page, flags=re.MULTILINE | re.DOTALL)
+    (tmp_path / "grid.toml").write_text(text.replace('"count"', '"n"'), encoding="utf-8")
+    configs = sweep.read(tmp_path / "grid.toml")
+    assert Counter(config["dataset"] for config in configs) == {f"{data}:height": 3, "gaussian": 3}
+    assert configs[0]["support"] == [0, "inf"]
 
 
 @pytest.mark.parametrize(
