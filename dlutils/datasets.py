@@ -283,18 +283,20 @@ class Dataset:
 
         Of the true density where it is known (`Density.breakpoints`); else quantiles of all points
         (`dlutils.densities.LEVELS`) and both ends of the reach, and where these are much farther
-        apart than their neighbours, beside a bound or a value that is several quantiles, distances
-        from them that grow geometrically.
+        apart than their neighbours, and beside a bound or the most frequent value, distances from
+        them that grow geometrically.
         """
         if self.distribution is not None:
             return self.distribution.breakpoints
-        quantiles = np.quantile(self.points.numpy(), LEVELS, method="lower")
-        edges, counts = np.unique([*self.reach, *quantiles], return_counts=True)
+        atom = [self.ties.value] * self.ties.is_atom
+        edges = np.quantile(self.points.numpy(), LEVELS, method="lower")
+        edges = np.unique([*self.reach, *edges, *atom])
         gaps, added = np.diff(edges), []
         for k, gap in enumerate(gaps):
             for end, sign, near in ((k, 1, k - 1), (k + 1, -1, k + 1)):
-                inside = 0 <= near < len(gaps) and counts[end] == 1
-                first = gaps[near] if inside else gap / 4.0**NEAREST
+                first = gaps[near] if 0 <= near < len(gaps) else gap  # or at an end of the reach
+                if first == gap or edges[end] in atom:
+                    first = min(first, gap) / 4.0**NEAREST
                 out = first * 4.0 ** np.arange(math.log(gap / first / 2, 4))
                 added.append(edges[end] + sign * out)
         return np.unique(np.concatenate([edges, *added]))

@@ -14,6 +14,7 @@ from dlutils.own_data import intervals
 from dlutils.yardsticks import YARDSTICKS, LogDensity
 
 Model = LogDensity | Fitted  # "flow" is called, or its log_likelihood
+NOTABLE = 0.001  # nats
 OUTSIDE = 0.01  # share of a model where no data are, from which on bounds are suggested
 
 
@@ -127,7 +128,7 @@ def advice(
     behind = {
         name: gain
         for name, (gain, error) in gains.items()
-        if name in YARDSTICKS and gain < -2 * error
+        if name in YARDSTICKS and gain < min(-2 * error, -NOTABLE)
     }
     if behind:
         worst = min(behind, key=behind.get)

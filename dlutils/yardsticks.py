@@ -81,7 +81,8 @@ def kde(
             reach = np.hypot(distance[k], 8 * h)  # other kernels are below exp(-32) of the nearest
             first, last = np.searchsorted(y, (x[k] - reach, x[k] + reach))
             these = slice(min(first, nearest[k]), max(last, nearest[k] + 1))
-            kernels = np.exp((distance[k] ** 2 - (x[k] - y[these]) ** 2) / (2 * h**2))
+            part = np.abs(x[k] - y[these])
+            kernels = np.exp((distance[k] - part) * (distance[k] + part) / (2 * h**2))
             value[k] = norm - (distance[k] / h) ** 2 / 2 + np.log(counts[these] @ kernels)
         return torch.from_numpy(value)
 

@@ -323,3 +323,13 @@ def test_a_penalised_density_does_not_depend_on_unit_and_origin(unit, origin):
 def test_a_penalised_density_refuses_what_it_cannot_fit(y, options, message):
     with pytest.raises(ValueError, match=message):
         yardsticks.penalized(torch.tensor(y), **options)
+
+
+@pytest.mark.filterwarnings("error")
+def test_kernels_a_billion_deviations_away():
+    """The nearest kernel alone counts, and rounding does not lose it."""
+    y = torch.linspace(-1, 1, 20).double()
+    points = torch.tensor([-7.9670000700e9, 1e12]).double()
+    h = gaussian_kde(y.numpy()).covariance.item() ** 0.5
+    nearest = -(((points.abs() - 1) / h) ** 2) / 2
+    torch.testing.assert_close(yardsticks.kde(y)(points), nearest, rtol=1e-9, atol=0)
