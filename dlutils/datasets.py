@@ -94,8 +94,9 @@ class Dataset:
             2e-6; an end of the density's range has a margin of 10 % (`dlutils.densities`).
         distribution: The true density, or None for a user's sample.
         bounds: Of a user's own data, nothing lies outside; infinite where there is none.
-        rounding: The step to which they were rounded, or None. `train` and `val` are then spread
-            over the intervals, `test` has the rounded values.
+        rounding: The step to which they were rounded, or None. All points are then spread over the
+            intervals that the values stand for.
+        as_read: The test points before that, shape `(n_test,)`; None where nothing is rounded.
         weights: What the points of `train`, `val` and `test` count, by these names, shape `(n,)`
             each, in all the effective number of points; empty if all count the same.
         coordinates: What models see the data through; None for those that `bends_for` chooses.
@@ -110,6 +111,7 @@ class Dataset:
     distribution: Density | None = field(default=None, repr=False)
     bounds: Range = EVERYWHERE
     rounding: float | None = None
+    as_read: Tensor | None = field(default=None, repr=False)
     weights: Mapping[str, Tensor] = field(default_factory=dict, repr=False, hash=False)
     coordinates: tuple[Coordinate, ...] | None = field(default=(), repr=False)
 
@@ -175,8 +177,9 @@ class Dataset:
         parts = dict(zip(sizes, y[order].split(list(sizes.values())), strict=True))
         check_sample(parts["train"])
         if rounding is not None:
-            for part in ("train", "val"):
-                parts[part] = spread(parts[part], rounding, bounds)
+            as_read = {"as_read": parts["test"]}
+            parts = {part: spread(points, rounding, bounds) for part, points in parts.items()}
+            parts |= as_read
         if counts is not None:
             split = counts[order].split(list(sizes.values()))
             counts = dict(zip(sizes, split, strict=True))
@@ -373,8 +376,7 @@ class Dataset:
     @cached_property
     def ties(self) -> Ties:
         """What of a user's own sample, in all three parts, is there several times."""
-        test = self.test if self.rounding is None else self.test[:0]  # of which the others are free
-        return Ties.of(torch.cat([self.train, self.val, test]))
+        return Ties.of(self.points)
 
     def summary(self) -> str:
         """What was drawn, how many points, and what any model can expect, in lines to print."""

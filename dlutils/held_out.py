@@ -35,14 +35,14 @@ def rivals(dataset: Dataset, seed: int = 0) -> dict[str, LogDensity]:
     }
 
 
-def log_likelihood(model: Model, dataset: Dataset, part: str = "test") -> Tensor:
-    """Of each point of a part, nats, float64, `(n,)`; of its interval where the data are rounded.
+def log_likelihood(model: Model, dataset: Dataset) -> Tensor:
+    """Of each test point, nats, float64, `(n,)`; of its interval where the data are rounded.
 
     The probability of an interval is an integral of the density by Gauss and Legendre's rule.
     """
-    y, log_density = getattr(dataset, part), getattr(model, "log_likelihood", model)
-    if dataset.rounding is None or part != "test":
-        return log_density(y).double()
+    y, log_density = dataset.as_read, getattr(model, "log_likelihood", model)
+    if y is None:
+        return log_density(dataset.test).double()
     values, where = y.unique(return_inverse=True)
     low, high = intervals(values, dataset.rounding, dataset.bounds)
     nodes, weights = map(torch.from_numpy, np.polynomial.legendre.leggauss(16))

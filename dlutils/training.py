@@ -115,7 +115,7 @@ def fit(
             squared norm is added to the objective when it is climbed, and not recorded.
         around_start: Whether the prior is around the weights as they come, and not around zero.
         climber: Takes the steps instead of Adam, and has an objective and a prior of its own.
-        judge: Where what is climbed is only nominal, the true value on the validation set, nats.
+        judge: Where what is climbed is only nominal, the true value, nats.
             A run that ends well below its best keeps the weights of that.
         astray: How far below, nats; at least `ASTRAY`.
         n_iterations: Number of updates, at least 1.
@@ -196,7 +196,7 @@ def fit(
     margin = 0 if history.stopped else math.inf if judge is None else max(astray, ASTRAY)
     kept = "the last good weights"
     if best is not None and best[0] - judged > margin:
-        history.kept, kept = best[1], f"the weights of iteration {best[1]}, better by validation,"
+        history.kept, kept = best[1], f"the weights of iteration {best[1]}, the best,"
         _restore(parameters, best[2])
     if history.stopped or history.kept is not None:
         print(f"{label}: {history.stopped or 'went astray'}; {kept} are kept")

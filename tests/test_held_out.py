@@ -20,7 +20,8 @@ def sample(distribution, n, seed=0):
 def with_test(y, **options):
     """A small data set whose test points are given."""
     other = torch.tensor([0.25, 0.75])
-    return Dataset("x", "x", other, other, y, (-9.0, 9.0), coordinates=(), **options)
+    options = {"coordinates": (), "as_read": y if "rounding" in options else None} | options
+    return Dataset("x", "x", other, other, y, (-9.0, 9.0), **options)
 
 
 def test_differences_are_paired():

@@ -91,7 +91,9 @@ def test_a_file_of_rounded_bounded_weighted_data(tmp_path):
     data = load_dataset(f"{path}:height", support=(0, math.inf), rounding=1, weights="w")
     assert data.bounds == (0.0, math.inf)
     assert data.train.min() >= 0, "spread over the intervals, inside the bounds"
-    assert set(data.test.tolist()) <= set(range(7))
+    assert set(data.as_read.tolist()) <= set(range(7))
+    assert (data.test - data.as_read).abs().max() <= 0.5
+    assert len(data.test.unique()) > 7, "spread too"
     total = sum(w.sum().item() for w in data.weights.values())
     assert total == pytest.approx(105**2 / 175), "Kish's effective number"
 
