@@ -120,7 +120,7 @@ def test_a_stop_keeps_the_best_validated_weights_where_the_last_were_worse(then,
     assert history.kept == 10
     assert model.w.item() == validate.weights[1] != objective.weights[-1]
     words = (
-        f"small: {why} at iteration 25.*; the weights of iteration 10, better by validation, are"
+        f"small: {why} at iteration 25.*; the weights of iteration 10, the best, are"
     )
     assert re.search(words, capsys.readouterr().out)
 
@@ -148,7 +148,7 @@ def test_a_run_that_the_judge_finds_astray_keeps_its_best_weights(drop, astray, 
     if astray:
         assert history.kept == 40
         assert model.w.item() == judge.weights[1]
-        assert "small: went astray; the weights of iteration 40, better by validation, are" in out
+        assert "small: went astray; the weights of iteration 40, the best, are" in out
     else:
         assert history.kept is None
         assert model.w.item() == judge.weights[3]
