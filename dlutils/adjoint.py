@@ -157,7 +157,7 @@ def mean_log_likelihood(
 
     Args:
         f: Drift: see `log_likelihood`.
-        y: Data or the nodes of `dlutils.datasets.compress`, shape `(n,)`.
+        y: Data or the nodes of `dlutils.compression.compress`, shape `(n,)`.
         weights: Non-negative, shape `(n,)`, not all zero; None for equal weights. Constants:
             they get no gradient.
         n_steps: Number of steps T.

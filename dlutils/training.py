@@ -253,7 +253,7 @@ def data_source(
 
     Args:
         y: Data, shape `(n,)`.
-        n_bins: See `dlutils.datasets.compress`.
+        n_bins: See `dlutils.compression.compress`.
         batch_size: Random points a call, instead of all.
         seed: Names the minibatches.
         device: Where the points are to be.

@@ -262,7 +262,7 @@ def em_mixture(
 
     Args:
         y: Sample, shape `(n,)`, of at least two different values; above `2 * n_bins` points, EM
-            runs on their nodes by `dlutils.datasets.compress`.
+            runs on their nodes by `dlutils.compression.compress`.
         seed: Not used, there is nothing random; here because all yardsticks have one.
         weights: How many points each value stands for.
         criterion: "bic", Bayesian (Schwarz 1978), or "aic", Akaike's (1974).
