@@ -119,9 +119,7 @@ def test_a_stop_keeps_the_best_validated_weights_where_the_last_were_worse(then,
     assert history.val == [1.0, 3.0, 2.0]
     assert history.kept == 10
     assert model.w.item() == validate.weights[1] != objective.weights[-1]
-    words = (
-        f"small: {why} at iteration 25.*; the weights of iteration 10, the best, are"
-    )
+    words = f"small: {why} at iteration 25.*; the weights of iteration 10, the best, are"
     assert re.search(words, capsys.readouterr().out)
 
 
