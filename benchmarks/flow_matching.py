@@ -26,7 +26,7 @@ from dlutils.datasets import Dataset, make_dataset
 from dlutils.matching import path_nodes
 from dlutils.seeding import seeded
 from dlutils.tables import plus_minus
-from dlutils.training import data_source
+from dlutils.training import DataSource
 
 Climb = Callable[[Dataset, int], tuple[Watch, list[float]]]
 PACKAGES = ("torch", "numpy", "scipy")
@@ -119,7 +119,7 @@ def watch_lbfgs(dataset: Dataset, seed: int) -> tuple[Watch, list[float]]:
     """SciPy's L-BFGS on the same objective, prior included, with the adjoint's gradient."""
     ode = notebook("ODE.ipynb")
     units = dataset.units()
-    y, weights = data_source(units(dataset.train), PROPER["n_bins"])()
+    y, weights = DataSource(units(dataset.train), PROPER["n_bins"])()
     with seeded(seed):
         f = ode.DRIFTS["mlp"]()
     parameters, precision = list(f.parameters()), 1 / len(dataset.train)

@@ -33,7 +33,7 @@ from dlutils.matching import path_nodes
 from dlutils.natural import NaturalGradient
 from dlutils.seeding import seeded
 from dlutils.tables import plus_minus
-from dlutils.training import data_source
+from dlutils.training import DataSource
 
 Objective = Callable[[], Tensor]
 Samples = dict[int, Dataset]
@@ -65,7 +65,7 @@ def matching(coupling: str, dataset: Dataset, seed: int, **settings: object):
 
 def likelihood_of(dataset: Dataset, flow, batch: int = BATCH) -> Objective:
     """The mean log-likelihood, nats."""
-    draw = data_source(flow.units(dataset.train), PROPER["n_bins"], batch)
+    draw = DataSource(flow.units(dataset.train), PROPER["n_bins"], batch)
     return lambda: (
         adjoint.mean_log_likelihood(flow.drift, *draw(), *SOLVER) - math.log(flow.units.scale)
     )
@@ -205,7 +205,7 @@ def natural_step(dataset: Dataset, flow) -> Callable[[], object]:
     y = flow.units(dataset.train)
     with seeded(0):
         f = notebook("ODE.ipynb").DRIFTS["mlp"]()
-    nodes, weights = data_source(y, PROPER["n_bins"])()
+    nodes, weights = DataSource(y, PROPER["n_bins"])()
     climber = NaturalGradient(f, nodes, weights, *SOLVER, precision=1 / len(y))
     return lambda: (climber.look(), climber.move())
 

@@ -35,7 +35,7 @@ from dlutils.datasets import Dataset, make_dataset
 from dlutils.kernels import AutogradKernel
 from dlutils.natural import NaturalGradient
 from dlutils.seeding import seeded
-from dlutils.training import data_source, fit, warm_up_and_cosine
+from dlutils.training import DataSource, fit, warm_up_and_cosine
 from dlutils.yardsticks import LogDensity
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # torch's tensors are on the CPU too
@@ -99,7 +99,7 @@ def flow(
     """Our flow by maximum likelihood, rk4: `train` of the notebook without its validations."""
     ode, units, solver = notebook("ODE.ipynb"), dataset.units(), (n_steps, "rk4", logdet)
     net, mean_of = ode.DRIFTS[drift], ode.GRADIENTS[gradient]
-    draw = data_source(units(dataset.train), n_bins, batch_size, seed)
+    draw = DataSource(units(dataset.train), n_bins, batch_size, seed)
     with seeded(seed):
         f = net()
     options["precision"] = getattr(net, "prior_precision", 1.0) / len(dataset.train)
@@ -198,7 +198,7 @@ def diffrax_cnf(
     watch.restart()
     with seeded(seed):
         net = equinox_net(notebook("ODE.ipynb").MLPDrift())
-    state, draw = start(net), data_source(units(dataset.train), n_bins, batch_size, seed)
+    state, draw = start(net), DataSource(units(dataset.train), n_bins, batch_size, seed)
 
     def points() -> tuple:
         x, w = draw()
@@ -224,7 +224,7 @@ def by_autograd(
     n_bins: int, batch_size: int | None, seed: int, **options: object,
 ) -> None:  # fmt: skip
     """Climb the weighted mean of a log-density of units(y), differentiable by autograd."""
-    draw = data_source(units(y), n_bins, batch_size, seed)
+    draw = DataSource(units(y), n_bins, batch_size, seed)
 
     def objective() -> Tensor:
         x, w = draw()

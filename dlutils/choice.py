@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from dlutils import adjoint
 from dlutils.coordinates import Units
 from dlutils.datasets import Dataset
-from dlutils.training import data_source
+from dlutils.training import DataSource
 
 
 class Flow(Protocol):
@@ -66,7 +66,7 @@ def evidence(flow: Flow, dataset: Dataset, prior_precision: float, n_bins: int =
     """
     value = -effective_parameters(flow, dataset, prior_precision, n_bins)
     for seen in dataset.seen_in(flow.units):
-        x, weights = data_source(seen.x, 1000, weights=seen.weights)()
+        x, weights = DataSource(seen.x, 1000, weights=seen.weights)()
         mean = adjoint.mean_log_likelihood(
             flow.drift, x, weights, flow.n_steps, flow.method, "map"
         )  # fmt: skip

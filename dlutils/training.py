@@ -90,7 +90,6 @@ def fit(
     around_start: bool = False,
     climber: Climber | None = None,
     judge: Callable[[], float] | None = None,
-    astray: float = ASTRAY,
     n_iterations: int = 300,
     learning_rate: float = 0.02,
     validate_every: int = 25,
@@ -116,8 +115,7 @@ def fit(
         around_start: Whether the prior is around the weights as they come, and not around zero.
         climber: Takes the steps instead of Adam, and has an objective and a prior of its own.
         judge: Where what is climbed is only nominal, the true value, nats.
-            A run that ends well below its best keeps the weights of that.
-        astray: How far below, nats; at least `ASTRAY`.
+            A run that ends more than `ASTRAY` below its best keeps the weights of that.
         n_iterations: Number of updates, at least 1.
         learning_rate: Its peak, positive: reached after a fifth of the run, zero at the end.
         validate_every: Iterations between two validations, at least 1.
@@ -193,7 +191,7 @@ def fit(
         history.seconds = time.perf_counter() - start
     if history.stopped and good is not None:
         _restore(parameters, good)
-    margin = 0 if history.stopped else math.inf if judge is None else max(astray, ASTRAY)
+    margin = 0 if history.stopped else math.inf if judge is None else ASTRAY
     kept = "the last good weights"
     if best is not None and best[0] - judged > margin:
         history.kept, kept = best[1], f"the weights of iteration {best[1]}, the best,"
@@ -241,15 +239,8 @@ def _restore(parameters: list[Tensor], values: list[Tensor]) -> None:
             parameter.copy_(value)
 
 
-def data_source(
-    y: Tensor,
-    n_bins: int,
-    batch_size: int | None = None,
-    seed: int = 0,
-    device: str = "cpu",
-    weights: Tensor | None = None,
-) -> Callable[[], tuple[Tensor, Tensor | None]]:
-    """A function that returns points and weights: all of y, compressed if long, or a minibatch.
+class DataSource:
+    """Points and weights for an objective, a call: all of y, compressed if long, or a minibatch.
 
     Args:
         y: Data, shape `(n,)`.
@@ -259,18 +250,38 @@ def data_source(
         device: Where the points are to be.
         weights: What the points count, shape `(n,)`; None for one each.
 
+    Attributes:
+        nodes: All of y, compressed if long, and weights.
+
     Raises:
-        ValueError: If `batch_size` is not an integer of at least 1.
+        ValueError: If `batch_size` is not an integer of at least 1, or None.
     """
-    y = y.to(torch.get_default_dtype())
-    if batch_size is None:
+
+    def __init__(
+        self,
+        y: Tensor,
+        n_bins: int,
+        batch_size: int | None = None,
+        seed: int = 0,
+        device: str = "cpu",
+        weights: Tensor | None = None,
+    ):
+        y = y.to(torch.get_default_dtype())
         counts = torch.ones_like(y) if weights is None else weights
-        data = compress(y, n_bins, weights) if len(y) > 2 * n_bins else (y, counts)
-        nodes, weights = (values.to(device, y.dtype) for values in data)
-        return lambda: (nodes, weights)
-    check_count("batch_size", batch_size)
-    random, y = torch.Generator().manual_seed(int(seed)), evenly(y, weights).to(device)
-    return lambda: (y[torch.randint(len(y), (batch_size,), generator=random)], None)
+        nodes = compress(y, n_bins, weights) if len(y) > 2 * n_bins else (y, counts)
+        self.nodes = tuple(values.to(device, y.dtype) for values in nodes)
+        self.batch_size = batch_size
+        if batch_size is not None:
+            check_count("batch_size", batch_size)
+            self.random = torch.Generator().manual_seed(int(seed))
+            self.y = evenly(y, weights).to(device)
+
+    def __call__(self) -> tuple[Tensor, Tensor | None]:
+        """Points and their weights; None for equal ones."""
+        if self.batch_size is None:
+            return self.nodes
+        chosen = torch.randint(len(self.y), (self.batch_size,), generator=self.random)
+        return self.y[chosen], None
 
 
 def check_run(

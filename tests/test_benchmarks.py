@@ -280,7 +280,7 @@ def test_the_flow_of_the_peers_ends_in_the_density_itself():
     found = flow.in_data_units(in_steps(256))(y).detach()
     assert torch.allclose(found, dataset.log_prob(y), atol=1e-6)
     row = peers_likelihood.measure(dataset, flow, "scale forgotten", solve, None)
-    assert row["mass - 1"] == pytest.approx(flow.scale - 1, abs=1e-5)
+    assert row["mass - 1"] == pytest.approx(flow.units.scale - 1, abs=1e-5)
     row = peers_likelihood.measure(dataset, flow, "a column", lambda x: x[:, None], None)
     assert row["mass - 1"] == "refused: shape (16, 1)"
 

@@ -77,7 +77,7 @@ def test_the_gap_falls_like_one_over_the_number_of_levels(sde):
 
 def test_levels_lose_to_their_limit_and_that_to_the_truth(sde):
     model = perturbed(sde.build_sde("linear", "optimal", "preconditioned", DELTA), 4)
-    fitted = sde.FittedSDE(model, None, 0.0, 1.0, 6.5)
+    fitted = sde.FittedSDE(model, None, sde.Units(), 6.5)
     y = torch.linspace(-2, 2, 9)
     with torch.no_grad():
         few, more = (sde.hierarchical_elbo(model, y, n) for n in (10, 2000))

@@ -26,7 +26,7 @@ def simulated(sde):
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     model, y = noisy_model(sde), torch.tensor([-2.0, -1.0, 0.0, 0.5, 1.5])
-    log_p = sde.FittedSDE(model, None, 0.0, 1.0, 6.5).log_likelihood(y)
+    log_p = sde.FittedSDE(model, None, sde.Units(), 6.5).log_likelihood(y)
     with torch.no_grad():
         log_w = log_weights(model, y, 1024, 400, torch.Generator().manual_seed(0))
         bound = sde.elbo(model, y)

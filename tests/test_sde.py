@@ -203,7 +203,7 @@ def test_fokker_planck_agrees_with_the_simulation(sde):
 def test_an_exact_gaussian_model(sde):
     """Untrained, the preconditioned drift is exact for standard normal data."""
     model = sde.build_sde("variance_preserving", "optimal", "preconditioned", 0.02)
-    fitted = sde.FittedSDE(model, None, 0.0, 1.0, 6.5)
+    fitted = sde.FittedSDE(model, None, sde.Units(), 6.5)
     y = torch.linspace(-3, 3, 13)
     exact = Normal(0.0, math.sqrt(1 + 2 * 0.02**2)).log_prob(y)
     torch.testing.assert_close(fitted.log_likelihood(y), exact, rtol=0, atol=1e-4)

@@ -10,7 +10,7 @@ from dlutils.datasets import make_dataset
 from dlutils.fokker_planck import Evolution
 from dlutils.seeding import seeded
 from dlutils.settings import check_count
-from dlutils.training import data_source, fit
+from dlutils.training import DataSource, fit
 
 
 @pytest.mark.parametrize("kind", [np.int64, np.int32, np.uint8])
@@ -24,7 +24,7 @@ def test_integers_of_numpy_are_integers(kind):
     f = torch.nn.Linear(1, 1)
     drift = lambda x, t: x * 0.1
     assert adjoint.log_likelihood(drift, y, n_steps=kind(3)).isfinite().all()
-    draw = data_source(y, kind(8), batch_size=kind(5), seed=kind(0))
+    draw = DataSource(y, kind(8), batch_size=kind(5), seed=kind(0))
     assert len(draw()[0]) == 5
     objective = lambda: f(torch.ones(1)).sum()
     options = {"n_iterations": kind(2), "validate_every": kind(1), "progress": False}

@@ -37,7 +37,6 @@ NOT_AXES = (
     "around_start",
     "climber",
     "judge",
-    "astray",
     "start",
 )  # not for a user to set
 
