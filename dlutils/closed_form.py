@@ -240,14 +240,16 @@ def search(
         check_count(label, count, least)
     _check(delta, penalties)
     names = ["mixture", "gaussian"] if preconditioning == "best" else [preconditioning]
-    found = smooth_nodes(y, n_bins, weights=weights) if smooth else (data_nodes(y, weights), 0.0)
-    nodes, parameters = found
+    if smooth:
+        nodes, parameters = smooth_nodes(y, n_bins, weights=weights)
+    else:
+        nodes, parameters = data_nodes(y, weights), 0.0
     count = lambda points, w: len(points) if w is None else w.sum().item()
     sample = Sample(nodes, parameters)
     if len(names) * len(penalties) > 1:
         if len(val):
-            sample = replace(sample, val=data_nodes(val, val_weights))
-            sample = replace(sample, n_val=count(val, val_weights))
+            judged = data_nodes(val, val_weights)
+            sample = replace(sample, val=judged, n_val=count(val, val_weights))
         elif not smooth:
             raise ValueError("without validation points nothing can be chosen, unless smooth=True")
         if smooth:

@@ -13,8 +13,8 @@ from dlutils.datasets import Dataset
 from dlutils.own_data import intervals
 from dlutils.yardsticks import YARDSTICKS, LogDensity
 
-Model = LogDensity | Fitted  # "flow" is called, or its log_likelihood
-NOTABLE = 0.001  # nats
+Model = LogDensity | Fitted  # a log-density, or what has a method log_likelihood
+NOTABLE = 0.001  # nats from which on an advantage is mentioned
 OUTSIDE = 0.01  # share of a model where no data are, from which on bounds are suggested
 
 
@@ -65,9 +65,9 @@ def table(models: Mapping[str, Model], dataset: Dataset) -> list[dict[str, str]]
     """Mean log-likelihood of the test points, in nats, with standard errors; and advice, printed.
 
     Models are compared by the paired difference on the same points, whose standard error is much
-    smaller than that of either mean. Where one value makes up more than a few per cent of the data,
-    a density can have as high a likelihood as it likes, and nothing is compared; nor does the
-    advice, unless the step of the rounding is known: then all likelihoods are those of intervals.
+    smaller than that of either mean where they are alike. Where one value makes up more than a few
+    per cent of the data, a density can have as high a likelihood as it likes, and nothing is
+    compared; unless the step of the rounding is known: then likelihoods are those of intervals.
 
     Args:
         models: Log-densities, or what has one, by name; the others are compared with the first that
@@ -136,16 +136,15 @@ def advice(
             f"{worst} is ahead of {first} by {-behind[worst]:.3f} nats, more than two standard "
             'errors: try another net (DRIFT = "auto" trains several), or the SDE that is solved for'
         )
-    y = dataset.points
-    if not dataset.is_known and math.isinf(dataset.bounds[0]) and y.min() >= 0:
+    unbounded = not dataset.is_known and math.isinf(dataset.bounds[0])
+    if unbounded and dataset.points.min() >= 0:
         nodes, weights = quadrature(dataset)
         log_q = getattr(fitted, "log_likelihood", fitted)
-        mass = (
-            weights * log_q(torch.from_numpy(nodes).to(dataset.train.dtype)).double().exp().numpy()
-        )
-        if mass[nodes < 0].sum() > OUTSIDE:
+        y, below = torch.from_numpy(nodes).to(dataset.train.dtype), nodes < 0
+        mass = weights[below] @ log_q(y).double().exp().numpy()[below]
+        if mass > OUTSIDE:
             lines.append(
-                f"{100 * mass[nodes < 0].sum():.1f} % of {first} lie below zero, where no data "
-                "are: SUPPORT = (0, math.inf) keeps it out"
+                f"{100 * mass:.1f} % of {first} lie below zero, where no data are: "
+                "SUPPORT = (0, math.inf) keeps it out"
             )
     return "".join(line + "\n" for line in lines)

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 from typing import Self
 
 import numpy as np
@@ -13,7 +14,7 @@ Range = tuple[float, float]
 EVERYWHERE = (-math.inf, math.inf)
 OFTEN = 0.05  # share of repeated values from which on it is worth saying
 ATOM = 0.03  # and of one value from which on likelihoods are not compared
-FEW = 100
+FEW = 100  # training points below which it is said that there are few
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Ties:
         )
         if self.step is None:
             return words
-        return f"{words}; all are multiples of {self.step:g} apart: ROUNDING = {self.step:g}?"
+        return f"{words}; all differ by multiples of {self.step:g}: ROUNDING = {self.step:g}?"
 
 
 def _step(values: np.ndarray) -> float | None:
@@ -109,9 +110,8 @@ def check_rounding(rounding: float, y: Tensor) -> None:
     Raises:
         ValueError: If the step is not positive and finite, or two different values are nearer.
     """
-    if isinstance(rounding, bool) or not isinstance(rounding, (int, float)) or not (
-        0 < rounding < math.inf
-    ):  # fmt: skip
+    is_number = isinstance(rounding, Real) and not isinstance(rounding, bool)
+    if not (is_number and 0 < rounding < math.inf):
         raise ValueError(f"rounding must be a positive number, or None, not {rounding!r}")
     values = y.double().unique()
     gaps = values.diff()

@@ -11,7 +11,7 @@ from typing import ParamSpec, TypeVar
 import torch
 
 P, R = ParamSpec("P"), TypeVar("R")
-MANY = 4096  # points from which on a net of 64 units is quicker with two threads than with one
+MANY = 4096  # points from which on it is left to the caller how many threads there are
 _of_caller: ContextVar[int] = ContextVar("_of_caller")  # threads before the outermost call
 
 
@@ -36,9 +36,9 @@ def few_threads(function: Callable[P, R]) -> Callable[P, R]:
     """Let a function run in one thread, unless one of its arguments has very many points.
 
     Small arrays are shared out among threads at a price; and where another process keeps a core
-    busy, threads wait for each other at every step. PyTorch's number of threads is set for the time
-    of the call and put back, whatever happens. Within such a function another one that has many
-    points gets the outer caller's threads.
+    busy, threads may wait for each other at every step. PyTorch's number of threads is set for the
+    time of the call and put back, whatever happens. Within such a function another one that has
+    many points gets the outer caller's threads.
 
     Args:
         function: Its tensors are looked at, the largest counts.

@@ -42,6 +42,17 @@ def test_a_changed_setting_is_named_and_lets_every_result_pass(capsys):
     assert not unchanged.quotes(lambda: {"1": 5})
 
 
+def test_some_claims_hold_whatever_the_settings_but_for_a_users_own_file(capsys):
+    changed = Lesson("SDE", DEFAULTS["SDE"] | {"DATASET": "laplace"})
+    assert changed.always(2 > 1)
+    assert not changed.always(2 > 1, 1 > 2)
+    own = Lesson("SDE", DEFAULTS["SDE"] | {"DATASET": "my.csv:y", "ROUNDING": 0.5})
+    capsys.readouterr()
+    assert own.always(1 > 2)
+    assert "these do not hold, in their order: [1]" in capsys.readouterr().out
+    assert own.own == {"drop_missing": False, "support": None, "rounding": 0.5, "weights": None}
+
+
 def test_what_is_missing_or_unknown_is_named():
     with pytest.raises(ValueError, match="unknown notebook 'PDE'; choose from ODE, SDE"):
         Lesson("PDE", {})

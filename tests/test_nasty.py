@@ -1,7 +1,6 @@
 """Samples as people have them: the mass stays one, and nothing is lost against a mixture."""
 
 import math
-import time
 
 import numpy as np
 import pytest
@@ -99,7 +98,7 @@ def test_and_on_every_data_set(ode, name):
     ids=["log-normal(0, 2)", "two clusters", "Cauchy", "Student t"],
 )
 def test_tails_and_gaps_cost_nothing_against_a_mixture(ode, sde, y, room):
-    """Held-out, nats: before, the flow was .26, 1.09 and more behind EM on the first two."""
+    """Held-out, nats, of the flow by likelihood and by matching and of the SDE in closed form."""
     data = Dataset.from_samples(y)
     em = held_out.log_likelihood(held_out.rivals(data)["EM mixture (BIC)"], data).mean()
     flow = ode.train(data, "auto", **SHORT)
@@ -107,23 +106,20 @@ def test_tails_and_gaps_cost_nothing_against_a_mixture(ode, sde, y, room):
         assert held_out.log_likelihood(model, data).mean() > em - room
 
 
-def test_one_wild_value_does_not_make_the_density_slow(sde):
+def test_one_wild_value_does_not_make_the_grid_large(sde):
     """The Fokker-Planck equation of 200 000 normals, one of them at a million."""
-    y = drawn(Normal(0.0, 1.0), 200_000)
-    seconds = []
+    y, cells = drawn(Normal(0.0, 1.0), 200_000), []
     for values in (y, with_value(y, 1e6)):
         data = Dataset.from_samples(values)
         fitted = sde.train(data, n_iterations=5, progress=False)
-        start = time.perf_counter()
-        density = fitted.log_likelihood(data.test[:100])
-        seconds.append(time.perf_counter() - start)
-        assert density.isfinite().all()
-    assert seconds[1] < 4 * seconds[0], "with room for a busy machine; it takes twice as long"
+        assert fitted.log_likelihood(data.test[:100]).isfinite().all()
+        cells.append(len(fitted.exact.marginals[1]))
+    assert cells[1] < 4 * cells[0], "in the data's own units it would be a hundred thousand times"
 
 
 @pytest.mark.parametrize("n", [20, 50])
 def test_few_points_do_not_mislead_the_sde(sde, n):
-    """Against kernels on many fresh points: with no prior it was .2 to 2.6 nats behind."""
+    """Against kernels, on many fresh points; its prior is what holds it back."""
     behind = []
     for seed in range(2):
         full = make_dataset("gaussian", n, 2, 5000, seed=20 + seed)

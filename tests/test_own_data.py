@@ -118,6 +118,7 @@ def test_equal_weights_change_nothing():
 
 def test_no_values_nearer_than_the_rounding():
     check_rounding(0.1, torch.tensor([37.1, 37.2, 38.0]))
+    check_rounding(np.int64(1), torch.tensor([37.0, 38.0]))
     with pytest.raises(ValueError, match="cannot be"):
         check_rounding(0.1, torch.tensor([37.1, 37.15, 38.0]))
 
