@@ -159,7 +159,8 @@ def command(
     """
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=description)
     parser.add_argument("--quick", action="store_true", help=quick)
-    parser.add_argument("--threads", type=int, help="threads of torch and jax; default: theirs")
+    parser.add_argument("--threads", type=int, default=1,
+                        help="of torch and jax; default: one, as in the notebooks")  # fmt: skip
     parser.add_argument("--output", type=Path, metavar="FOLDER", default="build/benchmarks",
                         help="default: %(default)s")  # fmt: skip
     for flag, text in (flags or {}).items():
@@ -173,11 +174,10 @@ def command(
                 f"the package {package!r} is missing: run `make bench`, "
                 "or pip install -r requirements-bench.txt"
             )
-    if options.threads is not None:
-        if options.threads < 1:
-            parser.error(f"--threads must be at least 1, not {options.threads}")
-        torch.set_num_threads(options.threads)
-        os.environ["NPROC"] = str(options.threads)  # read by jax when it computes first
+    if options.threads < 1:
+        parser.error(f"--threads must be at least 1, not {options.threads}")
+    torch.set_num_threads(options.threads)
+    os.environ["NPROC"] = str(options.threads)  # read by jax when it computes first
     keep_freed_memory()  # as in training; all contenders are in this process
     lines, start = header(packages), time.perf_counter()
     notes, tables = make(options)

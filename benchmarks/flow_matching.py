@@ -176,8 +176,6 @@ def optimizers(seeds: range) -> list[Row]:
 
 def make(options: argparse.Namespace) -> tuple[list[str], Tables]:
     """Notes and tables."""
-    if options.threads is None:
-        torch.set_num_threads(1)  # as in the notebook
     seeds = SEEDS[:1] if options.quick else SEEDS
     densities = list(LIMITS)[:2] if options.quick else list(LIMITS)
     tables = {

@@ -268,8 +268,6 @@ def side_by_side(
 
 def make(options: argparse.Namespace) -> tuple[list[str], Tables]:
     """Notes and tables."""
-    if options.threads is None:
-        torch.set_num_threads(1)  # as in the notebooks
     tables, ways = {}, [*TRAINED, *SOLVED]
     few = 1 if options.quick else None
     densities, budgets = list(DENSITIES)[:few], BUDGETS[: few and 2]

@@ -314,8 +314,6 @@ def measure(dataset: Dataset, flow: Flow, setting: str, solve: Callable, T: int 
 
 def make(options: argparse.Namespace) -> tuple[list[str], Tables]:
     """Notes and the table."""
-    if options.threads is None:
-        torch.set_num_threads(1)  # for arrays as small as these
     jax.config.update("jax_enable_x64", True)
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
