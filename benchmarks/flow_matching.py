@@ -156,7 +156,7 @@ CLIMBERS = {
 
 
 def optimizers(seeds: range) -> list[Row]:
-    """The `mlp` on the Laplace mixture: a row an optimizer; medians hide that the first is cold."""
+    """The `mlp` on the Laplace mixture: a row an optimizer; medians, since a first run is cold."""
     rows = []
     for name, run in CLIMBERS.items():
         runs = [run(make_dataset("laplace_mixture", seed=seed), seed) for seed in seeds]

@@ -15,9 +15,8 @@ EXPECTED_LOSS = 0.5 * np.log1p(DELTA**-2)  # of the exact prediction at r = 1: h
 def exact(sde):
     """Untrained, the preconditioned drift predicts standard normal data as well as can be."""
     model = sde.build_sde("linear", "optimal", "preconditioned", DELTA)
-    return sde.FittedSDE(
-        model, None, sde.Units(1.0, 0.5), 6.5
-    )  # the units of the dataset "gaussian"
+    units = sde.Units(1.0, 0.5)  # of the dataset "gaussian"
+    return sde.FittedSDE(model, None, units, 6.5)
 
 
 @pytest.mark.parametrize("r", [0.25, 1.0, 4.0])
