@@ -31,6 +31,7 @@ SETTINGS = {  # every cell in the page at once, no questions, and the theme of t
     "apputils-extension/themes": {"theme": "JupyterLab Dark"},
 }
 SECONDS = 600  # for one notebook
+STDERR = "[data-mime-type='application/vnd.jupyter.stderr']"  # where JupyterLab shows errors too
 DRAWN = "[...document.querySelectorAll('.explorer img')].every(image => image.naturalWidth > 300)"
 
 pytestmark = [
@@ -117,7 +118,7 @@ def test_notebook_runs_and_its_explorer_moves(lab, page, name):
     assert [prompt.strip() for prompt in prompts] == expected
     shown = page.locator(".jp-OutputArea-output img[src^='data:image/png']")
     assert shown.count() >= (ROOT / f"{name}.ipynb").read_text("utf-8").count("report.figure(")
-    assert page.locator("[data-mime-type='application/vnd.jupyter.stderr']").count() == 0
+    assert page.locator(STDERR).count() == 0
 
     explorer = page.locator(".explorer").first
     explorer.scroll_into_view_if_needed()
@@ -160,7 +161,7 @@ def wait_until_run(page):
     prompts = page.locator(".jp-CodeCell .jp-InputPrompt")
     busy, end = time.monotonic(), time.monotonic() + SECONDS
     while time.monotonic() < end:
-        failed = page.locator("[data-mime-type='application/vnd.jupyter.error']")
+        failed = page.locator(STDERR)
         assert failed.count() == 0, failed.first.inner_text()
         if re.fullmatch(r"\[\d+\]:", prompts.last.inner_text().strip()):
             return
