@@ -10,6 +10,7 @@ import contextlib
 import math
 import sys
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from itertools import repeat
 
 import psutil
@@ -18,8 +19,9 @@ from torch import Tensor, nn
 
 from benchmarks.common import Row, Tables, command, interleaved
 from benchmarks.estimators import notebook
-from dlutils.complexity import alone, peak_memory
+from dlutils.complexity import peak_memory
 from dlutils.datasets import make_dataset
+from dlutils.processes import fresh_processes
 from dlutils.seeding import seeded
 
 with contextlib.suppress(ImportError):  # `command` says so
@@ -102,7 +104,9 @@ def make(options: argparse.Namespace) -> tuple[list[str], Tables]:
         run = {name: step(name, n_steps) for name in NAMES}
         rounds = 2 if options.quick or n_steps >= 100 else 10
         times = interleaved(run, rounds, 1, label=f"T = {n_steps}")
-        memory = dict(zip(NAMES, alone(megabytes, NAMES, repeat(n_steps)), strict=True))
+        context = fresh_processes([megabytes.__module__])
+        with ProcessPoolExecutor(1, context, max_tasks_per_child=1) as pool:
+            memory = dict(zip(NAMES, pool.map(megabytes, NAMES, repeat(n_steps)), strict=True))
         for name in NAMES:
             row: Row = {"T": n_steps, "contender": name} | times[name].row()
             row |= {"ratio to ours": times[name].ms / times[OURS].ms, "MB": memory[name]}

@@ -8,11 +8,12 @@ computes: what a clock shows on an idle machine, and not what other programs tak
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, wait
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
-from itertools import pairwise, repeat
+from itertools import pairwise
 
 import numpy as np
 import psutil  # comes with Jupyter's kernel
@@ -231,51 +232,46 @@ def by_points(sizes: Sequence[int], n_bins: int = 32) -> list[dict[str, object]]
         row = {"points": n, "nodes": len(nodes)}
         for name, batch in {"all points": y, "compressed": nodes, "256 points": y[:256]}.items():
             step = lambda batch=batch: mean_log_likelihood(f, batch).backward()
-            row[f"{name}, ms"] = round(1e3 * median_seconds(step, 1), 1)
+            repeats = 1 if len(batch) >= 10_000 else 5  # the many take seconds
+            row[f"{name}, ms"] = round(1e3 * median_seconds(step, repeats), 1)
         rows.append(row)
     return rows
 
 
-def measure_way(way: str, steps: Sequence[int]) -> list[Measurement]:
-    """Measure one way in this process, with one thread.
-
-    Args:
-        way: One of `WAYS`.
-        steps: Numbers of steps T.
-
-    Returns:
-        For each T, smallest first: `n_steps`, `seconds` (median of up to three runs) and
-        `megabytes`.
-    """
+@cache
+def _ready(way: str) -> tuple[torch.nn.Module, Tensor, int]:
+    """Net, nodes and resident memory before the first step, in the process of this way."""
     torch.set_num_threads(1)
     keep_freed_memory()  # as in training
     nodes = make_dataset("laplace_mixture").compress(32)[0].float()
     with seeded(0):
         f = _ode().MLPDrift()
     WAYS[way](f, nodes[:2], 10)  # loads what is loaded at first use
-    before = psutil.Process().memory_info().rss
-    rows = []
-    for n_steps in sorted(steps):
-        seconds, peaks = [], []
-        for _ in range(3 if n_steps < 1000 else 1):
-            start = time.thread_time()
-            peaks.append(peak_memory(lambda n=n_steps: WAYS[way](f, nodes, n)))
-            seconds.append(time.thread_time() - start)
-        megabytes = (max(peaks) - before) / 1e6
-        seconds = sorted(seconds)[len(seconds) // 2]
-        rows.append({"n_steps": n_steps, "seconds": seconds, "megabytes": megabytes})
-    return rows
+    return f, nodes, psutil.Process().memory_info().rss
+
+
+def measure_once(way: str, n_steps: int) -> tuple[float, float]:
+    """Seconds of one training step, and megabytes above what its process held before."""
+    f, nodes, before = _ready(way)
+    WAYS[way](f, nodes, min(n_steps, 10))  # the others have had the cache meanwhile
+    start = time.thread_time()
+    peak = peak_memory(lambda: WAYS[way](f, nodes, n_steps))
+    return time.thread_time() - start, (peak - before) / 1e6
 
 
 def measure(ways: Sequence[str], steps: Sequence[int]) -> dict[str, list[Measurement]]:
-    """Measure ways one after the other, each in a process of its own.
+    """Measure ways in turns, each in a process of its own, one at a time.
+
+    In turns, because a machine may be twice as quick a few seconds later: what is compared was
+    measured close together.
 
     Args:
         ways: Some of `WAYS`.
         steps: Numbers of steps T, increasing integers of at least 1.
 
     Returns:
-        What `measure_way` returns, by way.
+        By way, a row for each T: `n_steps`, `seconds` (the median of three to five turns) and
+        `megabytes` (the most of them).
 
     Raises:
         ValueError: If a way is unknown or a number is out of range.
@@ -287,7 +283,21 @@ def measure(ways: Sequence[str], steps: Sequence[int]) -> dict[str, list[Measure
         check_solver(n_steps, "euler")
     if list(steps) != sorted(set(steps)):
         raise ValueError(f"the numbers of steps must increase, not {tuple(steps)}")
-    return dict(zip(ways, alone(measure_way, ways, repeat(steps)), strict=True))
+    context, rows = fresh_processes([__name__]), {way: [] for way in ways}
+    with ExitStack() as stack:
+        start = lambda way: ProcessPoolExecutor(1, context, initializer=_ready, initargs=(way,))
+        pools = {way: stack.enter_context(start(way)) for way in ways}
+        wait([pool.submit(int) for pool in pools.values()])  # all at once
+        for n_steps in steps:
+            turns = [
+                [pool.submit(measure_once, way, n_steps).result() for way, pool in pools.items()]
+                for _ in range(3 if n_steps >= 1000 else 5)
+            ]
+            for way, found in zip(ways, zip(*turns, strict=True), strict=True):
+                seconds, megabytes = zip(*found, strict=True)
+                row = {"seconds": float(np.median(seconds)), "megabytes": max(megabytes)}
+                rows[way].append({"n_steps": n_steps} | row)
+    return rows
 
 
 @dataclass(frozen=True)
@@ -325,6 +335,12 @@ def columns(
     )
 
 
+def panels(measured: dict[str, list[Measurement]]) -> dict[str, dict[str, np.ndarray]]:
+    """Time and memory by way, shape `(len(steps),)` each, under what a figure calls them."""
+    seconds, megabytes = columns(measured)
+    return {"time of a step / s": seconds, "peak memory / MB": megabytes}
+
+
 def table(
     measured: dict[str, list[Measurement]], units: Sequence[str] = ("ms", "MB")
 ) -> list[dict[str, object]]:
@@ -340,10 +356,3 @@ def table(
         }
         for k, row in enumerate(next(iter(measured.values())))
     ]
-
-
-def alone(function: Callable, *arguments: Iterable) -> list:
-    """Like `map`, each call in a fresh process; the function must have a module to its name."""
-    context = fresh_processes([function.__module__])
-    with ProcessPoolExecutor(1, context, max_tasks_per_child=1) as pool:
-        return list(pool.map(function, *arguments))

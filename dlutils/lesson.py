@@ -112,6 +112,14 @@ class Lesson:
         """
         return _all_hold(claims) or is_source(str(self.dataset))
 
+    def on_this_machine(self, *claims: bool) -> None:
+        """Print which claims about times hold; a busy machine is no reason to stop.
+
+        Nothing where the settings are not as they come.
+        """
+        if not self.changed and _all_hold(claims):
+            print(f"All {len(claims)} claims about times hold on this machine.")
+
     def quotes(
         self,
         numbers: Mapping[str, object] | Callable[[], Mapping[str, object]],
@@ -124,7 +132,7 @@ class Lesson:
                 a value, the cell of a table that begins with one, or a list of these. One unit of
                 the last digit is allowed, for other processors. Or a function that returns these,
                 where some are there only with the settings as they come.
-            within: Relative tolerance, where the values are times.
+            within: Relative tolerance, where other machines need more or less.
         """
         if self.changed:
             return True

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -116,7 +117,7 @@ def test_a_step_is_measured_by_the_number_of_points(ode, calls):
     few, many = (row["nodes"] for row in rows)
     assert max(few, many) <= 16
     sizes = [100, few, 100, 400, many, 256]
-    assert [n for _, n, _, _ in calls[::2]] == sizes, "each twice, the first to warm up"
+    assert [n for _, n, _, _ in calls[::6]] == sizes, "five of each, after one to warm up"
 
 
 def test_the_continuous_adjoint_is_off_by_the_size_of_a_step(ode):
@@ -174,3 +175,25 @@ def test_a_summary_has_the_slope_and_what_is_needed_at_most():
     found = complexity.summary(measured)
     assert found["forward"] == complexity.Summary(1.0, pytest.approx(1), 1.0)
     assert found["backprop"] == complexity.Summary(11.0, pytest.approx(2), 30.0)
+    seconds, megabytes = complexity.panels(measured).values()
+    assert seconds["backprop"].tolist() == [2, 200]
+    assert megabytes["backprop"].tolist() == [3, 30]
+
+
+def test_the_median_of_turns_counts_and_the_most_of_their_memory(monkeypatch):
+    """Each turn asks every way once, at the same T."""
+    made = []
+
+    def measured(way, n_steps):
+        made.append((way, n_steps))
+        k = made.count((way, n_steps))
+        return [9.0, 1.0, 2.0, 3.0, 4.0][k - 1], 10.0 * k
+
+    monkeypatch.setattr(complexity, "ProcessPoolExecutor", lambda *_, **__: ThreadPoolExecutor(1))
+    monkeypatch.setattr(complexity, "measure_once", measured)
+    few = {"n_steps": 10, "seconds": 3.0, "megabytes": 50.0}
+    many = {"n_steps": 1000, "seconds": 2.0, "megabytes": 30.0}
+    found = complexity.measure(["forward", "backprop"], [10, 1000])
+    assert found == {"forward": [few, many], "backprop": [few, many]}
+    turn = [("forward", 10), ("backprop", 10)]
+    assert made[:4] == turn + turn

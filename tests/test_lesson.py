@@ -34,12 +34,27 @@ def test_a_changed_setting_is_named_and_lets_every_result_pass(capsys):
     assert not unchanged.quotes({"0.0024": [0.0024, "-0.0024"]})
     assert unchanged.quotes({"12": 15}, within=0.3)
     assert not unchanged.quotes({"12": 17}, within=0.3)
+    unchanged.on_this_machine(2 > 1, 1 > 2)
+    assert "of 2 claims these do not hold, in their order: [2]" in capsys.readouterr().out
+    unchanged.on_this_machine(2 > 1, 3 > 2)
+    assert capsys.readouterr().out == "All 2 claims about times hold on this machine.\n"
     changed = Lesson("ODE", settings | {"SEED": 1})
     assert "SEED = 1" in capsys.readouterr().out
     assert changed.holds(1 > 2)
+    changed.on_this_machine(1 > 2)
+    assert not capsys.readouterr().out
     assert changed.quotes({"1": 5})
     assert changed.quotes(lambda: {"1": 1 / 0}), "not asked for"
     assert not unchanged.quotes(lambda: {"1": 5})
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_claims_about_times_held_where_the_committed_outputs_were_made(name):
+    cells = nbformat.read(ROOT / f"{name}.ipynb", 4).cells
+    (cell,) = (c for c in cells if "lesson.on_this_machine(" in c.source)
+    assert "claims about times hold on this machine." in "".join(
+        o.get("text", "") for o in cell.outputs
+    )
 
 
 def test_some_claims_hold_whatever_the_settings_but_for_a_users_own_file(capsys):
