@@ -17,6 +17,7 @@ from dlutils.settings import check_choice, check_count
 from dlutils.training import History, fit
 
 Pairs = tuple[Tensor, Tensor, Tensor]
+PENALTIES = 10.0 ** np.arange(-3, 9)  # times the number of points: what a solve chooses from
 
 
 def sorted_pairs(y: Tensor, n_nodes: int = 600) -> Pairs:

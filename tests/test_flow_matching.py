@@ -76,6 +76,34 @@ def test_the_solve_is_that_of_the_normal_equations(ode):
     assert basis.c.abs().max() == 0, "the drift that was given is not changed"
 
 
+def test_the_validation_points_choose_among_the_penalties(ode):
+    data = make_dataset("laplace_mixture", 2000, 500, 10)
+    alone = [ode.flow_matching(data, penalties=[penalty]) for penalty in (1e-1, 1e2, 1e7)]
+    likelihoods = [model.history.val[0] for model in alone]
+    best = alone[likelihoods.index(max(likelihoods))]
+    chosen = ode.flow_matching(data, penalties=(1e-1, 1e2, 1e7))
+    assert chosen.history.val == [max(likelihoods)] != [min(likelihoods)]
+    assert torch.equal(chosen.drift.c, best.drift.c)
+
+
+def test_a_penalty_is_for_each_point_and_a_path_seen_n_times(ode):
+    data = make_dataset("laplace_mixture", 2000, 500, 10)
+    settings = {"penalties": [10.0], "n_times": 2, "method": "euler", "n_steps": 2}
+    model = ode.flow_matching(data, **settings)
+    y = data.seen_in()[0].even
+    basis, nodes = model.drift.for_paths(y, "sorted"), path_nodes(y, "sorted", 2)
+    (expected,) = ode.least_squares(basis, *nodes, [10.0 / 2000])
+    torch.testing.assert_close(model.drift.c, expected.c.to(model.drift.c))
+
+
+@pytest.mark.parametrize("name", ["laplace_mixture", "marron_wand_10", "marron_wand_12"])
+def test_two_steps_are_enough_where_no_paths_cross(ode, name):
+    torch.set_default_dtype(torch.float32)
+    data = make_dataset(name, n_test=10)
+    quick = ode.flow_matching(data, penalties=[10], n_times=2, method="rk2", n_steps=2)
+    assert distance(data, quick) < 0.005
+
+
 def test_other_drifts_are_regressed(ode):
     data = make_dataset("gaussian", 500, 50, 50)
     settings = {"progress": False, "n_iterations": 60, "seed": 4}
