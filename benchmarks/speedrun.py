@@ -140,6 +140,13 @@ def once(estimate: Callable[[Dataset, int], LogDensity]) -> Callable[..., None]:
     return lambda dataset, seed, watch: watch(estimate(dataset, seed), 1)
 
 
+def matched_in_two_steps(dataset: Dataset, seed: int) -> LogDensity:
+    """Flow matching with few nodes, few steps, and a penalty that was chosen on `TUNING_SEEDS`."""
+    few = replace(dataset, val=dataset.val[:8])  # there is nothing to choose
+    given = {"penalties": [10], "n_times": 2, "method": "rk2", "n_steps": 2}
+    return notebook("ODE.ipynb").flow_matching(few, **given).log_likelihood
+
+
 @cache
 def diffrax_step(n_steps: int) -> tuple[Callable, Callable, Callable]:
     """A CNF's start from a net, its Adam step and its log-density, the latter two to be compiled.
@@ -319,6 +326,7 @@ CONTENDERS: dict[str, Contender] = {
     "ODE, flow matching": Contender(
         once(lambda data, seed: notebook("ODE.ipynb").flow_matching(data).log_likelihood), "ours"
     ),
+    "ODE, flow matching, two steps": Contender(once(matched_in_two_steps), "ours"),
     "ODE, flow matching, smooth": Contender(
         once(
             lambda data, seed: notebook("ODE.ipynb").flow_matching(data, smooth=True).log_likelihood
@@ -446,6 +454,7 @@ CREDIT: dict[str, tuple[Callable[..., None], str]] = {  # one change a row; whos
         "ODE, mlp, natural gradient",
     ),
     "closed form": (CONTENDERS["ODE, flow matching"].train, "ODE, flow matching"),
+    "two steps, penalty given": (once(matched_in_two_steps), "ODE, flow matching, two steps"),
 }
 
 
@@ -498,23 +507,25 @@ def tune(
     return rows
 
 
-def warm_up() -> None:
-    """A short training of each: what is loaded at first use is not anyone's work."""
-    small = make_dataset("gaussian", n_train=500)
-    for contender in CONTENDERS.values():
-        budget = "n_iterations" in contender.grid or contender.settings_of
-        short = {"n_iterations": 2} if budget else {}
-        watched(contender.train, small, 0, Watch(small), **short)
+def rehearse(contender: Contender, dataset: Dataset, seed: int, **settings: object) -> None:
+    """An untimed training, of two iterations where there is a budget.
+
+    What is loaded at first use is not anyone's work; and a training of milliseconds finds its own
+    code in the cache, not a rival's, as one of seconds does but at its start.
+    """
+    if "n_iterations" in contender.grid or contender.settings_of:
+        settings |= {"n_iterations": 2}
+    watched(contender.train, dataset, seed, Watch(dataset), **settings)
 
 
 def race(density: str, seeds: Iterable[int]) -> dict[str, list[Watch]]:
-    """The watches of each contender, a watch a sample; all take turns."""
+    """The watches of each contender, a watch a sample; all take turns, each after a rehearsal."""
     found: dict[str, list[Watch]] = {name: [] for name in CONTENDERS}
     for seed, name in tqdm(list(product(seeds, CONTENDERS)), density, leave=False):
         dataset, settings = make_dataset(density, seed=seed), settings_of(density, name)
-        watch = watched(
-            CONTENDERS[name].train, dataset, seed, Watch(dataset, most=MOST), **settings
-        )
+        contender = CONTENDERS[name]
+        rehearse(contender, replace(dataset), seed, **settings)  # a copy: a dataset remembers
+        watch = watched(contender.train, dataset, seed, Watch(dataset, most=MOST), **settings)
         found[name].append(watch)
     return found
 
@@ -616,7 +627,9 @@ def make(options: argparse.Namespace) -> tuple[list[str], Tables]:
     """Notes and tables."""
     few = 1 if options.quick else None
     densities, seeds, tables = list(DENSITIES)[:few], SEEDS[:few], {}
-    warm_up()
+    small = make_dataset("gaussian", n_train=500)
+    for contender in CONTENDERS.values():
+        rehearse(contender, small, 0)
     if options.tune:
         tables["Settings tried"] = tune(densities, CONTENDERS)
     found = {density: race(density, seeds) for density in densities}
@@ -625,8 +638,9 @@ def make(options: argparse.Namespace) -> tuple[list[str], Tables]:
     tables["What brings what"] = credit(seeds)
     note = (
         f"10,000 points, {len(seeds)} samples with seeds from {SEEDS[0]} on; all with one thread, "
-        f"in turns. Seconds of work until KL(truth || model), mass divided out, is below {LEVEL} "
-        f"nats, compression of the data included: medians; “–”: not reached by most. KL is looked "
+        f"in turns, each after an untimed training of two iterations. Seconds of work until "
+        f"KL(truth || model), mass divided out, is below {LEVEL} nats, compression of the data "
+        f"included: medians; “–”: not reached by most. KL is looked "
         f"at {LOOKS} times a training, at every step of the natural gradient, and at the end of "
         f"what is solved at once, the clock stopped; after {MOST:g} s of work a training ends. "
         "Adam has betas 0.9 and 0.99; its rate rises for a fifth of the run and comes down to zero "
@@ -635,10 +649,10 @@ def make(options: argparse.Namespace) -> tuple[list[str], Tables]:
         f"“{REFERENCE}”. Compilation: of jax, not counted, once a program. Settings, in the last "
         f"columns, by the least processor time to {MARGIN * LEVEL:g} nats on samples "
         f"{TUNING_SEEDS[0]} and {TUNING_SEEDS[-1]} (--tune shows the grid); those with the same "
-        "net, points and objective, but for the solver or the log-determinant, share them. What "
-        "brings what: a change a row, on the Laplace mixture; the first three have the settings of "
-        "diffrax on minibatches, the fourth those of diffrax on nodes, with which they share the "
-        "objective."
+        "net, points and objective, but for the solver or the log-determinant, share them. “Two "
+        "steps”, of rk2, has one penalty, 10 / n, on all densities. What brings what: a change a "
+        "row, on the Laplace mixture; the first three have the settings of diffrax on minibatches, "
+        "the fourth those of diffrax on nodes, with which they share the objective."
     )
     return [note], tables
 

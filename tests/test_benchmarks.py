@@ -452,7 +452,7 @@ def test_each_row_of_the_credit_takes_over_all_but_one_thing():
     assert first == "CNF on minibatches, backprop, T = 10"
     assert rest == [
         "discrete adjoint", "derivatives in closed form", "compressed data", "T = 4 with map",
-        "natural gradient", "closed form",
+        "natural gradient", "closed form", "two steps, penalty given",
     ]  # fmt: skip
     assert {whose for _, whose in speedrun.CREDIT.values()} <= set(speedrun.CONTENDERS)
     trains = [speedrun.CREDIT[name][0] for name in [first, *rest[:4]]]
@@ -530,6 +530,24 @@ def test_the_race_in_rows(field):
     assert (free["ours"], free["soonest rival"], free["times sooner"]) == ("ours", "rival", 2)
     assert (compiled["its s"], compiled["times sooner"]) == (18, 4.5)
     assert (minibatches["its s"], minibatches["times sooner"]) == ("–", "–")
+
+
+def test_a_training_of_the_race_follows_an_untimed_one_on_a_copy(field, monkeypatch):
+    calls = []
+
+    def noted(dataset, seed, watch, **settings):
+        calls.append((dataset, settings))
+        pretend(0.001, 1.0, field)(dataset, seed, watch)
+
+    made, grid = speedrun.Contender, {"n_iterations": (4,)}
+    contenders = {"climbs": made(noted, "ours", grid), "solved": made(noted, "ours")}
+    monkeypatch.setattr(speedrun, "CONTENDERS", contenders)
+    monkeypatch.setattr(speedrun, "SETTINGS", {("gaussian", "climbs"): {"n_iterations": 4}})
+    found = speedrun.race("gaussian", (0,))
+    assert [len(watches) for watches in found.values()] == [1, 1]
+    settings = [of_call for _, of_call in calls]
+    assert settings == [{"n_iterations": 2}, {"n_iterations": 4}, {}, {}]
+    assert calls[0][0] is not calls[1][0], "a dataset remembers what was computed of it"
 
 
 def test_what_each_change_brings(field, monkeypatch):
