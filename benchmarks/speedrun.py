@@ -627,15 +627,16 @@ def make(options: argparse.Namespace) -> tuple[list[str], Tables]:
     """Notes and tables."""
     few = 1 if options.quick else None
     densities, seeds, tables = list(DENSITIES)[:few], SEEDS[:few], {}
-    small = make_dataset("gaussian", n_train=500)
-    for contender in CONTENDERS.values():
-        rehearse(contender, small, 0)
     if options.tune:
+        small = make_dataset("gaussian", n_train=500)
+        for contender in CONTENDERS.values():
+            rehearse(contender, small, 0)
         tables["Settings tried"] = tune(densities, CONTENDERS)
     found = {density: race(density, seeds) for density in densities}
     tables["How much sooner"] = [row for pair in found.items() for row in how_much_sooner(*pair)]
     tables |= {DENSITIES[density]: rows_of(density, found[density]) for density in densities}
-    tables["What brings what"] = credit(seeds)
+    if not options.quick:
+        tables["What brings what"] = credit(seeds)
     note = (
         f"10,000 points, {len(seeds)} samples with seeds from {SEEDS[0]} on; all with one thread, "
         f"in turns, each after an untimed training of two iterations. Seconds of work until "
@@ -659,7 +660,7 @@ def make(options: argparse.Namespace) -> tuple[list[str], Tables]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Race to 0.005 nats: ours, diffrax, torchdiffeq and zuko, each with its best settings."""
-    quick = "one density, one sample"
+    quick = "one density, one sample, and not what brings what"
     flags = {"--tune": "choose the settings anew, in half an hour"}
     return command("speedrun", main.__doc__, quick, PACKAGES, make, arguments, flags)
 
