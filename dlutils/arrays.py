@@ -1,4 +1,4 @@
-"""Numbers out of whatever holds them, and whether single precision is enough for them."""
+"""Numbers out of whatever holds them; their type, and whether single precision is enough."""
 
 import math
 from decimal import Decimal
@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import ArrayLike
-from torch import Tensor
+from torch import Tensor, nn
 
 FEW = 1e-4  # share of their range by which rounding may move values
 NOISE = 1e-12  # of a value, as far as which equal ones differ in double precision
@@ -47,6 +47,15 @@ def doubles(y: ArrayLike | Tensor) -> Tensor:
                 raise ValueError(f"data must be numbers: {value!r} at index {k} is none")
     with np.errstate(over="ignore"):
         return torch.from_numpy(np.array(y, dtype=np.float64, order="C"))
+
+
+def dtype_of(model: object) -> torch.dtype:
+    """The type in which a model computes: that of its weights, or double where it has none."""
+    if isinstance(model, nn.Module):
+        for value in (*model.parameters(), *model.buffers()):
+            if value.is_floating_point():
+                return value.dtype
+    return torch.float64
 
 
 def check_precision(y: Tensor) -> None:

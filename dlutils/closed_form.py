@@ -68,7 +68,7 @@ class Table(nn.Module):
         if knots.ndim != 1 or len(knots) < 3 or not (knots.diff() > 0).all():
             raise ValueError(f"at least three knots are needed, increasing, not {knots}")
         self.register_buffer("knots", knots)
-        self.c = nn.Parameter(torch.zeros(len(knots), n_times))
+        self.c = nn.Parameter(torch.zeros(len(knots), n_times, dtype=knots.dtype))
 
     def forward(self, z: Tensor, u: Tensor) -> Tensor:
         """C at states and on the clock, `(n,)`."""
@@ -475,7 +475,7 @@ def knots_for(y: np.ndarray, weights: np.ndarray, n_knots: int = 400) -> Tensor:
     rank = np.concatenate([[0], weights.cumsum() - weights / 2, [1]])
     along = (rank + (at - at[0]) / (at[-1] - at[0])) / 2
     knots = np.interp(np.linspace(0, 1, n_knots), along, at)
-    return torch.from_numpy(knots).to(torch.get_default_dtype())
+    return torch.from_numpy(knots)
 
 
 def root_snr(u: np.ndarray, delta: float) -> np.ndarray:

@@ -100,11 +100,8 @@ def compare(dataset: Dataset, log_likelihood: LogLikelihood, n_nodes: int = 4001
     """
     y, weights = quadrature(dataset, n_nodes)
     with torch.no_grad():
-        log_q = (
-            log_likelihood(torch.from_numpy(y).to(torch.get_default_dtype()))
-            .double()
-            .numpy(force=True)
-        )
+        nodes = torch.from_numpy(y).to(dataset.train.dtype)
+        log_q = log_likelihood(nodes).double().numpy(force=True)
     wrong = np.isnan(log_q) | (log_q == np.inf)
     if wrong.any():
         raise ValueError(
@@ -209,7 +206,7 @@ def over_samples(
         for name, fitted in models.items()
     }
     kl = {
-        name: torch.tensor([c.normalized_kl for c in of]) if all(of) else None
+        name: torch.tensor([c.normalized_kl for c in of], dtype=torch.float64) if all(of) else None
         for name, of in found.items()
     }
     of_reference, rows = kl.get(reference), []

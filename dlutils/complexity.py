@@ -42,7 +42,7 @@ def _ode():
 @cache
 def _sde():
     notebook = load("SDE.ipynb")
-    with seeded(0):
+    with seeded(0, dtype=torch.float64):
         return notebook, notebook.build_sde("linear", "learned_in_t", "preconditioned")
 
 
@@ -175,9 +175,9 @@ def parts(n_steps: int = 100) -> list[dict[str, object]]:
         A row for the adjoint step by step and in batches of steps, and for backprop: milliseconds
         of a training step with derivatives by autograd and written out.
     """
-    y = make_dataset("laplace_mixture").compress(32)[0].float()
-    with seeded(0):
-        f = _ode().MLPDrift().float()
+    y = make_dataset("laplace_mixture").compress(32)[0]
+    with seeded(0, dtype=y.dtype):
+        f = _ode().MLPDrift()
     by_autograd, rows = _ByAutograd(f), []
     for name, chunk in {"adjoint, step by step": 1, "adjoint, in batches of steps": None}.items():
         row = {"training step": name}
@@ -201,8 +201,8 @@ def continuous_errors(steps: Sequence[int]) -> list[float]:
         steps: Numbers of steps T, of Euler's method.
     """
     y = make_dataset("laplace_mixture").compress(32)[0]
-    with seeded(0):
-        f = _ode().MLPDrift().double()
+    with seeded(0, dtype=y.dtype):
+        f = _ode().MLPDrift()
     errors = []
     for n_steps in steps:
         mean = mean_log_likelihood(f, y, None, n_steps)
@@ -224,11 +224,11 @@ def by_points(sizes: Sequence[int], n_bins: int = 32) -> list[dict[str, object]]
     Returns:
         A row for each size: milliseconds with all points, with their nodes, with 256 points.
     """
-    with seeded(0):
-        f, rows = _ode().MLPDrift().float(), []
+    with seeded(0, dtype=torch.float64):
+        f, rows = _ode().MLPDrift(), []
     for n in sizes:
         data = make_dataset("laplace_mixture", n_train=n)
-        y, nodes = data.train.float(), data.compress(n_bins)[0].float()
+        y, nodes = data.train, data.compress(n_bins)[0]
         row = {"points": n, "nodes": len(nodes)}
         for name, batch in {"all points": y, "compressed": nodes, "256 points": y[:256]}.items():
             step = lambda batch=batch: mean_log_likelihood(f, batch).backward()
@@ -243,8 +243,8 @@ def _ready(way: str) -> tuple[torch.nn.Module, Tensor, int]:
     """Net, nodes and resident memory before the first step, in the process of this way."""
     torch.set_num_threads(1)
     keep_freed_memory()  # as in training
-    nodes = make_dataset("laplace_mixture").compress(32)[0].float()
-    with seeded(0):
+    nodes = make_dataset("laplace_mixture").compress(32)[0]
+    with seeded(0, dtype=nodes.dtype):
         f = _ode().MLPDrift()
     WAYS[way](f, nodes[:2], 10)  # loads what is loaded at first use
     return f, nodes, psutil.Process().memory_info().rss

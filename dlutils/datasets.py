@@ -8,7 +8,7 @@ does either, by what it is given: a name or a file.
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
@@ -43,6 +43,7 @@ from dlutils.samples import is_source, load_sample, split_source
 from dlutils.seeding import seeded
 
 NEAREST = 8  # powers of four of a distance, how near to its end the nearest breakpoint is
+LARGEST = 1e100  # of the data: their squares must be numbers
 FAR = 1e9  # lengths of a user's own data, to where a quadrature goes
 Target = Distribution | Triple | Callable[[], Distribution | Triple]
 
@@ -84,12 +85,15 @@ class Seen(NamedTuple):
 class Dataset:
     r"""Training, validation and test data, with their true density where it is known.
 
+    Data are float64, and what is fitted to them takes over their type: nets, draws and solves. So
+    a run gives the same numbers on every processor, as far as they are printed; `to` is for a GPU.
+
     Attributes:
         name: What `make_dataset` was asked for, or the name of a user's sample.
         description: One line: the distribution and its parameters.
-        train: Training points $y$, float32, shape `(n_train,)`.
-        val: Validation points, float32, shape `(n_val,)`.
-        test: Test points, float32, shape `(n_test,)`.
+        train: Training points $y$, shape `(n_train,)`.
+        val: Validation points, shape `(n_val,)`.
+        test: Test points, shape `(n_test,)`.
         support: Interval for plots and quadrature, `(low, high)`. Outside lies a probability of
             2e-6; an end of the density's range has a margin of 10 % (`dlutils.densities`).
         distribution: The true density, or None for a user's sample.
@@ -230,6 +234,18 @@ class Dataset:
         options = {"name": name, "about": sample.description} | options
         return cls.from_samples(sample.values, weights=sample.weights, **options)
 
+    def to(self, dtype: torch.dtype) -> Self:
+        """The same data in another type: float32, for a GPU, say.
+
+        Raises:
+            ValueError: If single precision does not keep apart what is apart
+                (`dlutils.arrays.check_precision`).
+        """
+        if dtype == torch.float32:
+            check_precision(self.points)
+        parts = {name: getattr(self, name).to(dtype) for name in ("train", "val", "test")}
+        return replace(self, **parts)
+
     @cached_property
     def points(self) -> Tensor:
         """Training, validation and test points together, float64."""
@@ -340,7 +356,7 @@ class Dataset:
 
         Args:
             units: The model's; None for standardized ones.
-            dtype: Of the points; None for what it is.
+            dtype: Of the points; None for that of the data.
         """
         units = units or self.units()
         points = {"train": self.train.to(dtype), "val": self.val.to(dtype)}
@@ -489,30 +505,28 @@ def waiting_times(seed: int = 0) -> Dataset:
 
 
 def check_sample(y: ArrayLike | Tensor) -> Tensor:
-    """Return `y` as float32 of shape `(n,)`, or say what is wrong with it.
+    """Return `y` as float64 of shape `(n,)`, or say what is wrong with it.
 
     Raises:
         ValueError: If `y` is not of real numbers, has missing ones, is empty, not 1-D, not finite,
-            constant, or too coarse in single precision (`dlutils.arrays`).
+            beyond what squares can hold, or constant.
     """
     y = doubles(y)
     if len(y) == 0:
         raise ValueError("data must not be empty")
-    y_single = y.float()
-    if not y_single.isfinite().all():
-        first = int((~y_single.isfinite()).nonzero()[0])
-        count = int((~y_single.isfinite()).sum())
+    wrong = ~(y.abs() <= LARGEST)
+    if wrong.any():
+        first = int(wrong.nonzero()[0])
         raise ValueError(
-            f"data must be finite in single precision: {count} of {len(y)} values are not, "
-            f"the first is {y[first].item()} at index {first}"
+            f"data must be finite, and between ±{LARGEST:g}: {int(wrong.sum())} of {len(y)} values "
+            f"are not, the first is {y[first].item()} at index {first}"
         )
-    check_precision(y)
-    if y_single.min() == y_single.max():
+    if y.min() == y.max():
         raise ValueError(
-            f"data must not be constant: all {len(y)} values are {y_single[0].item():g}, "
+            f"data must not be constant: all {len(y)} values are {y[0].item():g}, "
             "and a point mass has no density"
         )
-    return y_single
+    return y
 
 
 def check_name(name: str) -> None:

@@ -10,7 +10,6 @@ Source:
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor, nn
 
 from dlutils.yardsticks import Mixture, em_mixture
@@ -46,8 +45,7 @@ class MixtureDenoiser(nn.Module):
     def __init__(self, mixture: Mixture) -> None:
         super().__init__()
         for name in ("weights", "means", "sds"):
-            column = getattr(mixture, name).to(torch.get_default_dtype())[:, None]
-            self.register_buffer(name, column)
+            self.register_buffer(name, getattr(mixture, name)[:, None])
         self.n_parameters = mixture.n_parameters - 2
 
     def forward(self, g: Tensor, s: Tensor) -> Tensor:

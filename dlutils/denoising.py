@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dlutils.arrays import dtype_of
 from dlutils.datasets import Dataset
 
 STEP = 1 / 5  # of the grid in g; the noise has standard deviation 1
@@ -180,7 +181,7 @@ def fisher_gap(
         x = beta[k] * true.g
         at = t[k].expand_as(x)
         with torch.no_grad():
-            y_hat = denoiser(*(v.to(torch.get_default_dtype()) for v in (x, at))).double()
+            y_hat = denoiser(*(v.to(dtype_of(denoiser)) for v in (x, at))).double()
         score = (a[k] * y_hat - x) / beta[k] ** 2
         divergence[k] = true.mean((score - true.score / beta[k]) ** 2)
     return u, w, best_noise / 2 * divergence * path.time_rate(t)
@@ -208,9 +209,9 @@ def scores(
     a, beta, _, _ = (value.item() for value in path.schedule(t))
     true = posterior(a / beta)
     seen = true.density > 1e-4 * true.density.max()
-    g, default = true.g[seen], torch.get_default_dtype()
+    g, dtype = true.g[seen], dtype_of(denoiser)
     with torch.no_grad():
-        y_hat = denoiser((beta * g).to(default), t.to(default).expand(len(g))).double()
+        y_hat = denoiser((beta * g).to(dtype), t.to(dtype).expand(len(g))).double()
     return g / math.hypot(a / beta, 1), true.score[seen], a / beta * y_hat - g
 
 

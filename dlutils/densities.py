@@ -72,13 +72,13 @@ class Density:
         return log_p.nan_to_num(nan=-inf, posinf=inf, neginf=-inf).view(y.shape)
 
     def sample(self, n: int) -> Tensor:
-        """Draw n points, float32, `(n,)`, none rounded to or over a place in the support."""
+        """Draw n points, float64, `(n,)`, none rounded to or over a place in the support."""
         y = torch.as_tensor(self._sample(n)).double().contiguous()
         ends = torch.from_numpy(self.ends)
         k = torch.bucketize(y, ends).clamp(1, len(ends) - 1)  # ends[k - 1] < y <= ends[k]
-        low, high = ends[k - 1].float(), ends[k].float()
-        limit = torch.tensor(inf)
-        return y.float().clamp(low.nextafter(limit), high.nextafter(-limit))
+        low, high = ends[k - 1], ends[k]
+        limit = torch.tensor(inf).double()
+        return y.clamp(low.nextafter(limit), high.nextafter(-limit))
 
     @cached_property
     def support(self) -> tuple[float, float]:

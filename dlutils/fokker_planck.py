@@ -68,7 +68,7 @@ def solve(
         n_steps: Number of time steps, at least 1.
         warp: Increasing map from [0, 1] to time: step n ends at `warp(n / n_steps)`. None for equal
             steps. More steps belong where the coefficients change fast.
-        dtype: In which `f` and `sigma` are evaluated; None for torch's default.
+        dtype: In which `f` and `sigma` are evaluated; None for double precision.
 
     Returns:
         times, shape `(n_steps + 1,)`; centres x of the cells, shape `(n_cells,)`; density, shape
@@ -126,7 +126,8 @@ class Evolution:
         reach: Where to try first; positive.
         sigma_y: Standard deviation of the observation noise; positive.
         n_steps: Time steps, at least 1.
-        warp: See `solve`.
+        warp: See `solve`, as dtype.
+        dtype: See `solve`.
 
     Raises:
         SupportError: By what asks first, if the density does not fit in the end.
@@ -142,7 +143,9 @@ class Evolution:
         sigma_y: float,
         n_steps: int = 400,
         warp: Callable[[Tensor], Tensor] | None = None,
+        dtype: torch.dtype | None = None,
     ):
+        self.dtype = dtype
         self.f, self.sigma, self.reach, self.warp = f, sigma, reach, warp
         self.sigma_y, self.n_steps = sigma_y, n_steps
 
@@ -182,7 +185,8 @@ class Evolution:
                     "standard deviations; see dlutils.coordinates"
                 )
             try:
-                return solve(self.f, self.sigma, prior, ends, n_cells, n_steps, self.warp)
+                how = n_cells, n_steps, self.warp, self.dtype
+                return solve(self.f, self.sigma, prior, ends, *how)
             except (SupportError, ResolutionError) as error:
                 if attempt == attempts - 1:
                     raise
@@ -242,7 +246,7 @@ def _evaluate(
     positive: bool = False,
 ) -> np.ndarray:
     """A coefficient at all x for all t, shape (len(t), len(x))."""
-    dtype = dtype or torch.get_default_dtype()
+    dtype = dtype or torch.float64
     states = torch.from_numpy(np.tile(x, len(t))).to(dtype)
     at = torch.from_numpy(np.repeat(t, len(x))).to(dtype)
     with torch.no_grad():

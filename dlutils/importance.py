@@ -88,9 +88,9 @@ def log_weights(
     check_count("n_samples", n_samples)
     check_count("n_steps", n_steps)
     y = y.repeat(n_samples)
-    times = model.path.time(torch.linspace(0, 1, n_steps + 1)).clamp(0, 1)
+    times = model.path.time(torch.linspace(0, 1, n_steps + 1, dtype=y.dtype)).clamp(0, 1)
     alpha, beta = model.path(y, torch.zeros_like(y))
-    eps = torch.randn(len(y), generator=generator)
+    eps = torch.randn(len(y), generator=generator, dtype=y.dtype)
     x = alpha + beta * eps
     log_w = Normal(0.0, 1.0).log_prob(x) - Normal(alpha, beta).log_prob(x)
     for t, after in pairwise(times):
@@ -99,7 +99,7 @@ def log_weights(
         sd = sigma * (after - t).sqrt()
         alpha, beta = model.path(y, after.expand(len(y)))
         mean_q = alpha + (beta**2 - sd**2).clamp(min=0).sqrt() * eps
-        z = torch.randn(len(y), generator=generator)
+        z = torch.randn(len(y), generator=generator, dtype=y.dtype)
         d = (mean_q - mean_p) / sd
         log_w = log_w - d**2 / 2 - d * z
         x = mean_q + sd * z

@@ -156,7 +156,8 @@ def check(
         raise ValueError(f"steps must be two or more, each twice the one before, not {steps!r}")
     if n_points < 2:
         raise ValueError(f"n_points must be at least 2, not {n_points!r}")
-    dtype = torch.get_default_dtype()
+    parameters = None if parameters is None else list(parameters)
+    dtype = parameters[0].dtype if parameters else dataset.train.dtype
     levels = (np.arange(n_points) + 0.5) / n_points
     y = torch.from_numpy(np.quantile(dataset.train.double().numpy(), levels)).to(dtype)
     calls = torch.stack([_values(log_prob, y) for _ in range(N_REPEATS)])
@@ -168,11 +169,9 @@ def check(
         gradients["gradient_y"] = _gradient_y(log_prob, y, small * dataset.train.std().item())
     if parameters is not None:  # of some points, since the mean over all is level at an optimum
         some = y[: n_points // 2]
-        gradients["gradient_parameters"] = _gradient_weights(
-            log_prob, some, small, list(parameters)
-        )
+        gradients["gradient_parameters"] = _gradient_weights(log_prob, some, small, parameters)
     return Report(
-        **_integrate(log_prob, dataset),
+        **_integrate(log_prob, dataset, dtype),
         sd=calls.std(0).square().mean().sqrt().item(),
         company=(calls[0] - alone).abs().max().item(),
         tolerance=1e-3 if dtype == torch.float64 else 2e-2,
@@ -203,7 +202,7 @@ def _values(log_prob: LogProb, y: Tensor) -> Tensor:
     return value
 
 
-def _integrate(log_prob: LogProb, dataset: Dataset) -> dict[str, float]:
+def _integrate(log_prob: LogProb, dataset: Dataset, dtype: torch.dtype) -> dict[str, float]:
     """Mass, its error and its part outside the support, and KL, by Gauss and Legendre on panels.
 
     The panels are those on which the data's density is smooth, none wider than 1/32 of the
@@ -221,7 +220,7 @@ def _integrate(log_prob: LogProb, dataset: Dataset) -> dict[str, float]:
         """The integrals of q and of p log(p / q) over each panel."""
         nodes, weights = np.polynomial.legendre.leggauss(n_nodes)
         points = (middle[:, None] + half[:, None] * nodes).ravel()
-        log_q = _values(log_prob, torch.from_numpy(points).to(torch.get_default_dtype())).numpy()
+        log_q = _values(log_prob, torch.from_numpy(points).to(dtype)).numpy()
         p_log = np.full_like(log_q, 0.0 if dataset.is_known else nan)
         if dataset.is_known:
             log_p = dataset.log_prob(points).numpy()

@@ -132,13 +132,13 @@ class SigmoidBasisDrift(nn.Module):
         places = torch.linspace(-3.5, 3.5, n_steps).expand(2, -1) if places is None else places
         if places.ndim != 2 or places.shape[0] != 2 or places.shape[1] < 2:
             raise ValueError(f"places must have shape (2, J), J >= 2, not {tuple(places.shape)}")
-        J = places.shape[1]
+        J, like = places.shape[1], {"dtype": places.dtype}
         self.register_buffer("places", places)
         self.register_buffer("gaps", torch.gradient(places, dim=1)[0])
         self.register_buffer("order", torch.arange(n_cosines))
-        self.shift = nn.Parameter(torch.zeros(J))
-        self.log_k = nn.Parameter(torch.zeros(J))
-        self.c = nn.Parameter(torch.zeros(J + 2, n_cosines))
+        self.shift = nn.Parameter(torch.zeros(J, **like))
+        self.log_k = nn.Parameter(torch.zeros(J, **like))
+        self.c = nn.Parameter(torch.zeros(J + 2, n_cosines, **like))
 
     @classmethod
     def for_paths(cls, y: Tensor, coupling: str, smooth: bool = False) -> "SigmoidBasisDrift":
@@ -155,7 +155,7 @@ class SigmoidBasisDrift(nn.Module):
         """
         check_choice("coupling", coupling, COUPLINGS)
         n_steps, n_cosines = (192 if smooth else 128, 1) if coupling == "sorted" else (64, 6)
-        places = along_quantiles(y, n_steps).to(torch.get_default_dtype())
+        places = along_quantiles(y, n_steps).to(y.dtype)
         return cls(n_cosines=n_cosines, places=places)
 
     def basis(self, x: Tensor, t: Tensor | float) -> Tensor:
@@ -174,9 +174,10 @@ class SigmoidBasisDrift(nn.Module):
     def roughness(self) -> Tensor:
         """The matrix R of c R c, squared second differences of neighbouring heights and a tenth."""
         J, n_cosines = len(self.c) - 2, self.c.shape[1]
-        D = torch.eye(J).diff(n=2, dim=0)
-        R = torch.block_diag(D.T @ D + 0.1 * torch.eye(J), torch.zeros(2, 2))
-        return torch.kron(R, torch.eye(n_cosines)).to(self.c)
+        eye = lambda n: torch.eye(n, dtype=self.c.dtype, device=self.c.device)
+        D = eye(J).diff(n=2, dim=0)
+        R = torch.block_diag(D.T @ D + 0.1 * eye(J), 0 * eye(2))
+        return torch.kron(R, eye(n_cosines))
 
     def kernel(self) -> SigmoidBasisKernel:
         """The derivatives that the adjoint needs, in closed form."""

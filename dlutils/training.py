@@ -9,6 +9,7 @@ from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parameters_to_vector
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
@@ -141,7 +142,7 @@ def fit(
         prior = Prior(parameters, precision, around_start)
         climber = _Adam(parameters, objective, prior, learning_rate, n_iterations)
     history = History()
-    copy = lambda: [parameter.detach().clone() for parameter in parameters]
+    copy = lambda: parameters_to_vector(parameters).detach()  # one copy, not one a tensor
     good = best = None  # the last weights that were sound; value, iteration, weights of the best
     judged = -math.inf
 
@@ -206,7 +207,12 @@ class _Adam:
 
     def __init__(self, parameters, objective, prior, learning_rate, n_iterations):
         self.parameters, self.objective, self.prior = parameters, objective, prior
-        self.optimizer = torch.optim.Adam(parameters, lr=learning_rate, betas=(0.9, 0.99))
+        self.optimizer = torch.optim.Adam(
+            parameters,
+            lr=learning_rate,
+            betas=(0.9, 0.99),
+            fused=True,  # one call for all tensors: they are small, and a call is what costs
+        )
         factor = lambda iteration: warm_up_and_cosine(iteration, n_iterations)
         self.schedule = LambdaLR(self.optimizer, factor)
 
@@ -233,10 +239,11 @@ def on_samples(
     return [fit_to(sample, seed=seed) for sample, seed in bar]
 
 
-def _restore(parameters: list[Tensor], values: list[Tensor]) -> None:
+def _restore(parameters: list[Tensor], values: Tensor) -> None:
     with torch.no_grad():
-        for parameter, value in zip(parameters, values, strict=True):
-            parameter.copy_(value)
+        parts = values.split([parameter.numel() for parameter in parameters])
+        for parameter, value in zip(parameters, parts, strict=True):
+            parameter.copy_(value.view_as(parameter))
 
 
 class DataSource:
@@ -266,7 +273,6 @@ class DataSource:
         device: str = "cpu",
         weights: Tensor | None = None,
     ):
-        y = y.to(torch.get_default_dtype())
         counts = torch.ones_like(y) if weights is None else weights
         nodes = compress(y, n_bins, weights) if len(y) > 2 * n_bins else (y, counts)
         self.nodes = tuple(values.to(device, y.dtype) for values in nodes)
@@ -290,6 +296,7 @@ def check_run(
     batch_size: int | None = None,
     prior_precision: float | None = None,
     device: str = "cpu",
+    dtype: torch.dtype = torch.float64,
 ) -> None:
     """Raise a `ValueError` that names the value and the choices, before anything is trained.
 
@@ -298,7 +305,8 @@ def check_run(
         gradient: What the optimizer is to climb by.
         batch_size: Of minibatches, or None.
         prior_precision: Finite, not negative; or None for that of the net.
-        device: See `check_device`.
+        device: See `check_device`, as dtype.
+        dtype: Of the data.
     """
     check_choice("optimizer", optimizer, OPTIMIZERS)
     if optimizer == "natural" and (gradient != "adjoint" or batch_size is not None):
@@ -306,15 +314,20 @@ def check_run(
             "the natural gradient takes the scores of all points, by the adjoint: "
             f"not gradient = {gradient!r} with batch_size = {batch_size!r}"
         )
-    check_device(device)
+    check_device(device, dtype)
     if prior_precision is not None and not 0 <= prior_precision < math.inf:
         raise ValueError(f"prior_precision must be finite, not negative, not {prior_precision!r}")
 
 
-def check_device(device: str) -> None:
-    """Raise a `ValueError` with the choices, if nothing can be computed there."""
+def check_device(device: str, dtype: torch.dtype = torch.float64) -> None:
+    """Raise a `ValueError` with the choices, if nothing of this type can be computed there."""
     try:
-        torch.zeros(1, device=device)
+        torch.zeros(1, device=device, dtype=dtype)
+    except TypeError as error:
+        raise ValueError(
+            f"the device {device!r} cannot compute in {dtype}; give it the data as "
+            "dataset.to(torch.float32)"
+        ) from error
     except (RuntimeError, AssertionError) as error:
         usable = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
         raise ValueError(
@@ -334,6 +347,6 @@ def warm_up_and_cosine(iteration: int, n_iterations: int) -> float:
 def _require_finite(value: Tensor, parameters: list[Tensor]) -> None:
     if not value.isfinite():
         raise ValueError(f"the objective became {value.item()}; try a smaller learning_rate")
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    if not all(gradient.isfinite().all() for gradient in gradients):
+    gradients = [p.grad.flatten() for p in parameters if p.grad is not None]
+    if gradients and not torch.cat(gradients).isfinite().all():
         raise ValueError("the gradient is not finite; try a smaller learning_rate")
