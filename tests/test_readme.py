@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from urllib.parse import quote
 
 import nbformat
@@ -186,3 +187,18 @@ def test_a_wrong_number_is_missing():
     source = "| euler | 1.0029 | 657 | -0.7270 |"
     assert not missing("mass 1.003, −0.727, 660 ms, $T=5$", source)
     assert missing("mass 1.0041, −0.73, 700 ms, 0.7270", source) == ["1.0041", "0.7270"]
+
+
+def test_licence_and_citation_agree_with_the_package():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    said = dict(re.findall(r"^([\w-]+): (.+)$", citation, flags=re.MULTILINE))
+    assert (said["version"], said["license"]) == (project["version"], project["license"])
+    assert README.startswith(f"# {said['title']}\n")
+    (file,) = project["license-files"]
+    licence = (ROOT / file).read_text(encoding="utf-8")
+    assert licence.startswith("MIT License\n")
+    (authors,) = re.findall(r"^Copyright \(c\) \d{4} (.+)$", licence, flags=re.MULTILINE)
+    assert f"- name: {authors}\n" in citation
+    assert f"[{file}]({file})" in README
+    assert "[CITATION.cff](CITATION.cff)" in README
