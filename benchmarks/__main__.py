@@ -17,6 +17,7 @@ NAMES = (
     "own_data",
     "sde_step",
     "variance",
+    "parameterizations",
     "sweep",
     "leaderboard",
 )

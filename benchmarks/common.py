@@ -36,7 +36,7 @@ class Timing:
 
     def row(self) -> Row:
         """The cells that describe it in a table."""
-        return {"ms": self.ms, "quartiles": f"{_cell(self.low)} – {_cell(self.high)}"}
+        return {"ms": self.ms, "quartiles": f"{short(self.low)} – {short(self.high)}"}
 
 
 def interleaved(
@@ -201,7 +201,7 @@ def header(packages: Sequence[str]) -> list[str]:
 def markdown_table(rows: Sequence[Row]) -> str:
     """A Markdown table, aligned in plain text too; numbers stand right and floats get 3 digits."""
     names = _columns(rows)
-    cells = [names, *([_cell(row.get(name, "–")) for name in names] for row in rows)]
+    cells = [names, *([short(row.get(name, "–")) for name in names] for row in rows)]
     widths = [max(3, *map(len, column)) for column in zip(*cells, strict=True)]
     left = [isinstance(rows[0].get(name), str) for name in names]
     rules = [
@@ -224,25 +224,37 @@ def write_report(folder: Path, name: str, lines: Sequence[str], tables: Tables) 
         lines: Paragraphs before the tables.
         tables: Rows by caption.
     """
-    parts = [f"# {name}", *lines]
-    for caption, rows in tables.items():
-        parts += [f"## {caption}", markdown_table(rows)]
-    text = "\n\n".join(parts) + "\n"
+    text = page(name, lines, tables)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.md").write_text(text, encoding="utf-8")
     flat = [{"table": caption} | row for caption, rows in tables.items() for row in rows]
-    with (folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, _columns(flat))
-        writer.writeheader()
-        writer.writerows(flat)
+    write_csv(folder / f"{name}.csv", flat)
     return text
+
+
+def page(title: str, lines: Sequence[str], tables: Tables) -> str:
+    """Markdown: a title, paragraphs, and tables under their captions."""
+    parts = [f"# {title}", *lines]
+    for caption, rows in tables.items():
+        parts += [f"## {caption}", markdown_table(rows)]
+    return "\n\n".join(parts) + "\n"
+
+
+def write_csv(path: Path, rows: Sequence[Row]) -> None:
+    """Write rows, numbers unrounded; a row may lack columns of another. Makes the folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, _columns(rows), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def _columns(rows: Sequence[Row]) -> list[str]:
     return list(dict.fromkeys(name for row in rows for name in row))
 
 
-def _cell(value: str | int | float) -> str:
+def short(value: str | int | float) -> str:
+    """A value as tables show it: three digits of a float, commas in what is large."""
     if isinstance(value, str):
         return value
     if isinstance(value, int):

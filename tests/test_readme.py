@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from urllib.parse import quote
 
 import nbformat
@@ -67,19 +68,48 @@ def test_likelihood_example_runs(tmp_path, monkeypatch):
     assert printed.count("PROBLEM") == 2
 
 
-def test_colab_cell_finds_the_package(tmp_path):
-    """All but the download: a notebook opened elsewhere imports what stands in the clone."""
-    (cell,) = (block for block in blocks("README.md") if "%cd" in block)
-    clone, enter, install = cell.splitlines()
-    assert clone == "!git clone ADDRESS densities"
-    shutil.copytree(ROOT / "dlutils", tmp_path / "densities" / "dlutils")
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory):
+    """What a reader clones: the package and its requirements, committed."""
+    folder = tmp_path_factory.mktemp("address")
+    shutil.copytree(ROOT / "dlutils", folder / "dlutils")
+    shutil.copy(ROOT / "requirements.txt", folder)
+    git = ["git", "-C", str(folder), "-c", "user.name=a", "-c", "user.email=a@example.org"]
+    for command in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--message", "All"]):
+        subprocess.run([*git, *command], check=True)
+    return folder
+
+
+def colab_cell(folder, answer, times=1):
+    """Run README's cell, all but the installation, so often in one session that begins there."""
+    (cell,) = (block for block in blocks("README.md") if "git clone" in block)
+    *lines, install = cell.splitlines()
     assert install == "%pip install -r requirements.txt"
-    command = [sys.executable, "-m", "IPython", "--colors=NoColor", "-c"]
-    done = subprocess.run(
-        [*command, f"{enter}\nimport dlutils; print(dlutils.__file__)"],
-        cwd=tmp_path, check=True, capture_output=True, text=True,
-    )  # fmt: skip
-    assert str(tmp_path / "densities" / "dlutils") in done.stdout
+    run = f"get_ipython().run_cell({chr(10).join(lines)!r}).raise_error()\n" * times
+    where = "import dlutils; print(dlutils.__file__)"
+    command = [sys.executable, "-m", "IPython", "--colors=NoColor", "-c", run + where]
+    return subprocess.run(command, cwd=folder, input=answer, capture_output=True, text=True)
+
+
+def test_colab_cell_finds_the_package(tmp_path, repository):
+    """A notebook opened elsewhere imports what stands in the clone, however often it is run."""
+    found = str(tmp_path / "densities" / "dlutils")
+    done = colab_cell(tmp_path, f"{repository}\n", times=2)  # asks once
+    assert found in done.stdout, done.stderr
+    assert not (tmp_path / "densities" / "densities").exists()
+    assert (tmp_path / "densities" / "requirements.txt").exists()
+    after_a_restart = colab_cell(tmp_path, "")
+    assert found in after_a_restart.stdout, after_a_restart.stderr
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [(" \n", "No address: run this"), ("/nowhere\n", "No such file.*densities")],
+)
+def test_colab_cell_stops_without_a_clone(answer, message, tmp_path):
+    done = colab_cell(tmp_path, answer)
+    assert done.returncode
+    assert re.search(message, done.stdout + done.stderr)
 
 
 def test_every_example_has_a_test():
@@ -186,3 +216,18 @@ def test_a_wrong_number_is_missing():
     source = "| euler | 1.0029 | 657 | -0.7270 |"
     assert not missing("mass 1.003, −0.727, 660 ms, $T=5$", source)
     assert missing("mass 1.0041, −0.73, 700 ms, 0.7270", source) == ["1.0041", "0.7270"]
+
+
+def test_licence_and_citation_agree_with_the_package():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    said = dict(re.findall(r"^([\w-]+): (.+)$", citation, flags=re.MULTILINE))
+    assert (said["version"], said["license"]) == (project["version"], project["license"])
+    assert README.startswith(f"# {said['title']}\n")
+    (file,) = project["license-files"]
+    licence = (ROOT / file).read_text(encoding="utf-8")
+    assert licence.startswith("MIT License\n")
+    (authors,) = re.findall(r"^Copyright \(c\) \d{4} (.+)$", licence, flags=re.MULTILINE)
+    assert f"- name: {authors}\n" in citation
+    assert f"[{file}]({file})" in README
+    assert "[CITATION.cff](CITATION.cff)" in README
