@@ -1,10 +1,20 @@
 """Sentences with numbers: what their words promise, and whether what was computed keeps it."""
 
 import math
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from itertools import pairwise
 
+import nbformat
 import pytest
+from nbformat.v4 import new_code_cell, new_notebook
 
-from dlutils import claims
+from conftest import HANGS, ROOT
+from dlutils import claims, spread
 from dlutils.claims import Claim, check, messages, range_of, value_of
 
 TABLES = {
@@ -233,3 +243,209 @@ def test_claims_about_some_notebooks():
     assert claims.about([one, both], ["ODE"]) == [one]
     assert claims.about([one, both], ["ODE", "SDE"]) == [one, both]
     assert claims.about([one, both], ["O"]) == []
+
+
+def notebook(path, values, before=""):
+    """A notebook with settings that writes numbers, and a point for each of its runs."""
+    rows = "".join(f"\\n{name},{{{value}}}" for name, value in values.items())
+    cells = [
+        new_code_cell("SEED = 0", metadata={"tags": ["parameters"]}),
+        new_code_cell(f"{before}\nopen({str(path.with_name('count'))!r}, 'a').write('.')"),
+        new_code_cell("import os\nos.mkdir('figures')"),
+        new_code_cell(f"open('figures/{path.stem}_numbers.csv', 'w').write(f'name,value{rows}')"),
+    ]
+    nbformat.write(new_notebook(cells=cells), path)
+
+
+@pytest.fixture
+def two(tmp_path):
+    """Two notebooks whose numbers depend on the seed, claims, and a count of their runs."""
+    notebook(tmp_path / "ODE.ipynb", {"mass": "1 + SEED / 100"})
+    notebook(tmp_path / "SDE.ipynb", {"gap": "0.1", "more": "0.2"})
+    write(
+        '[[claims]]\nquestion = "1.3"\nsays = "1.000 to 1.002"\nof = ["ODE | mass"]\n'
+        '[[claims]]\nquestion = "2.3"\nsays = "$a|b$ is ever more"\n'
+        'order = ["SDE | gap", "SDE | more", "ODE | mass"]\n'
+        '[[claims]]\nquestion = "3"\nsays = "about 7"\nof = ["elsewhere | mass"]\n'
+    )
+    return lambda: (tmp_path / "count").stat().st_size
+
+
+def test_seeds_are_run_once_and_tabulated(two, tmp_path, capsys):
+    assert claims.main(["--seeds", "1"]) == 0
+    assert two() == 2
+    assert "2 sentences, 0 promise more than 1 seeds give" in capsys.readouterr().out
+    assert claims.main(["--seeds", "2"]) == 1
+    assert two() == 4, "only those with one more seed"
+    assert (
+        '1.3 says "1.000 to 1.002"; ODE | mass is 1 to 1.01, right on 1 of 2\n'
+        "2 sentences, 1 promise more than 2 seeds give" in capsys.readouterr().out
+    )
+    page = (tmp_path / "docs" / "claims.md").read_text(encoding="utf-8")
+    assert "`python -m dlutils.claims --seeds 2` has written this page" in page
+    assert page.splitlines()[-4:] == [
+        r"| 1.3 | 1.000 to 1.002 | ODE \| mass | 0.9995 | 1.0025 | 1 | 1.01 | 1 of 2 |",
+        r"| 2.3 | $a\|b$ is ever more | SDE \| gap | – | – | 0.1 | 0.1 | 2 of 2 |",
+        r"| 2.3 | $a\|b$ is ever more | SDE \| more | the row above | – | 0.2 | 0.2 | 2 of 2 |",
+        r"| 2.3 | $a\|b$ is ever more | ODE \| mass | the row above | – | 1 | 1.01 | 2 of 2 |",
+    ]
+    notebook(tmp_path / "SDE.ipynb", {"gap": "0.1", "more": "1 / SEED"})
+    assert claims.main(["--seeds", "1"]) == 1
+    printed = capsys.readouterr()
+    assert "SEED = 0, SDE.ipynb, In [5]: ZeroDivisionError: division by zero" in printed.err
+    assert two() == 6, "both anew, for one may take definitions of the other"
+
+
+def test_finished_runs_are_repeated_only_if_asked(tmp_path, monkeypatch):
+    notebook(tmp_path / "ODE.ipynb", {"mass": "1"})
+    ran = []
+    monkeypatch.setattr(spread._Runner, "run", lambda self, seed, path: ran.append(seed) or [])
+    spread._keep(tmp_path / "figures", 0, "ODE", spread._stamp([tmp_path / "ODE.ipynb"]))
+    write("")
+    assert claims.main(["--seeds", "2"]) == 0
+    assert ran == [1]
+    assert claims.main(["--seeds", "2", "--again"]) == 0
+    assert sorted(ran) == [0, 1, 1]
+
+
+def test_interrupted_seeds_go_on_where_they_were(two, tmp_path):
+    wait = (
+        f"import os, time\nopen('{tmp_path}/begun', 'w').close()\n"
+        f"while not os.path.exists('{tmp_path}/free'): time.sleep(0.1)\n"
+    )
+    notebook(tmp_path / "SDE.ipynb", {"gap": "0.1", "more": "0.2"}, before=wait)
+    command = subprocess.Popen(
+        [sys.executable, "-m", "dlutils.claims", "--seeds", "1"],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    done = tmp_path / "build" / "claims" / "seed_0" / "ODE.done"
+    end = time.monotonic() + HANGS
+    while not (done.exists() and (tmp_path / "begun").exists()) and time.monotonic() < end:
+        time.sleep(0.1)
+    command.send_signal(signal.SIGINT)
+    printed, _ = command.communicate(timeout=HANGS)
+    assert command.returncode == 130
+    assert "Interrupted. What is finished is in build/claims" in printed
+    assert two() == 1
+    assert not (tmp_path / "docs" / "claims.md").exists()
+    (tmp_path / "free").touch()
+    assert claims.main(["--seeds", "1"]) == 0
+    assert two() == 2, "of the ODE nothing was run again"
+
+
+def test_seeds_need_a_number_and_a_place(tmp_path, capsys):
+    write("")
+    with pytest.raises(SystemExit):
+        claims.main(["--seeds", "0"])
+    assert "--seeds takes 1 or more, not 0" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="no cell is tagged 'parameters'"):
+        spread.with_seed(new_notebook(cells=[new_code_cell("1")]), 3)
+
+
+# The texts: README, docs and the notebooks' Markdown cells.
+
+PAGES = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md")}
+PAGES["README.md"] = (ROOT / "README.md").read_text(encoding="utf-8")
+SPREADS = PAGES.pop("claims.md", "")  # not a text of its own: it repeats the sentences
+CELLS = {
+    path.name: [c for c in nbformat.read(path, 4).cells if c.cell_type == "markdown"]
+    for path in sorted(ROOT.glob("*.ipynb"))
+}
+CLAIMED, GIVEN = claims.load(ROOT / claims.CLAIMS)
+DECIMAL = re.compile(r"(?<![\w.])[-+]?\d+\.\d+(?:e[-+]?\d+)?(?!\.?\w)")
+QUESTION = r"(?<![\w.])(?:1\.[1-5]|2\.[1-6])(?!\.?\w| ?(?:%|times|nats|seconds|ms|MB)(?!\w))"
+
+
+def plain(text):
+    """With single spaces and one kind of minus."""
+    return re.sub(r"\s+", " ", text.replace("−", "-")).strip()
+
+
+def unclaimed(text, claimed=CLAIMED, given=GIVEN):
+    """The decimal numbers of a text that stand in no claim's phrase and are not given.
+
+    Left out are headings, links, formulas, code and the numbers of questions.
+    """
+    text = plain(re.sub(r"^#+ .*$", "", text, flags=re.MULTILINE))
+    for phrase in sorted((plain(claim.says) for claim in claimed), key=len, reverse=True):
+        text = re.sub(rf"(?<![\w.]){re.escape(phrase)}(?!\.?\w)", " ", text)
+    apart = r"\$\$.*?\$\$|\$[^$]*\$|`[^`]*`|\[[^\]]*\]\([^)]*\)|https?://\S+"
+    text = re.sub(QUESTION, " ", re.sub(apart, " ", text))
+    return [n for n in DECIMAL.findall(text) if n not in {plain(number) for number in given}]
+
+
+@pytest.mark.parametrize("claim", CLAIMED, ids=lambda claim: f"{claim.question} {claim.says}")
+def test_each_sentence_stands_in_a_text(claim):
+    assert re.search(r"[^\W\d]{2}", claim.says), "a phrase has words, not a number alone"
+    texts = [*PAGES.values(), *(cell.source for cells in CELLS.values() for cell in cells)]
+    assert any(plain(claim.says) in plain(text) for text in texts)
+
+
+@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize("kind", ["answer", "map", "other"])
+def test_each_number_of_a_notebook_stands_in_a_claim(name, kind):
+    tags = lambda cell: {"answer", "map"} & set(cell.metadata.get("tags", [])) or {"other"}
+    cells = [cell.source for cell in CELLS[name] if kind in tags(cell)]
+    assert cells
+    assert {cell[:50]: unclaimed(cell) for cell in cells if unclaimed(cell)} == {}
+
+
+def test_each_number_of_the_readmes_answers_stands_in_a_claim():
+    rows = re.findall(r"^\| \[(?:\d\.\d|\+)\]\(.*$", PAGES["README.md"], flags=re.MULTILINE)
+    assert len(rows) > 10
+    assert {row[:50]: unclaimed(row) for row in rows if unclaimed(row)} == {}
+
+
+def test_a_number_without_a_claim_is_found():
+    claim = Claim("1.3", "a mass of −1.002 to 1.003", ("ODE | mass",))
+    text = "## 3.5\nWith $T=0.1$, `x = 2.5` and [0.7](#1.9) a mass\nof -1.002 to 1.003 (see 2.4): "
+    assert unclaimed(text + "0.5 and 10 000.", [claim], {"0.5"}) == []
+    assert unclaimed(text + "−0.5.", [claim], {"0.5"}) == ["-0.5"]
+    assert unclaimed(text + "1.0021 or 2.4 times or 2.4 %", [claim], set()) == [
+        "1.0021", "2.4", "2.4",
+    ]  # fmt: skip
+    assert unclaimed("a mass of -1.002 to 1.0031", [claim], set()) == ["-1.002", "1.0031"]
+
+
+def spreads(page):
+    """By question, sentence and value: the values of the seeds."""
+    number = lambda text: math.nan if text == "–" else float(text)
+    lines = [line for line in page.splitlines() if line.startswith("| ")]
+    rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in lines[2:]]
+    rows = [[cell.strip().replace(r"\|", "|") for cell in row] for row in rows]
+    return {tuple(row[:3]): [number(value) for value in row[5:-1]] for row in rows}
+
+
+def kept(claim, rows):
+    """Whether a page's values of a claim let it be true, with every seed."""
+    scale = "" if claim.scale == 1 else f"{claim.scale:g} × "
+    says = re.sub(r"\s+", " ", claim.says)
+    values = [rows.get((claim.question, says, scale + ref), [math.nan]) for ref in claim.refs]
+    if claim.order:
+        return all(a < b for pair in pairwise(values) for a, b in zip(*pair, strict=True))
+    low, high = range_of(claim.says)
+    return all(low <= value <= high for of_ref in values for value in of_ref)
+
+
+def test_the_committed_spreads_lie_in_each_range():
+    assert SPREADS, "docs/claims.md is written by python -m dlutils.claims --seeds 5"
+    rows = spreads(SPREADS)
+    assert all(len(values) >= 5 for values in rows.values())
+    assert [claim for claim in CLAIMED if not kept(claim, rows)] == []
+
+
+def test_values_of_a_page_are_held_to_the_sentences():
+    one = Claim("1.3", "$a|b$ of 6 % to 7 %", ("ODE | share",), scale=100)
+    two = Claim("1.4", "ever more", order=("ODE | KL of it", "ODE | share"))
+    found = check([one, two])
+    rows = spreads(spread.page([found, found]))
+    assert rows["1.3", "$a|b$ of 6 % to 7 %", "100 × ODE | share"] == [6.8, 6.8]
+    assert kept(one, rows)
+    assert kept(two, rows)
+    rows = {key: [values[0], 0.0] for key, values in rows.items()}
+    assert not kept(one, rows)
+    assert not kept(two, rows)
+    unread = spreads(spread.page([check([Claim("1", "5 nats", ("ODE | none",))])]))
+    assert not kept(Claim("1", "5 nats", ("ODE | none",)), unread)
