@@ -6,6 +6,12 @@ from dlutils.processes import cores
 
 # Files whose tests share a result that takes long; the cells of a notebook share a kernel.
 TOGETHER = ("test_publish.py", "test_sweep.py", ".ipynb")
+FIRST = "test_whole_runs.py"  # each of its tests takes minutes
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start the longest runs first, so that none is left over at the end."""
+    items.sort(key=lambda item: item.path.name != FIRST)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -35,6 +35,7 @@ HEAD = r"""% \usepackage{graphicx,booktabs}; \figures is where the files lie
 \providecommand{\figures}{figures}
 """
 _entries: dict[str, "Entry"] = {}
+_numbers: dict[str, dict[str, object]] = {}  # by file, what has been handed over so far
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,49 @@ def table(
 def _short(value: object) -> object:
     """Six significant digits of a float: the last ones differ from machine to machine."""
     return f"{value:.6g}" if isinstance(value, float) else value
+
+
+def numbers(notebook: str, values: Mapping[str, object], *, measured: bool = False) -> None:
+    """Write named values to `figures/NOTEBOOK_numbers.csv`, beside those handed over before.
+
+    Sentences about them are checked there (`dlutils.claims`). A name that comes again is
+    overwritten.
+
+    Args:
+        notebook: Its name, "ODE" or "SDE".
+        values: From a name, without commas and pipes, to a number or a tensor of one number.
+        measured: Whether they are times or memory, which differ from run to run: these go to
+            `figures/NOTEBOOK_measured.csv`.
+
+    Raises:
+        ValueError: If a name has a comma or a pipe in it, or a value is no single number.
+    """
+    stem = f"{notebook}_{'measured' if measured else 'numbers'}"
+    new = {_name(name): _short(_number(name, value)) for name, value in values.items()}
+    known = _numbers.setdefault(stem, {})
+    known |= new
+
+    def write() -> None:
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        with (FOLDER / f"{stem}.csv").open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file, lineterminator="\n").writerows([("name", "value"), *known.items()])
+
+    _or_say_so(write, stem)
+
+
+def _name(name: str) -> str:
+    """A name that a reference can hold."""
+    if not name.strip() or re.search(r"[,|\n]", name):
+        raise ValueError(f"the name of a number has no comma, pipe or line break, not {name!r}")
+    return name.strip()
+
+
+def _number(name: str, value: object) -> float | int:
+    """A number as Python has it, also of a tensor or an array of one."""
+    plain = value.item() if getattr(value, "ndim", None) == 0 else value
+    if isinstance(plain, bool) or not isinstance(plain, float | int):
+        raise ValueError(f"{name!r} is a single number, not {value!r}")
+    return plain
 
 
 def show(rows: Sequence[Mapping[str, object]]) -> Markdown:

@@ -2,10 +2,9 @@ import ast
 
 import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from conftest import ROOT
-from dlutils.lesson import DEFAULTS, Lesson, structure
+from dlutils.lesson import DEFAULTS, Lesson
 
 
 @pytest.mark.parametrize("name", DEFAULTS)
@@ -73,15 +72,3 @@ def test_what_is_missing_or_unknown_is_named():
         Lesson("PDE", {})
     with pytest.raises(ValueError, match="the setting DATASET is missing"):
         Lesson("ODE", {})
-
-
-def test_structure_counts_code_without_blank_lines_and_comments():
-    sources = ("x = 1\n\n# why\ny = 2", "if own.is_known:\n    z = 'a longer line than that'")
-    cells = [new_code_cell(sources[0]), new_markdown_cell("## 1.1 The equations")]
-    assert structure(new_notebook(cells=[*cells, new_code_cell(sources[1])])) == {
-        "lines of code": 4,
-        "longest cell": 2,
-        "longest line": 33,
-        "cells before the first question": 1,
-        "asks what is known or unchanged": 1,
-    }

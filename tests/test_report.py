@@ -1,5 +1,9 @@
+import re
+
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
+import torch
 from IPython.display import Markdown
 
 from dlutils import report
@@ -11,6 +15,7 @@ ROWS = [{"net": "mlp_2", "KL, %": 0.12345678, "n": 3}, {"net": "a & b", "KL, %":
 def empty(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(report, "_entries", {})
+    monkeypatch.setattr(report, "_numbers", {})
     yield
     plt.close("all")
 
@@ -96,3 +101,39 @@ def test_a_folder_that_cannot_be_written_to_is_reported(tmp_path, capsys):
 )
 def test_dollars_of_a_name_are_no_mathematics(text, latex):
     assert report.escape(text) == latex
+
+
+def test_numbers_are_collected_and_overwritten_by_name(tmp_path):
+    path = tmp_path / "figures" / "A_numbers.csv"
+    report.numbers("A", {"mass": 1.00241234, "steps": 3})
+    assert path.read_text() == "name,value\nmass,1.00241\nsteps,3\n"
+    report.numbers("A", {"KL (SDE)": torch.tensor(0.5), "mass": np.float64(2), "n": np.int64(4)})
+    assert path.read_text() == "name,value\nmass,2\nsteps,3\nKL (SDE),0.5\nn,4\n"
+    report.numbers("A", {"ms": 1.5}, measured=True)
+    report.numbers("B", {"mass": 7})
+    assert path.read_text().count("\n") == 5
+    assert (tmp_path / "figures" / "A_measured.csv").read_text() == "name,value\nms,1.5\n"
+    assert (tmp_path / "figures" / "B_numbers.csv").read_text() == "name,value\nmass,7\n"
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"a, b": 1}, "no comma, pipe or line break, not 'a, b'"),
+        ({"a | b": 1}, "no comma, pipe or line break, not 'a | b'"),
+        ({" ": 1}, "not ' '"),
+        ({"mass": None}, "'mass' is a single number, not None"),
+        ({"mass": torch.ones(2)}, "'mass' is a single number, not tensor"),
+        ({"mass": True}, "'mass' is a single number, not True"),
+    ],
+)
+def test_what_is_no_named_number_is_refused(values, message, tmp_path):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        report.numbers("A", values)
+    assert not (tmp_path / "figures").exists()
+
+
+def test_numbers_of_a_folder_that_cannot_be_written_to_are_reported(tmp_path, capsys):
+    (tmp_path / "figures").write_text("in the way")
+    report.numbers("A", {"mass": 1.0})
+    assert "A_numbers is not in figures/: " in capsys.readouterr().out

@@ -1,0 +1,451 @@
+"""Sentences with numbers: what their words promise, and whether what was computed keeps it."""
+
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from itertools import pairwise
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+
+from conftest import HANGS, ROOT
+from dlutils import claims, spread
+from dlutils.claims import Claim, check, messages, range_of, value_of
+
+TABLES = {
+    "ODE_numbers": "name,value\nmass,1.0024\nKL of it,0.0005\nminus,−0.5\nshare,0.068\n",
+    "ODE_measured": "name,value\nseconds,12\nmass,7\n",
+    "ODE_table": 'model,T,KL,"KL, %"\nmlp,10,0.0010 ± 0.0001,5\n"mlp, wide",10,+0.0020,6\n'
+    "mlp,100,none,7\nmlp,30,1,1\nmlp,30,2,2\n",
+    "SDE_numbers": "name,value\ngap,0.004\n",
+}
+
+
+@pytest.fixture(autouse=True)
+def figures(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "figures").mkdir()
+    for name, text in TABLES.items():
+        (tmp_path / "figures" / f"{name}.csv").write_text(text, encoding="utf-8")
+
+
+def write(text):
+    path = claims.CLAIMS
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("phrase", "low", "high"),
+    [
+        ("a mass of 1.002 to 1.003", 1.0015, 1.0035),
+        ("a mass of 1.002–1.003 here", 1.0015, 1.0035),
+        ("between 0.02 and 0.5 nats", 0.015, 0.55),
+        ("Between 1 % and 3 %", 0.5, 3.5),
+        ("5 % to 7 % of it", 4.5, 7.5),
+        ("from −0.75 to -0.70", -0.755, -0.695),
+        ("below 0.001 nats", -math.inf, 0.001),
+        ("under 0.001", -math.inf, 0.001),
+        ("less than 30 MB", -math.inf, 30),
+        ("fewer than 30 steps", -math.inf, 30),
+        ("at most 7 %", -math.inf, 7),
+        ("up to 10 000 points", -math.inf, 10_000),
+        ("above −0.73", -0.73, math.inf),
+        ("over 100 times", 100, math.inf),
+        ("More than 100 times", 100, math.inf),
+        ("at least 0.2", 0.2, math.inf),
+        ("about 12 nats", 9, 15),
+        ("some 130 MB", 97.5, 162.5),
+        ("around −2", -2.5, -1.5),
+        ("roughly 1\u00a0000 times", 750, 1250),
+        ("within 0.002 of the truth", -0.002, 0.002),
+        ("the mass is 1.00.", 0.995, 1.005),
+        ("a gap of −0.5", -0.55, -0.45),
+        ("of size 1e-15 only", 0.5e-15, 1.5e-15),
+        ("12 345 points", 12_344.5, 12_345.5),
+        ("at $T=30$ a mass of 1.01 to 1.03 by `rk2` and `f(0.5)`", 1.005, 1.035),
+        ("by rk4 a mass of 1.0", 0.95, 1.05),
+        ("awesome 2, in all", 1.5, 2.5),
+    ],
+)
+def test_the_range_follows_from_the_words(phrase, low, high):
+    assert range_of(phrase) == pytest.approx((low, high), rel=1e-12, abs=0)
+
+
+@pytest.mark.parametrize(
+    ("phrase", "message"),
+    [
+        ("sd 1.06 of 256", "'sd 1.06 of 256' has 2 numbers"),
+        ("0.1 and 0.2", "has 2 numbers"),
+        ("1 to 2 and 3", "has 3 numbers"),
+        ("0.02-0.03", "has 2 numbers"),
+        ("1,332 times", "has 2 numbers"),
+        ("at $T=30$ and `5`", "has no numbers"),
+        ("version 5.2.1", "has no numbers"),
+        ("from 7 to 5", "'from 7 to 5' runs backwards"),
+        ("no more than 7", "denies 'more than': say at most, or at least"),
+    ],
+)
+def test_a_phrase_has_one_number_or_range(phrase, message):
+    with pytest.raises(ValueError, match=message):
+        range_of(phrase)
+
+
+@pytest.mark.parametrize(
+    ("ref", "value"),
+    [
+        ("ODE | mass", 1.0024),
+        ("ODE|minus", -0.5),
+        ("ODE | seconds", 12),
+        ("ODE_table | model=mlp, T=10 | KL", 0.001),
+        ("ODE_table | model=mlp, T=1e1 | KL, %", 5),
+        ("ODE_table | model=mlp, wide, T=10.0 | KL", 0.002),
+    ],
+)
+def test_a_reference_finds_its_value(ref, value):
+    assert value_of(ref) == value
+
+
+@pytest.mark.parametrize(
+    ("ref", "message"),
+    [
+        ("mass", "'mass' is neither 'NOTEBOOK | name' nor"),
+        ("PDE | mass", "there is no figures/PDE_numbers.csv"),
+        ("ODE | weight", "ODE has no number 'weight'; choose from seconds, mass, KL of it"),
+        ("ODE_tables | T=1 | KL", "there is no table figures/ODE_tables.csv; choose from ODE_meas"),
+        ("ODE_table | T=10 | KLs", "ODE_table has no column 'KLs'; choose from model, T, KL"),
+        ("ODE_table | n=10 | KL", "ODE_table has no column 'n'"),
+        ("ODE_table | mlp | KL", "'mlp' is not column=value"),
+        ("ODE_table | model=mlp, T=11 | KL", "no rows of ODE_table have model=mlp, T=11"),
+        ("ODE_table | T=30 | KL", "2 rows of ODE_table have T=30; it takes one"),
+        ("ODE_table | T=100 | KL", "'none' does not begin with a number"),
+    ],
+)
+def test_what_a_reference_does_not_find_is_named(ref, message):
+    with pytest.raises(ValueError) as caught:  # noqa: PT011, the message is compared below
+        value_of(ref)
+    assert message in str(caught.value)
+
+
+def test_a_claim_holds_at_the_ends_of_its_range_and_not_beyond():
+    mass, share = ("ODE | mass",), ("ODE | share",)
+    right = [
+        Claim("1.3", "mass of 1.0024", mass),
+        Claim("1.3", "at most 1.0024", mass),
+        Claim("1.3", "at least 1.0024", mass),
+        Claim("1.3", "1.002 to 1.003", mass),
+        Claim("1.4", "6.8 %", share, scale=100),
+        Claim("1.4", "between 6.9 % and 7 %", share, scale=100 * 0.0685 / 0.068),
+    ]
+    assert messages(check(right)) == []
+    assert all(finding.holds for finding in check(right))
+    (finding,) = check([Claim("1.3", "mass of 1.003 to 1.004", mass)])
+    assert (finding.ref, finding.value, finding.low) == ("ODE | mass", 1.0024, 1.0025)
+    assert messages([finding]) == ['1.3 says "mass of 1.003 to 1.004"; here 1.0024']
+
+
+def test_all_values_of_a_claim_have_to_lie_in_its_range():
+    refs = ("ODE | KL of it", "ODE_table | model=mlp, T=10 | KL", "PDE | x")
+    found = check([Claim("1.4", "below 0.0007", refs)])
+    assert [finding.holds for finding in found] == [True, False, False]
+    assert messages(found) == [
+        '1.4 says "below 0.0007"; here 0.001 (ODE_table | model=mlp, T=10 | KL); '
+        "there is no figures/PDE_numbers.csv"
+    ]
+
+
+def test_an_order_has_each_value_above_the_one_before():
+    refs = ("ODE | KL of it", "ODE_table | model=mlp, T=10 | KL", "ODE | mass")
+    assert messages(check([Claim("1.4", "ever more", order=refs)])) == []
+    turned = Claim("1.4", "ever more", order=(refs[1], refs[0], refs[2]))
+    assert messages(check([turned])) == [
+        '1.4 says "ever more"; here 0.0005 (ODE | KL of it), not above 0.001'
+    ]
+    same = Claim("1.4", "ever more", order=(refs[0], refs[0]))
+    assert [finding.holds for finding in check([same])] == [True, False]
+    (message,) = messages(check([Claim("1.4", "ever more", order=("ODE | x", refs[0]))]))
+    assert "ODE has no number 'x'" in message
+
+
+TWO = """
+given = ["0.5"]
+
+[[claims]]
+question = "1.3"
+says = "mass of 1.002 to 1.003"
+of = ["ODE | mass"]
+
+[[claims]]
+question = "1.4"
+says = "from one to the other"
+order = ["ODE | KL of it", "ODE | share"]
+"""
+
+
+def test_claims_are_read_from_a_file():
+    write(TWO)
+    found, given = claims.load()
+    assert found == [
+        Claim("1.3", "mass of 1.002 to 1.003", ("ODE | mass",)),
+        Claim("1.4", "from one to the other", order=("ODE | KL of it", "ODE | share")),
+    ]
+    assert given == {"0.5"}
+    write('[[claims]]\nquestion = "1"\nsays = "5 %"\nof = "ODE | x"\nscale = 100')
+    assert claims.load() == ([Claim("1", "5 %", ("ODE | x",), scale=100.0)], set())
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("given = [", "is not TOML"),
+        ("takes = []", "has 'takes'; choose from claims, given"),
+        ('[[claims]]\nsays = "5"\nof = ["ODE | x"]', "a claim needs the text 'question'"),
+        ('[[claims]]\nquestion = "1"\nsay = "5"', "a claim has 'say'; choose from question, says"),
+        ('[[claims]]\nquestion = "1"\nsays = "5"', "'5' needs either of = "),
+        ('[[claims]]\nquestion = "1"\nsays = "5"\norder = ["ODE | x"]', "'5' orders one value"),
+        ('[[claims]]\nquestion = "1"\nsays = "much"\nof = ["ODE | x"]', "'much' has no numbers"),
+    ],
+)
+def test_a_wrong_file_of_claims_is_refused(text, message, capsys):
+    write(text)
+    with pytest.raises(ValueError, match=message.replace("[", r"\[")):
+        claims.load()
+    with pytest.raises(SystemExit):
+        claims.main([])
+    assert message in capsys.readouterr().err
+
+
+def test_no_file_of_claims():
+    with pytest.raises(ValueError, match=r"there is no file tests.claims\.toml"):
+        claims.load()
+
+
+def test_the_command_prints_what_does_not_hold(tmp_path, capsys):
+    write(TWO)
+    assert claims.main([]) == 0
+    assert capsys.readouterr().out == "2 sentences, 0 do not hold here\n"
+    write(TWO.replace("1.002 to", "1.003 to"))
+    assert claims.main([]) == 1
+    assert capsys.readouterr().out == (
+        '1.3 says "mass of 1.003 to 1.003"; here 1.0024\n2 sentences, 1 do not hold here\n'
+    )
+    assert claims.main(["--figures", str(tmp_path / "none")]) == 1
+    assert "2 sentences, 2 do not hold here" in capsys.readouterr().out
+
+
+def test_claims_about_some_notebooks():
+    one, both = Claim("1", "5", ("ODE_table | a=b | c",)), Claim("1", "5", ("ODE | x", "SDE | x"))
+    assert claims.about([one, both], ["ODE"]) == [one]
+    assert claims.about([one, both], ["ODE", "SDE"]) == [one, both]
+    assert claims.about([one, both], ["O"]) == []
+
+
+def notebook(path, values, before=""):
+    """A notebook with settings that writes numbers, and a point for each of its runs."""
+    rows = "".join(f"\\n{name},{{{value}}}" for name, value in values.items())
+    cells = [
+        new_code_cell("SEED = 0", metadata={"tags": ["parameters"]}),
+        new_code_cell(f"{before}\nopen({str(path.with_name('count'))!r}, 'a').write('.')"),
+        new_code_cell("import os\nos.mkdir('figures')"),
+        new_code_cell(f"open('figures/{path.stem}_numbers.csv', 'w').write(f'name,value{rows}')"),
+    ]
+    nbformat.write(new_notebook(cells=cells), path)
+
+
+@pytest.fixture
+def two(tmp_path):
+    """Two notebooks whose numbers depend on the seed, claims, and a count of their runs."""
+    notebook(tmp_path / "ODE.ipynb", {"mass": "1 + SEED / 100"})
+    notebook(tmp_path / "SDE.ipynb", {"gap": "0.1", "more": "0.2"})
+    write(
+        '[[claims]]\nquestion = "1.3"\nsays = "1.000 to 1.002"\nof = ["ODE | mass"]\n'
+        '[[claims]]\nquestion = "2.3"\nsays = "$a|b$ is ever more"\n'
+        'order = ["SDE | gap", "SDE | more", "ODE | mass"]\n'
+        '[[claims]]\nquestion = "3"\nsays = "about 7"\nof = ["elsewhere | mass"]\n'
+    )
+    return lambda: (tmp_path / "count").stat().st_size
+
+
+def test_seeds_are_run_once_and_tabulated(two, tmp_path, capsys):
+    assert claims.main(["--seeds", "1"]) == 0
+    assert two() == 2
+    assert "2 sentences, 0 promise more than 1 seeds give" in capsys.readouterr().out
+    assert claims.main(["--seeds", "2"]) == 1
+    assert two() == 4, "only those with one more seed"
+    assert (
+        '1.3 says "1.000 to 1.002"; ODE | mass is 1 to 1.01, right on 1 of 2\n'
+        "2 sentences, 1 promise more than 2 seeds give" in capsys.readouterr().out
+    )
+    page = (tmp_path / "docs" / "claims.md").read_text(encoding="utf-8")
+    assert "`python -m dlutils.claims --seeds 2` has written this page" in page
+    assert page.splitlines()[-4:] == [
+        r"| 1.3 | 1.000 to 1.002 | ODE \| mass | 0.9995 | 1.0025 | 1 | 1.01 | 1 of 2 |",
+        r"| 2.3 | $a\|b$ is ever more | SDE \| gap | – | – | 0.1 | 0.1 | 2 of 2 |",
+        r"| 2.3 | $a\|b$ is ever more | SDE \| more | the row above | – | 0.2 | 0.2 | 2 of 2 |",
+        r"| 2.3 | $a\|b$ is ever more | ODE \| mass | the row above | – | 1 | 1.01 | 2 of 2 |",
+    ]
+    notebook(tmp_path / "SDE.ipynb", {"gap": "0.1", "more": "1 / SEED"})
+    assert claims.main(["--seeds", "1"]) == 1
+    printed = capsys.readouterr()
+    assert "SEED = 0, SDE.ipynb, In [5]: ZeroDivisionError: division by zero" in printed.err
+    assert two() == 6, "both anew, for one may take definitions of the other"
+
+
+def test_finished_runs_are_repeated_only_if_asked(tmp_path, monkeypatch):
+    notebook(tmp_path / "ODE.ipynb", {"mass": "1"})
+    ran = []
+    monkeypatch.setattr(spread._Runner, "run", lambda self, seed, path: ran.append(seed) or [])
+    spread._keep(tmp_path / "figures", 0, "ODE", spread._stamp([tmp_path / "ODE.ipynb"]))
+    write("")
+    assert claims.main(["--seeds", "2"]) == 0
+    assert ran == [1]
+    assert claims.main(["--seeds", "2", "--again"]) == 0
+    assert sorted(ran) == [0, 1, 1]
+
+
+def test_interrupted_seeds_go_on_where_they_were(two, tmp_path):
+    wait = (
+        f"import os, time\nopen('{tmp_path}/begun', 'w').close()\n"
+        f"while not os.path.exists('{tmp_path}/free'): time.sleep(0.1)\n"
+    )
+    notebook(tmp_path / "SDE.ipynb", {"gap": "0.1", "more": "0.2"}, before=wait)
+    command = subprocess.Popen(
+        [sys.executable, "-m", "dlutils.claims", "--seeds", "1"],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    done = tmp_path / "build" / "claims" / "seed_0" / "ODE.done"
+    end = time.monotonic() + HANGS
+    while not (done.exists() and (tmp_path / "begun").exists()) and time.monotonic() < end:
+        time.sleep(0.1)
+    command.send_signal(signal.SIGINT)
+    printed, _ = command.communicate(timeout=HANGS)
+    assert command.returncode == 130
+    assert "Interrupted. What is finished is in build/claims" in printed
+    assert two() == 1
+    assert not (tmp_path / "docs" / "claims.md").exists()
+    (tmp_path / "free").touch()
+    assert claims.main(["--seeds", "1"]) == 0
+    assert two() == 2, "of the ODE nothing was run again"
+
+
+def test_seeds_need_a_number_and_a_place(tmp_path, capsys):
+    write("")
+    with pytest.raises(SystemExit):
+        claims.main(["--seeds", "0"])
+    assert "--seeds takes 1 or more, not 0" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="no cell is tagged 'parameters'"):
+        spread.with_seed(new_notebook(cells=[new_code_cell("1")]), 3)
+
+
+# The texts: README, docs and the notebooks' Markdown cells.
+
+PAGES = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md")}
+PAGES["README.md"] = (ROOT / "README.md").read_text(encoding="utf-8")
+SPREADS = PAGES.pop("claims.md", "")  # not a text of its own: it repeats the sentences
+CELLS = {
+    path.name: [c for c in nbformat.read(path, 4).cells if c.cell_type == "markdown"]
+    for path in sorted(ROOT.glob("*.ipynb"))
+}
+CLAIMED, GIVEN = claims.load(ROOT / claims.CLAIMS)
+DECIMAL = re.compile(r"(?<![\w.])[-+]?\d+\.\d+(?:e[-+]?\d+)?(?!\.?\w)")
+QUESTION = r"(?<![\w.])(?:1\.[1-5]|2\.[1-6])(?!\.?\w| ?(?:%|times|nats|seconds|ms|MB)(?!\w))"
+
+
+def plain(text):
+    """With single spaces and one kind of minus."""
+    return re.sub(r"\s+", " ", text.replace("−", "-")).strip()
+
+
+def unclaimed(text, claimed=CLAIMED, given=GIVEN):
+    """The decimal numbers of a text that stand in no claim's phrase and are not given.
+
+    Left out are headings, links, formulas, code and the numbers of questions.
+    """
+    text = plain(re.sub(r"^#+ .*$", "", text, flags=re.MULTILINE))
+    for phrase in sorted((plain(claim.says) for claim in claimed), key=len, reverse=True):
+        text = re.sub(rf"(?<![\w.]){re.escape(phrase)}(?!\.?\w)", " ", text)
+    apart = r"\$\$.*?\$\$|\$[^$]*\$|`[^`]*`|\[[^\]]*\]\([^)]*\)|https?://\S+"
+    text = re.sub(QUESTION, " ", re.sub(apart, " ", text))
+    return [n for n in DECIMAL.findall(text) if n not in {plain(number) for number in given}]
+
+
+@pytest.mark.parametrize("claim", CLAIMED, ids=lambda claim: f"{claim.question} {claim.says}")
+def test_each_sentence_stands_in_a_text(claim):
+    assert re.search(r"[^\W\d]{2}", claim.says), "a phrase has words, not a number alone"
+    texts = [*PAGES.values(), *(cell.source for cells in CELLS.values() for cell in cells)]
+    assert any(plain(claim.says) in plain(text) for text in texts)
+
+
+@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize("kind", ["answer", "map", "other"])
+def test_each_number_of_a_notebook_stands_in_a_claim(name, kind):
+    tags = lambda cell: {"answer", "map"} & set(cell.metadata.get("tags", [])) or {"other"}
+    cells = [cell.source for cell in CELLS[name] if kind in tags(cell)]
+    assert cells
+    assert {cell[:50]: unclaimed(cell) for cell in cells if unclaimed(cell)} == {}
+
+
+def test_each_number_of_the_readmes_answers_stands_in_a_claim():
+    rows = re.findall(r"^\| \[(?:\d\.\d|\+)\]\(.*$", PAGES["README.md"], flags=re.MULTILINE)
+    assert len(rows) > 10
+    assert {row[:50]: unclaimed(row) for row in rows if unclaimed(row)} == {}
+
+
+def test_a_number_without_a_claim_is_found():
+    claim = Claim("1.3", "a mass of −1.002 to 1.003", ("ODE | mass",))
+    text = "## 3.5\nWith $T=0.1$, `x = 2.5` and [0.7](#1.9) a mass\nof -1.002 to 1.003 (see 2.4): "
+    assert unclaimed(text + "0.5 and 10 000.", [claim], {"0.5"}) == []
+    assert unclaimed(text + "−0.5.", [claim], {"0.5"}) == ["-0.5"]
+    assert unclaimed(text + "1.0021 or 2.4 times or 2.4 %", [claim], set()) == [
+        "1.0021", "2.4", "2.4",
+    ]  # fmt: skip
+    assert unclaimed("a mass of -1.002 to 1.0031", [claim], set()) == ["-1.002", "1.0031"]
+
+
+def spreads(page):
+    """By question, sentence and value: the values of the seeds."""
+    number = lambda text: math.nan if text == "–" else float(text)
+    lines = [line for line in page.splitlines() if line.startswith("| ")]
+    rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in lines[2:]]
+    rows = [[cell.strip().replace(r"\|", "|") for cell in row] for row in rows]
+    return {tuple(row[:3]): [number(value) for value in row[5:-1]] for row in rows}
+
+
+def kept(claim, rows):
+    """Whether a page's values of a claim let it be true, with every seed."""
+    scale = "" if claim.scale == 1 else f"{claim.scale:g} × "
+    says = re.sub(r"\s+", " ", claim.says)
+    values = [rows.get((claim.question, says, scale + ref), [math.nan]) for ref in claim.refs]
+    if claim.order:
+        return all(a < b for pair in pairwise(values) for a, b in zip(*pair, strict=True))
+    low, high = range_of(claim.says)
+    return all(low <= value <= high for of_ref in values for value in of_ref)
+
+
+def test_the_committed_spreads_lie_in_each_range():
+    assert SPREADS, "docs/claims.md is written by python -m dlutils.claims --seeds 5"
+    rows = spreads(SPREADS)
+    assert all(len(values) >= 5 for values in rows.values())
+    assert [claim for claim in CLAIMED if not kept(claim, rows)] == []
+
+
+def test_values_of_a_page_are_held_to_the_sentences():
+    one = Claim("1.3", "$a|b$ of 6 % to 7 %", ("ODE | share",), scale=100)
+    two = Claim("1.4", "ever more", order=("ODE | KL of it", "ODE | share"))
+    found = check([one, two])
+    rows = spreads(spread.page([found, found]))
+    assert rows["1.3", "$a|b$ of 6 % to 7 %", "100 × ODE | share"] == [6.8, 6.8]
+    assert kept(one, rows)
+    assert kept(two, rows)
+    rows = {key: [values[0], 0.0] for key, values in rows.items()}
+    assert not kept(one, rows)
+    assert not kept(two, rows)
+    unread = spreads(spread.page([check([Claim("1", "5 nats", ("ODE | none",))])]))
+    assert not kept(Claim("1", "5 nats", ("ODE | none",)), unread)
