@@ -136,12 +136,12 @@ def numbers(notebook: str, values: Mapping[str, object], *, measured: bool = Fal
 
     Args:
         notebook: Its name, "ODE" or "SDE".
-        values: From a name, without commas and pipes, to a number or a tensor of one number.
+        values: From a name, without pipes, to a number or a tensor of one number.
         measured: Whether they are times or memory, which differ from run to run: these go to
             `figures/NOTEBOOK_measured.csv`.
 
     Raises:
-        ValueError: If a name has a comma or a pipe in it, or a value is no single number.
+        ValueError: If a name has a pipe in it, or a value is no single number.
     """
     stem = f"{notebook}_{'measured' if measured else 'numbers'}"
     new = {_name(name): _short(_number(name, value)) for name, value in values.items()}
@@ -158,8 +158,8 @@ def numbers(notebook: str, values: Mapping[str, object], *, measured: bool = Fal
 
 def _name(name: str) -> str:
     """A name that a reference can hold."""
-    if not name.strip() or re.search(r"[,|\n]", name):
-        raise ValueError(f"the name of a number has no comma, pipe or line break, not {name!r}")
+    if not name.strip() or re.search(r"[|\n]", name):
+        raise ValueError(f"the name of a number has no pipe or line break, not {name!r}")
     return name.strip()
 
 

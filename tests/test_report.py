@@ -119,8 +119,8 @@ def test_numbers_are_collected_and_overwritten_by_name(tmp_path):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"a, b": 1}, "no comma, pipe or line break, not 'a, b'"),
-        ({"a | b": 1}, "no comma, pipe or line break, not 'a | b'"),
+        ({"a\nb": 1}, "no pipe or line break"),
+        ({"a | b": 1}, "no pipe or line break, not 'a | b'"),
         ({" ": 1}, "not ' '"),
         ({"mass": None}, "'mass' is a single number, not None"),
         ({"mass": torch.ones(2)}, "'mass' is a single number, not tensor"),
