@@ -41,10 +41,11 @@ def test_the_denoisers_are_posterior_means():
             torch.testing.assert_close(found, posterior @ y, rtol=0, atol=1e-6)
 
 
-def test_far_from_all_components_there_is_still_a_mean():
-    torch.set_default_dtype(torch.float32)
-    g, s = torch.tensor([-2e3, 0.0, 2e3]), torch.tensor(100.0)
-    found = MixtureDenoiser(two_bells())(g, s)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_far_from_all_components_there_is_still_a_mean(dtype):
+    g, s = torch.tensor([-2e3, 0.0, 2e3], dtype=dtype), torch.tensor(100.0, dtype=dtype)
+    found = MixtureDenoiser(two_bells()).to(dtype)(g, s)
+    assert found.dtype == dtype
     assert found.isfinite().all()
     assert found[0] < -10
     assert found[2] > 10

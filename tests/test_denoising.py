@@ -234,12 +234,10 @@ def test_the_gap_of_the_bound_is_the_fisher_gap(sde):
 
 
 def test_a_single_precision_denoiser_is_asked_in_its_own_type(sde):
-    torch.set_default_dtype(torch.float32)
     dataset, path = make_dataset("gaussian", 20, 20, 20), sde.LinearPath(0.01)
-    denoiser = perturbed(sde.PreconditionedDrift(path))
+    denoiser = perturbed(sde.PreconditionedDrift(path)).float()
     of = partial(posterior, dataset, 1.0, 0.5)
     u, w, gap = fisher_gap(denoiser, path, of)
-    torch.set_default_dtype(torch.float64)
     _, _, double = fisher_gap(denoiser.double(), path, of)
     assert u.dtype == w.dtype == gap.dtype == torch.float64
     assert (w @ gap).item() == pytest.approx((w @ double).item(), rel=1e-4)

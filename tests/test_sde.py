@@ -292,7 +292,7 @@ def test_standard_error_of_the_estimate(sde):
 
 def test_the_estimate_has_the_precision_of_its_points(sde):
     """A model and points in float64 while torch's default is float32."""
-    torch.set_default_dtype(torch.float32)
+    assert torch.get_default_dtype() == torch.float32
     model = sde.build_sde("linear", "optimal", "preconditioned", 0.1).double()
     y = torch.linspace(-2, 2, 256, dtype=torch.float64)
     random = torch.Generator().manual_seed(0)
