@@ -17,6 +17,8 @@ from dlutils.datasets import Dataset, make_dataset
 from dlutils.denoising import best_loss, fisher_gap, mmse, posterior
 from dlutils.densities import Density
 
+pytestmark = pytest.mark.usefixtures("float64")
+
 ROOT_SNRS = (1e-4, 1e-3, 0.05, 0.3, 2.0, 50.0, 100.0)
 LOC, SCALE = 0.2, 1.3
 MIXTURES = {  # weights, means, sds
