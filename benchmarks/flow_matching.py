@@ -1,7 +1,7 @@
 """Flow matching by one linear solve, and second-order likelihood: how close, how soon.
 
-Samples are seeds 10 to 14, at which nothing was chosen. `python -m benchmarks.flow_matching --help`
-lists the options.
+Samples are seeds 10 to 14, at which nothing was chosen; all is computed in double precision.
+`python -m benchmarks.flow_matching --help` lists the options.
 """
 
 import argparse
@@ -81,7 +81,7 @@ def one_solve(dataset: Dataset, repeats: int = 5) -> float:
     y = (dataset.train - dataset.train.mean()) / dataset.train.std()
 
     def solve() -> None:
-        f = ode.DRIFTS["sigmoid_basis"].for_paths(y, "sorted").double()
+        f = ode.DRIFTS["sigmoid_basis"].for_paths(y, "sorted")
         next(ode.least_squares(f, *path_nodes(y, "sorted"), [1e-4]))
 
     solve()
@@ -120,29 +120,29 @@ def watch_lbfgs(dataset: Dataset, seed: int) -> tuple[Watch, list[float]]:
     ode = notebook("ODE.ipynb")
     units = dataset.units()
     y, weights = DataSource(units(dataset.train), PROPER["n_bins"])()
-    with seeded(seed):
+    with seeded(seed, dtype=y.dtype):
         f = ode.DRIFTS["mlp"]()
     parameters, precision = list(f.parameters()), 1 / len(dataset.train)
     flow = ode.FittedODE(f, None, units, 5, "rk4", "map")
     watch, values = Watch(dataset), []
 
     def objective(theta: np.ndarray) -> tuple[float, np.ndarray]:
-        vector_to_parameters(torch.from_numpy(theta).float(), parameters)
+        vector_to_parameters(torch.from_numpy(theta), parameters)
         try:
             value = adjoint.mean_log_likelihood(f, y, weights, 5, "rk4", "map")
         except ValueError:  # the steps fold the line
             return np.inf, np.zeros_like(theta)
-        gradient = adjoint.flat_gradient(value, f).double().numpy()
+        gradient = adjoint.flat_gradient(value, f).numpy()
         cost = precision / 2 * theta @ theta
         return cost - value.item(), precision * theta - gradient
 
     def seen(intermediate_result) -> None:
         theta = intermediate_result.x
-        vector_to_parameters(torch.from_numpy(theta).float(), parameters)
+        vector_to_parameters(torch.from_numpy(theta), parameters)
         values.append(precision / 2 * theta @ theta - intermediate_result.fun)
         watch(flow.log_likelihood, len(values))
 
-    start = parameters_to_vector(parameters).detach().double().numpy()
+    start = parameters_to_vector(parameters).detach().numpy()
     minimize(objective, start, jac=True, method="L-BFGS-B", callback=seen,
              options={"maxiter": 500, "maxcor": 20})  # fmt: skip
     return watch, values

@@ -1,10 +1,10 @@
 """Three objectives side by side: maximum likelihood, the bound, and flow matching.
 
-All train a perceptron 2-64-64-1 on the same samples; two of them have a closed form for a drift
-that is linear in its weights. A budget is processor time: each is a run of its own, whose learning
-rate comes down to zero as the budget ends. Learning rate and batch size were chosen on other
-samples, as `python -m benchmarks.objectives --tune` does; the whole grid was tried on two of them,
-the best two or three settings on five.
+All train a perceptron 2-64-64-1 on the same samples, in double precision; two of them have a closed
+form for a drift that is linear in its weights. A budget is processor time: each is a run of its
+own, whose learning rate comes down to zero as the budget ends. Learning rate and batch size were
+chosen on other samples, as `python -m benchmarks.objectives --tune` does; the whole grid was tried
+on two of them, the best two or three settings on five.
 """
 
 import argparse
@@ -26,6 +26,7 @@ from benchmarks.common import Row, Tables, command
 from benchmarks.estimators import notebook
 from benchmarks.flow_matching import PROPER
 from dlutils import adjoint
+from dlutils.arrays import dtype_of
 from dlutils.comparison import compare
 from dlutils.complexity import median_seconds
 from dlutils.datasets import Dataset, make_dataset
@@ -82,7 +83,7 @@ def bound_of(dataset: Dataset, fitted, batch: int = BATCH) -> Objective:
 def mean_square_of(coupling: str, dataset: Dataset, flow, batch: int = BATCH) -> Objective:
     """What is left of the mean squared velocity, standardized data."""
     nodes = path_nodes(flow.units(dataset.train), coupling)
-    nodes, random = nodes.to(torch.get_default_dtype()), torch.Generator().manual_seed(0)
+    nodes, random = nodes.to(dtype_of(flow.drift)), torch.Generator().manual_seed(0)
 
     def value() -> Tensor:
         x, t, v, w = nodes[:, torch.randint(nodes.shape[1], (batch,), generator=random)]
@@ -203,7 +204,7 @@ def adam_step(objective: Objective, net: nn.Module) -> Callable[[], object]:
 def natural_step(dataset: Dataset, flow) -> Callable[[], object]:
     """One step after the other from fresh weights, on all points, compressed."""
     y = flow.units(dataset.train)
-    with seeded(0):
+    with seeded(0, dtype=y.dtype):
         f = notebook("ODE.ipynb").DRIFTS["mlp"]()
     nodes, weights = DataSource(y, PROPER["n_bins"])()
     climber = NaturalGradient(f, nodes, weights, *SOLVER, precision=1 / len(y))

@@ -259,7 +259,7 @@ def fitted(f: nn.Module, nodes: Tensor, weights: Tensor, n_iterations: int = 60)
 
 def full_data_table(f: nn.Module, rounds: int, peak: float, bins=(16, 32)) -> list[Row]:
     """Second table: the gradient of all of 10 000 points, Euler."""
-    dataset = make_dataset("laplace_mixture")
+    dataset = make_dataset("laplace_mixture").to(torch.float32)  # as jax computes
     compressed = {f"adjoint, {n} bins": dataset.compress(n) for n in bins}
     y = dataset.train
     checkpoint = diffrax.RecursiveCheckpointAdjoint(checkpoints=T)

@@ -1,8 +1,9 @@
 """One training step of the SDE: our simulation-free bound against a simulated one by torchsde.
 
-Both have the same path, noise, drift net, weights and points. torchsde simulates the posterior SDE
-in T steps with the ratio of path densities (`logqp`) and backpropagates through them, which is how
-a latent SDE is trained. `python -m benchmarks.sde_step --help` lists the options.
+Both have the same path, noise, drift net, weights and points, in single precision. torchsde
+simulates the posterior SDE in T steps with the ratio of path densities (`logqp`) and backpropagates
+through them, which is how a latent SDE is trained. `python -m benchmarks.sde_step --help` lists the
+options.
 """
 
 import argparse
@@ -59,9 +60,9 @@ class Posterior(nn.Module):
 def step(name: str, n_steps: int, n: int = 256) -> Callable[[], float]:
     """A function that makes one step, value and gradient, and returns the mean bound in nats."""
     sde = notebook("SDE.ipynb")
-    with seeded(0):
+    y = make_dataset("laplace_mixture").to(torch.float32).train[:n]
+    with seeded(0, dtype=y.dtype):
         model = sde.build_sde("linear", "optimal", "preconditioned")
-    y = make_dataset("laplace_mixture").train[:n]
     y = ((y - y.mean()) / y.std()).sort().values
     weights = [p for p in model.parameters() if p.requires_grad]
     random = torch.Generator().manual_seed(0)

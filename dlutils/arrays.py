@@ -58,8 +58,8 @@ def dtype_of(model: object) -> torch.dtype:
     return torch.float64
 
 
-def check_precision(y: Tensor) -> None:
-    """Make sure that single precision keeps apart what is apart.
+def check_precision(y: Tensor, dtype: torch.dtype = torch.float32) -> None:
+    """Make sure that a type, single precision if not told, keeps apart what is apart.
 
     It moves no value by more than a ten-thousandth of what all span, nor one of the bulk by more
     than that of what the bulk spans: the values within 20 interquartile ranges of the median (if
@@ -68,37 +68,56 @@ def check_precision(y: Tensor) -> None:
 
     Args:
         y: Finite numbers, float64, shape `(n,)`.
+        dtype: float32, or float64, in which they are already: it may have lost half of a unit in
+            the last place of each.
 
     Raises:
-        ValueError: If it does; the message says which constant to subtract.
+        ValueError: If it does not; the message says which constant to subtract, or that single
+            precision cannot hold a number.
     """
-    y = np.sort(y.numpy())
-    lost = np.abs(y.astype(np.float32) - y)
-    low, middle, high = _quartiles(y)
+    y, name = np.sort(y.numpy()), "double"
+    lost = np.spacing(np.abs(y)) / 2
+    if dtype == torch.float32:
+        name, lost = "single", np.abs(_single(y) - y)
+    low, middle, high = _quartiles(y, dtype)
     near = np.abs(y - middle) <= 20 * (high - low)
     for bulk, part in (("all", np.full(len(y), True)), ("most", near)):
         if part.any() and (span := np.ptp(y[part])) > 0 and lost[part].max() > FEW * span:
-            raise ValueError(_too_coarse(y[part], lost[part], bulk, middle, span))
+            raise ValueError(_too_coarse(name, y[part], lost[part], bulk, middle, span))
     k = max(3, len(y) // 10)
     spans, starts = y[k:] - y[:-k], np.abs(y[:-k])
     blurred = np.flatnonzero((lost[:-k] > spans / 100) & (spans > NOISE * starts))
     if len(blurred) > len(y) / 10:
         part, span = y[blurred], np.median(spans[blurred])
-        raise ValueError(_too_coarse(part, lost[blurred], "many", np.median(part), span))
+        raise ValueError(_too_coarse(name, part, lost[blurred], "many", np.median(part), span))
 
 
-def _quartiles(y: np.ndarray) -> np.ndarray:
-    for values in (y, np.unique(y.astype(np.float32)).astype(float)):
+def _single(y: np.ndarray) -> np.ndarray:
+    """What single precision makes of the numbers, in double precision."""
+    with np.errstate(over="ignore"):
+        single = y.astype(np.float32).astype(float)
+    if not np.isfinite(single).all():
+        raise ValueError(
+            f"single precision cannot hold {y[~np.isfinite(single)][0]:g}: its numbers end at "
+            f"{np.finfo(np.float32).max:.3g}"
+        )
+    return single
+
+
+def _quartiles(y: np.ndarray, dtype: torch.dtype) -> np.ndarray:
+    for values in (y, np.unique(_single(y) if dtype == torch.float32 else y)):
         quartiles = np.quantile(values, [0.25, 0.5, 0.75])
         if quartiles[2] - quartiles[0] > NOISE * np.abs(quartiles).max():
             break
     return quartiles
 
 
-def _too_coarse(y: np.ndarray, lost: np.ndarray, which: str, middle: float, span: float) -> str:
+def _too_coarse(
+    name: str, y: np.ndarray, lost: np.ndarray, which: str, middle: float, span: float
+) -> str:
     constant = round(middle, -math.floor(math.log10(span)))
     return (
-        "data must keep their differences in single precision, but values of up to "
+        f"data must keep their differences in {name} precision, but values of up to "
         f"{np.abs(y).max():g} are rounded by up to {lost.max():.2g}, and {which} lie within "
         f"{span:.2g}: subtract a constant from them, such as {constant:.15g}"
     )

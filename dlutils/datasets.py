@@ -25,7 +25,7 @@ from dlutils.arrays import check_precision, doubles
 from dlutils.benchden import LEFT_OUT, benchden
 from dlutils.compression import compress
 from dlutils.coordinates import Coordinate, Units, bends_for, units_of
-from dlutils.densities import LEVELS, Density, Triple
+from dlutils.densities import LEVELS, Density, Triple, between
 from dlutils.marron_wand import marron_wand, mixture, single
 from dlutils.own_data import (
     EVERYWHERE,
@@ -43,7 +43,7 @@ from dlutils.samples import is_source, load_sample, split_source
 from dlutils.seeding import seeded
 
 NEAREST = 8  # powers of four of a distance, how near to its end the nearest breakpoint is
-LARGEST = 1e100  # of the data: their squares must be numbers
+LARGEST, LEAST = 1e100, 1e-100  # of the data and of what they span: squares must be numbers
 FAR = 1e9  # lengths of a user's own data, to where a quadrature goes
 Target = Distribution | Triple | Callable[[], Distribution | Triple]
 
@@ -239,12 +239,13 @@ class Dataset:
 
         Raises:
             ValueError: If single precision does not keep apart what is apart
-                (`dlutils.arrays.check_precision`).
+                (`dlutils.arrays.check_precision`), or cannot hold it.
         """
+        ends, move = self.distribution.ends if self.is_known else self.bounds, lambda y: y.to(dtype)
         if dtype == torch.float32:
             check_precision(self.points)
-        parts = {name: getattr(self, name).to(dtype) for name in ("train", "val", "test")}
-        return replace(self, **parts)
+            move = lambda y: between(y.double(), ends, dtype)
+        return replace(self, train=move(self.train), val=move(self.val), test=move(self.test))
 
     @cached_property
     def points(self) -> Tensor:
@@ -453,7 +454,7 @@ def make_dataset(
             raise ValueError(f"{label} must be an integer of at least 2, not {n!r}")
     splits = []
     for split, n in enumerate(sizes.values()):
-        with seeded(seed, split):
+        with seeded(seed, split, dtype=torch.float64):
             splits.append(density.sample(n))
     return Dataset(name, description, *splits, density.support, density)
 
@@ -509,7 +510,8 @@ def check_sample(y: ArrayLike | Tensor) -> Tensor:
 
     Raises:
         ValueError: If `y` is not of real numbers, has missing ones, is empty, not 1-D, not finite,
-            beyond what squares can hold, or constant.
+            beyond what squares can hold, constant, or too coarse in double precision
+            (`dlutils.arrays`).
     """
     y = doubles(y)
     if len(y) == 0:
@@ -526,6 +528,9 @@ def check_sample(y: ArrayLike | Tensor) -> Tensor:
             f"data must not be constant: all {len(y)} values are {y[0].item():g}, "
             "and a point mass has no density"
         )
+    if (span := (y.max() - y.min()).item()) < LEAST:
+        raise ValueError(f"data must span at least {LEAST:g}, not {span:g}: multiply them")
+    check_precision(y, torch.float64)
     return y
 
 
@@ -564,7 +569,8 @@ def density_of(name: str) -> tuple[str, Density]:
     if made_from is not entry:
         description, source = entry if _is_pair(entry) else (None, entry)
         if not isinstance(source, Distribution) and callable(source):
-            source = source()
+            with seeded(0, dtype=torch.float64):
+                source = source()
         if description is None:
             description = _describe(name, source)
         found = description, Density(source, name)

@@ -73,12 +73,7 @@ class Density:
 
     def sample(self, n: int) -> Tensor:
         """Draw n points, float64, `(n,)`, none rounded to or over a place in the support."""
-        y = torch.as_tensor(self._sample(n)).double().contiguous()
-        ends = torch.from_numpy(self.ends)
-        k = torch.bucketize(y, ends).clamp(1, len(ends) - 1)  # ends[k - 1] < y <= ends[k]
-        low, high = ends[k - 1], ends[k]
-        limit = torch.tensor(inf).double()
-        return y.clamp(low.nextafter(limit), high.nextafter(-limit))
+        return between(torch.as_tensor(self._sample(n)).double(), self.ends)
 
     @cached_property
     def support(self) -> tuple[float, float]:
@@ -118,7 +113,7 @@ class Density:
     @cached_property
     def _quantiles(self) -> np.ndarray:
         """Those of random points, at `LEVELS`."""
-        with seeded(0):
+        with seeded(0, dtype=torch.float64):
             y = torch.as_tensor(self._sample(N_PROBES)).double().numpy()
         return np.quantile(y, LEVELS, method="lower")
 
@@ -174,7 +169,7 @@ class Density:
         """Hold samples and log_prob to each other, and the mass to one."""
         draws = []
         for _ in range(2):
-            with seeded(0):
+            with seeded(0, dtype=torch.float64):
                 y = torch.as_tensor(self._sample(N_PROBES))
             if y.shape != (N_PROBES,) or not y.isfinite().all():
                 raise ValueError(
@@ -229,6 +224,21 @@ class Density:
                         "a comparison on a grid nor a flow from a Gaussian is possible there; "
                         "transform the data, or choose parameters with a bounded density"
                     )
+
+
+def between(y: Tensor, ends: ArrayLike, dtype: torch.dtype = torch.float64) -> Tensor:
+    """Points in a type, none rounded to or over one of these places.
+
+    Args:
+        y: Points between the first of the ends and the last, float64, shape `(n,)`.
+        ends: Places, increasing, two or more.
+        dtype: Of the result.
+    """
+    ends = torch.as_tensor(np.asarray(ends, dtype=float))
+    k = torch.bucketize(y.contiguous(), ends).clamp(1, len(ends) - 1)  # ends[k - 1] < y <= ends[k]
+    low, high = ends[k - 1].to(dtype), ends[k].to(dtype)
+    limit = torch.tensor(inf, dtype=dtype)
+    return y.to(dtype).clamp(low.nextafter(limit), high.nextafter(-limit))
 
 
 def _integrals(f: Callable[[np.ndarray], np.ndarray], y: np.ndarray) -> np.ndarray:

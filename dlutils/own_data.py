@@ -66,12 +66,18 @@ class Ties:
 def _step(values: np.ndarray) -> float | None:
     """The largest step of which all gaps are multiples, among the smallest gap and its parts."""
     gaps = np.diff(values)
-    room = 4 * np.spacing(np.abs(values).max().astype(np.float32))  # of single precision
+    room = 4 * _last_place(values)
     for parts in (1, 2, 3, 4, 5, 10):
         step = float(f"{gaps.min() / parts:.3g}")
         if step > 20 * room and (np.abs(gaps / step - np.round(gaps / step)) < 0.05).all():
             return step
     return None
+
+
+def _last_place(values: np.ndarray) -> float:
+    """A unit in the last place of the largest: of single precision if that is what they come in."""
+    single = values.astype(np.float32)
+    return float(np.spacing(np.abs(single if (single == values).all() else values).max()))
 
 
 def check_support(support: Range | None, y: Tensor, rounding: float | None = None) -> Range:
@@ -115,7 +121,7 @@ def check_rounding(rounding: float, y: Tensor) -> None:
         raise ValueError(f"rounding must be a positive number, or None, not {rounding!r}")
     values = y.double().unique()
     gaps = values.diff()
-    if len(gaps) and gaps.min() < 0.999 * rounding - 2e-7 * y.abs().max():
+    if len(gaps) and gaps.min() < 0.999 * rounding - 4 * _last_place(values.numpy()):
         k = int(gaps.argmin())
         raise ValueError(
             f"values rounded to {rounding:g} cannot be {values[k]:g} and {values[k + 1]:g}, "

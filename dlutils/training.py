@@ -9,7 +9,6 @@ from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parameters_to_vector
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
@@ -142,7 +141,7 @@ def fit(
         prior = Prior(parameters, precision, around_start)
         climber = _Adam(parameters, objective, prior, learning_rate, n_iterations)
     history = History()
-    copy = lambda: parameters_to_vector(parameters).detach()  # one copy, not one a tensor
+    copy = lambda: torch.cat([p.detach().flatten() for p in parameters])  # one, not one a tensor
     good = best = None  # the last weights that were sound; value, iteration, weights of the best
     judged = -math.inf
 

@@ -25,13 +25,18 @@ HANGS = 600  # seconds after which something is taken to hang, on however busy a
 
 
 @pytest.fixture(autouse=True)
-def float64_and_seed():
-    """Double precision and the same random numbers in every test; both put back afterwards."""
+def seed_and_default_type():
+    """The same random numbers in every test, and torch's default type put back after it."""
     before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
     torch.manual_seed(0)
     yield
     torch.set_default_dtype(before)
+
+
+@pytest.fixture
+def float64(seed_and_default_type):
+    """Double precision for tensors made by hand, for tests of maths: see `pytestmark`."""
+    torch.set_default_dtype(torch.float64)
 
 
 @pytest.fixture(scope="session")

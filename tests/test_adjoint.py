@@ -12,6 +12,8 @@ from dlutils.adjoint import LOGDETS, METHODS, log_likelihood, mean_log_likelihoo
 from dlutils.kernels import AutogradKernel, MLPKernel
 from dlutils.nets import ConcatSquashDrift, FourierDrift, SigmoidBasisDrift
 
+pytestmark = pytest.mark.usefixtures("float64")
+
 BOTH = pytest.mark.parametrize("function", [log_likelihood, mean_log_likelihood])
 
 

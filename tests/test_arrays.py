@@ -1,3 +1,4 @@
+import re
 from decimal import Decimal
 
 import numpy as np
@@ -5,7 +6,8 @@ import pandas as pd
 import pytest
 import torch
 
-from dlutils.datasets import check_sample
+from dlutils.arrays import check_precision, dtype_of
+from dlutils.datasets import Dataset, check_sample
 
 VALUES = [1.5, -2.0, 0.25, 4.0]
 FRAME = pd.DataFrame({"x": [9.0, *VALUES], "keep": [False, True, True, True, True]})
@@ -32,7 +34,7 @@ HOLDERS = {
 def test_numbers_are_taken_from_whatever_holds_them(y):
     sample = check_sample(y)
     assert sample.tolist() == VALUES
-    assert (sample.dtype, sample.requires_grad) == (torch.float32, False)
+    assert (sample.dtype, sample.requires_grad) == (torch.float64, False)
 
 
 @pytest.mark.parametrize("dtype", ["int8", "uint8", "int64", "uint64", "Int64", "int64[pyarrow]"])
@@ -49,7 +51,7 @@ def test_whole_numbers(dtype):
         (pd.Series([1.5, pd.NA], dtype="Float64"), "1 of 2 values are not, the first is nan at"),
         ([1.0, 2.0, None], "data must not be missing: 1 of 3 values are, the first at index 2"),
         (np.ma.masked_less([1.0, -999, 3], 0), "missing: 1 of 3 values are, the first at index 1"),
-        ([1.0, np.nan, 2.0], "data must be finite in single precision: 1 of 3 values are not"),
+        ([1.0, np.nan, 2.0], "data must be finite, and between ±1e.100: 1 of 3 values are not"),
         (np.array([1, 2j]), "data must be numbers: real ones, not complex128"),
         (torch.tensor([1, 2j]), "data must be numbers: real ones, not torch.complex"),
         ([True, False], "data must be numbers: real ones, not bool"),
@@ -89,11 +91,39 @@ COARSE = {
 
 @pytest.mark.parametrize(("y", "constant"), COARSE.values(), ids=COARSE)
 def test_values_that_single_precision_merges_are_refused(y, constant):
-    with pytest.raises(ValueError, match="subtract a constant from them, such as") as refusal:
-        check_sample(y)
+    data = Dataset.from_samples(y)
+    with pytest.raises(ValueError, match=r"single .* subtract a constant") as refusal:
+        data.to(torch.float32)
     named = float(str(refusal.value).rsplit(maxsplit=1)[1])
     assert named == pytest.approx(constant, rel=1e-4)
-    check_sample(y[np.abs(y / constant - 1) < 0.1] - named)
+    check_precision(check_sample(y[np.abs(y / constant - 1) < 0.1] - named))
+
+
+@pytest.mark.parametrize(("y", "constant"), COARSE.values(), ids=COARSE)
+def test_double_precision_keeps_them_apart(y, constant):
+    assert check_sample(y).tolist() == list(y)
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        (shifted(1e6, 1e-8), "double precision, .* such as 1000000$"),
+        (np.append(shifted(1e6, 1e-8), 0), "double precision, .* most lie .* such as 1000000$"),
+        (1_700_000_000_000_000_000 + np.arange(1000), r"double .* such as 1\.7e\+18$"),
+        ([0.1 + 0.2, 0.3, 0.3], "double precision, .* such as 0.3"),
+        (1e-101 * np.arange(9), "data must span at least 1e-100, not 8e-101: multiply them"),
+    ],
+)
+def test_values_that_double_precision_merges_are_refused(y, message):
+    with pytest.raises(ValueError, match=message):
+        check_sample(y)
+
+
+@pytest.mark.parametrize("value", [1e39, -1e90])
+def test_what_single_precision_cannot_hold_is_named(value):
+    data = Dataset.from_samples(np.append(np.arange(100.0), value))
+    with pytest.raises(ValueError, match=re.escape(f"single precision cannot hold {value:g}: ")):
+        data.to(torch.float32)
 
 
 RNG = np.random.default_rng(1)
@@ -113,3 +143,16 @@ FINE = {
 @pytest.mark.parametrize("y", FINE.values(), ids=FINE)
 def test_values_that_it_keeps_apart_are_taken(y):
     assert len(check_sample(y)) == len(y)
+    check_precision(check_sample(y))
+
+
+def test_a_model_has_the_type_of_its_weights_or_buffers_or_double_precision():
+    net = torch.nn.Linear(1, 1)
+    assert dtype_of(net) == torch.float32
+    assert dtype_of(net.double()) == torch.float64
+    counted = torch.nn.Module()
+    counted.register_buffer("order", torch.arange(3))
+    assert dtype_of(counted) == torch.float64
+    counted.register_buffer("places", torch.zeros(3, dtype=torch.float32))
+    assert dtype_of(counted) == torch.float32
+    assert dtype_of(lambda x, t: x) == torch.float64

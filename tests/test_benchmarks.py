@@ -24,13 +24,8 @@ from dlutils.training import History, warm_up_and_cosine
 from dlutils.yardsticks import YARDSTICKS
 
 
-@pytest.fixture
-def single_precision():
-    torch.set_default_dtype(torch.float32)
-
-
 @pytest.mark.parametrize(("prior_precision", "parameters"), [(1e-3, 2), (1e9, 0)])
-def test_effective_parameters_of_a_gaussian(single_precision, prior_precision, parameters):
+def test_effective_parameters_of_a_gaussian(prior_precision, parameters):
     """Mean and standard deviation; none that the prior holds fast."""
     dataset = make_dataset("gaussian")
     model = notebook("ODE.ipynb").train(
@@ -388,7 +383,7 @@ def test_what_is_no_density_is_infinitely_far(bell):
 
 
 @pytest.mark.parametrize("budget", [40, 100])
-def test_a_training_ends_with_its_budget_and_a_rate_of_zero(budget, bell, single_precision):
+def test_a_training_ends_with_its_budget_and_a_rate_of_zero(budget, bell):
     """Adam moves by the rate where the gradient is constant."""
     model, seen = torch.nn.Linear(1, 1, bias=False).double(), {}
     torch.nn.init.zeros_(model.weight)
@@ -406,6 +401,10 @@ def test_a_training_ends_with_its_budget_and_a_rate_of_zero(budget, bell, single
     assert warm_up_and_cosine(budget, budget) == pytest.approx(0, abs=1e-12)
 
 
+TOLERANCES = [(torch.float32, 1e-5), (torch.float64, 1e-12)]
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), TOLERANCES)
 @pytest.mark.parametrize(
     "settings",
     [
@@ -415,24 +414,32 @@ def test_a_training_ends_with_its_budget_and_a_rate_of_zero(budget, bell, single
         {"n_iterations": 4, "drift": "sigmoid_basis", "n_bins": 64},
     ],
 )
-def test_our_contender_is_the_notebooks_training(settings, single_precision):
-    data = make_dataset("laplace_mixture", n_train=1000)
+def test_our_contender_is_the_notebooks_training(settings, dtype, tolerance):
+    data = make_dataset("laplace_mixture", n_train=1000).to(dtype)
     seen = []
     speedrun.flow(data, 3, lambda log_density, _: seen.append(log_density(data.test)), **settings)
     fitted = notebook("ODE.ipynb").train(
         data, method="rk4", n_steps=4, seed=3, progress=False, **{"logdet": "map"} | settings
     )
-    torch.testing.assert_close(seen[-1], fitted.log_likelihood(data.test), rtol=0, atol=1e-5)
+    found = fitted.log_likelihood(data.test)
+    torch.testing.assert_close(seen[-1], found, rtol=0, atol=tolerance)
+    assert found.dtype == dtype
     assert (seen[-1] - seen[0]).abs().max() > 1e-3, "it has moved"
 
 
-def test_one_drift_by_autograd_and_by_hand_climbs_alike(single_precision):
-    data, ends = make_dataset("laplace_mixture", n_train=1000), []
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.float64, 1e-10)])
+def test_one_drift_by_autograd_and_by_hand_climbs_alike(dtype, tolerance):
+    data, ends = make_dataset("laplace_mixture", n_train=1000).to(dtype), []
     for way in (speedrun.flow, speedrun.flow_by_autograd):
         way(data, 0, lambda log_density, _: ends.append(log_density(data.test)), n_iterations=1)
-    torch.testing.assert_close(ends[3], ends[1], rtol=0, atol=1e-4)
+    torch.testing.assert_close(ends[3], ends[1], rtol=0, atol=tolerance)
     drift = notebook("ODE.ipynb").DRIFTS["mlp by autograd"]()
     assert type(drift.kernel()).__name__ == "AutogradKernel"
+
+
+def test_the_race_is_in_single_precision():
+    """As jax computes; so do ours and torch's rivals."""
+    assert speedrun.sample("laplace_mixture", 3).train.dtype == torch.float32
 
 
 def test_the_settings_of_the_race_are_of_the_grids():

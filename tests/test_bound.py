@@ -12,6 +12,8 @@ from dlutils import bound
 from dlutils.bound import side_by_side, tightness
 from dlutils.datasets import Dataset, make_dataset
 
+pytestmark = pytest.mark.usefixtures("float64")
+
 
 @dataclass
 class Shifted:

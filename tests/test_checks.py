@@ -25,7 +25,6 @@ def test_the_drifts_pass(name, dtype):
 @pytest.mark.parametrize("delta", [1e-4, 0.01, 0.5])
 @pytest.mark.parametrize("name", SDE.PATHS)
 def test_the_parts_of_an_sde_pass(name, delta):
-    torch.set_default_dtype(torch.float32)
     path = SDE.PATHS[name](delta)
     for diffusion, drift in zip(SDE.DIFFUSIONS.values(), [*SDE.DRIFTS.values()] * 2, strict=False):
         check_sde(path, diffusion(path), drift(path))
@@ -303,7 +302,7 @@ def test_orders(monkeypatch):
     assert found == {
         "euler": 1, "rk2": 2, "rk4": 4, "heun3": 3, "three_eighths": 4, "quadrature only": 2
     }  # fmt: skip
-    y = torch.linspace(-2, 2, 9)
+    y = torch.linspace(-2, 2, 9, dtype=torch.float64)
     for name, order in found.items():
         exact = adjoint.log_likelihood(lambda x, t: x.sin() * t, y, 512, "rk4")
         steps = [16, 32, 64]

@@ -26,6 +26,8 @@ from dlutils.denoisers import GaussianDenoiser, MixtureDenoiser
 from dlutils.notebooks import load
 from dlutils.yardsticks import Mixture
 
+maths = pytest.mark.usefixtures("float64")  # on tensors made by hand
+
 DELTA = 0.01
 
 
@@ -46,7 +48,7 @@ def two_bells():
 
 
 def small_table(n_knots=21, n_times=6):
-    return Table(torch.linspace(-4, 4, n_knots), n_times)
+    return Table(torch.linspace(-4, 4, n_knots, dtype=torch.float64), n_times)
 
 
 def loss_of(table, nodes=None, denoiser=None, delta=DELTA):
@@ -123,7 +125,7 @@ def test_the_solve_is_the_minimum():
 @pytest.mark.parametrize("shape", [(3, 2), (7, 2), (5, 6), (12, 3)])
 def test_the_banded_solve_equals_the_dense_one(shape):
     J, K = shape
-    table = Table(torch.linspace(-3, 3, J), K)
+    table = Table(torch.linspace(-3, 3, J, dtype=torch.float64), K)
     total = loss_of(table) + small_penalty(table)
     dense = np.zeros((J, K, J, K))
     for (d, e), band in total.bands.items():
@@ -138,6 +140,7 @@ def test_the_banded_solve_equals_the_dense_one(shape):
     assert total(c) == pytest.approx(by_hand, rel=1e-10)
 
 
+@maths
 def test_the_table_is_bilinear_and_constant_beyond_its_knots():
     table = Table(torch.tensor([-2.0, -0.5, 0.1, 3.0]), 5)
     torch.nn.init.normal_(table.c)
@@ -150,6 +153,7 @@ def test_the_table_is_bilinear_and_constant_beyond_its_knots():
     np.testing.assert_allclose(found, expected(points), atol=1e-12)
 
 
+@maths
 def test_penalties_leave_alone_what_they_are_not_about():
     table = Table(torch.tensor([-2.0, -0.5, 0.1, 0.5, 3.0]), 4)
     line = np.outer(table.knots.numpy(), [1.0, -2.0, 0.5, 3.0])
@@ -160,6 +164,7 @@ def test_penalties_leave_alone_what_they_are_not_about():
     assert moves(still) < 0.01 * moves(line), "but for its size"
 
 
+@maths
 def test_the_curvature_is_that_of_a_parabola():
     table = Table(torch.tensor([-1.0, -0.5, 0.0, 0.5, 1.0]), 4)
     bends = curvature(table, DELTA)
@@ -221,6 +226,7 @@ def test_evidence_is_the_bound_on_all_points_less_the_parameters():
         assert solution.evidence == pytest.approx(500 * solution.bound), "they alone"
 
 
+@maths
 def test_what_is_more_needs_strong_evidence():
     solution = Solution(GaussianDenoiser(), small_table(), DELTA, None, 0.0, 10.0)
     little, much = (replace(solution, evidence=value) for value in (12.9, 13.1))
@@ -243,6 +249,7 @@ def test_a_table_corrects_where_the_truth_is_no_mixture(name, denoiser, correcte
     assert ("not corrected" in str(found)) != corrected
 
 
+@maths
 def test_where_mixtures_fail_one_gaussian_is_corrected():
     """Values on a lattice; EM's components may not become spikes."""
     y = torch.randn(3000, generator=torch.Generator().manual_seed(0)).mul(1.5).round().double()
@@ -406,6 +413,7 @@ def test_bad_settings_name_the_value(sde):
             sde.least_squares(data, **options)
 
 
+@maths
 def test_the_clock_is_the_notebooks(sde):
     path, u = sde.LinearPath(DELTA), torch.linspace(0, 0.99, 12)
     a, beta, _, _ = path.schedule(path.time(u))

@@ -76,7 +76,6 @@ def calls(monkeypatch):
         return mean(f, y, weights, n_steps, chunk=chunk)
 
     monkeypatch.setattr(complexity, "mean_log_likelihood", recorded)
-    torch.set_default_dtype(torch.float32)  # as in the notebook; put back after every test
     return made
 
 

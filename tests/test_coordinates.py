@@ -14,6 +14,8 @@ from dlutils.datasets import DISTRIBUTIONS, Dataset, make_dataset
 from dlutils.seeding import seeded
 from dlutils.yardsticks import Mixture, em_mixture
 
+pytestmark = pytest.mark.usefixtures("float64")
+
 
 def test_a_normal_in_arsinh_is_johnsons_density():
     """S_U with gamma = 0, delta = 1: SciPy's."""
@@ -35,6 +37,14 @@ def test_points_and_support_are_mapped():
     assert seen.support[1] == pytest.approx(math.asinh((data.support[1] - 1) / 2))
     assert not seen.is_known
     assert len(seen.val) == len(seen.test) == 20
+
+
+def test_a_bound_is_seen_from_as_near_as_double_precision_goes():
+    y = torch.tensor([1e-300, 1e-60, 1e-20, 3.0])
+    inside = Inside(0.0, math.inf)
+    torch.testing.assert_close(inside(y), y.log())
+    torch.testing.assert_close(inside.log_slope(y), -y.log())
+    torch.testing.assert_close(inside.inverse(inside(y)), y, rtol=1e-12, atol=0)
 
 
 def sample(distribution, n, seed=0):

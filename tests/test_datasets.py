@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -44,7 +46,7 @@ def test_density_integrates_to_one_over_the_support(name):
     dataset = make_dataset(name)
     if name == "uniform":  # a jump: the area of a rectangle
         inside = dataset.log_prob([-1.0, 0.0, 0.999]).exp()
-        assert torch.allclose(inside, torch.tensor(0.5))
+        assert torch.allclose(inside, torch.tensor(0.5).double())
         assert dataset.log_prob([-1.1, 1.1]).exp().sum() == 0
         return
     y = np.linspace(*dataset.support, 200_001)
@@ -127,7 +129,7 @@ def test_same_seed_same_numbers_whatever_ran_before():
     first = make_dataset("laplace_mixture", seed=3)
     torch.manual_seed(99)
     state = torch.get_rng_state()
-    torch.set_default_dtype(torch.float32)
+    torch.set_default_dtype(torch.float64)
     again = make_dataset("laplace_mixture", n_train=50, seed=3)
     assert torch.equal(torch.get_rng_state(), state), "the global random state is left alone"
     assert torch.equal(first.test, again.test)
@@ -136,11 +138,37 @@ def test_same_seed_same_numbers_whatever_ran_before():
     assert not torch.equal(first.train[:2000], first.val)
 
 
-def test_splits_are_single_precision_vectors():
+def test_splits_are_double_precision_vectors():
     dataset = make_dataset("uniform", n_train=7, n_val=5, n_test=3)
     for y, n in ((dataset.train, 7), (dataset.val, 5), (dataset.test, 3)):
-        assert y.dtype == torch.float32
+        assert y.dtype == torch.float64
         assert y.shape == (n,)
+
+
+def test_data_in_single_precision_are_the_same_rounded():
+    double = make_dataset("laplace_mixture", 100, 50, 20)
+    single = double.to(torch.float32)
+    for part in ("train", "val", "test"):
+        assert torch.equal(getattr(single, part), getattr(double, part).float())
+    for ours, theirs in zip(single.seen_in(), double.seen_in(), strict=True):
+        torch.testing.assert_close(ours.x, theirs.x.float())
+    assert torch.equal(single.to(torch.float64).train, single.train.double())
+    assert single.distribution is double.distribution
+
+
+def test_what_lies_inside_stays_inside_in_single_precision():
+    """Points at an end of the density, and at a bound of a user's own, are not rounded onto it."""
+    data = make_dataset("uniform", 100, 50, 20)
+    near = torch.tensor([1 - 1e-12, -1 + 1e-12, 0.5], dtype=torch.float64)
+    assert near.float().abs().max() == 1
+    assert replace(data, test=near).to(torch.float32).test.double().abs().max() < 1
+    y = np.random.default_rng(0).uniform(3, 5, 100)
+    y[:10] = 5 - 1e-12
+    own = Dataset.from_samples(y, support=(3, 5)).to(torch.float32)
+    assert own.points.max() < 5
+    x = own.seen_in()[0].x
+    assert x.dtype == torch.float32
+    assert x.abs().max() < 30
 
 
 @pytest.mark.parametrize(
@@ -163,7 +191,7 @@ def test_make_dataset_says_what_is_wrong(arguments, message):
         ([], "must not be empty"),
         (np.zeros((3, 2)), r"one-dimensional, shape \(n,\), not \(3, 2\)"),
         ([1.0, np.nan, 2.0, np.inf], "2 of 4 values are not, the first is nan at index 1"),
-        ([1.0, 1e39, 2.0], "1 of 3 values are not"),
+        ([1.0, -1e101, 2.0], "between ±1e.100: 1 of 3 values are not, the first is -1e.101 at"),
         ([2.0] * 9, "must not be constant: all 9 values are 2"),
         (["a", "b"], "must be numbers"),
         ([1.0, 2.0, 3.0], "3 values are too few"),
@@ -179,7 +207,7 @@ def test_from_samples_keeps_every_value_and_guesses_no_density():
     dataset = Dataset.from_samples(y, "my data", seed=1)
     assert [len(part) for part in (dataset.train, dataset.val, dataset.test)] == [70, 10, 20]
     together = torch.cat([dataset.train, dataset.val, dataset.test])
-    assert torch.equal(together.sort().values, y.float())
+    assert torch.equal(together.sort().values, y.double())
     assert torch.equal(dataset.train, Dataset.from_samples(y, seed=1).train)
     assert dataset.support[0] < 0 < 99 < dataset.support[1]
     for use in (
@@ -230,7 +258,7 @@ def compression_errors(rule):
     for n_bins in (32, 64, 128):
         nodes, weights = rule(y, n_bins)
         mean = torch.cos(3 * nodes + phases) @ weights / weights.sum()
-        errors.append((mean - torch.cos(3 * y.float().double() + phases).mean(1)).abs().max())
+        errors.append((mean - torch.cos(3 * y + phases).mean(1)).abs().max())
     return np.array(errors)
 
 
@@ -278,6 +306,8 @@ def test_the_name_of_a_column_may_have_a_slash(tmp_path):
 
 def test_differences_that_single_precision_loses_are_refused():
     times = 1.7e9 + np.arange(100.0)
+    data = Dataset.from_samples(times)
+    assert sorted(data.points.tolist()) == times.tolist(), "double precision does not lose them"
     with pytest.raises(ValueError, match=r"rounded by up to 64, and all lie within 99: subtract"):
-        Dataset.from_samples(times)
-    Dataset.from_samples(times - 1.7e9)
+        data.to(torch.float32)
+    Dataset.from_samples(times - 1.7e9).to(torch.float32)

@@ -29,22 +29,23 @@ def two_bells():
 
 
 def test_the_denoisers_are_posterior_means():
-    y = torch.linspace(-9, 9, 20_001)
+    y = torch.linspace(-9, 9, 20_001, dtype=torch.float64)
     one = Mixture(*torch.tensor([[1.0], [0.0], [1.0]]).double())
     two = two_bells()
     cases = (one, GaussianDenoiser()), (one, MixtureDenoiser(one)), (two, MixtureDenoiser(two))
     for prior, denoiser in cases:
         for s in (0.0, 0.3, 2.0, 20.0):
-            g = torch.tensor([-3.0, 0.2, 1.0 + s])
+            g = torch.tensor([-3.0, 0.2, 1.0 + s], dtype=torch.float64)
             posterior = (prior(y) - (g[:, None] - s * y) ** 2 / 2).softmax(1)
             found = denoiser(g, torch.full_like(g, s))
             torch.testing.assert_close(found, posterior @ y, rtol=0, atol=1e-6)
 
 
-def test_far_from_all_components_there_is_still_a_mean():
-    torch.set_default_dtype(torch.float32)
-    g, s = torch.tensor([-2e3, 0.0, 2e3]), torch.tensor(100.0)
-    found = MixtureDenoiser(two_bells())(g, s)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_far_from_all_components_there_is_still_a_mean(dtype):
+    g, s = torch.tensor([-2e3, 0.0, 2e3], dtype=dtype), torch.tensor(100.0, dtype=dtype)
+    found = MixtureDenoiser(two_bells()).to(dtype)(g, s)
+    assert found.dtype == dtype
     assert found.isfinite().all()
     assert found[0] < -10
     assert found[2] > 10
@@ -55,8 +56,8 @@ def test_an_uncorrected_mixture_is_the_mixture_with_a_little_noise(sde):
     model = sde.build_sde(
         "linear", "optimal", "preconditioned", DELTA, denoiser=MixtureDenoiser(prior)
     )
-    fitted = sde.FittedSDE(model, sde.History(), sde.Units(), 6.5)
-    y = torch.linspace(-3, 3, 61)
+    fitted = sde.FittedSDE(model.double(), sde.History(), sde.Units(), 6.5)
+    y = torch.linspace(-3, 3, 61, dtype=torch.float64)
     expected = replace(prior, sds=(prior.sds**2 + 2 * DELTA**2).sqrt())(y)
     found, bound = fitted.log_likelihood(y), fitted.elbo(y)
     assert (found - expected).abs().max() < 2e-3
@@ -103,9 +104,9 @@ def test_the_mixture_is_of_the_standardized_data(sde):
     shifted = replace(data, train=1024 * data.train + 4096, val=1024 * data.val + 4096)
     few = {"preconditioning": "mixture", "n_iterations": 2, "progress": False}
     one, other = (sde.train(d, **few).model.net.denoiser for d in (data, shifted))
-    torch.testing.assert_close(one.means, other.means, rtol=0, atol=1e-4)
+    torch.testing.assert_close(one.means, other.means, rtol=0, atol=1e-9)
     expected = em_mixture(data.units()(data.train.double()))
-    torch.testing.assert_close(one.means.squeeze(1), expected.means, rtol=0, atol=1e-3)
+    torch.testing.assert_close(one.means.squeeze(1), expected.means, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("drift", ["free", "predict_y"])

@@ -17,6 +17,8 @@ from dlutils.datasets import Dataset, make_dataset
 from dlutils.denoising import best_loss, fisher_gap, mmse, posterior
 from dlutils.densities import Density
 
+pytestmark = pytest.mark.usefixtures("float64")
+
 ROOT_SNRS = (1e-4, 1e-3, 0.05, 0.3, 2.0, 50.0, 100.0)
 LOC, SCALE = 0.2, 1.3
 MIXTURES = {  # weights, means, sds
@@ -234,12 +236,10 @@ def test_the_gap_of_the_bound_is_the_fisher_gap(sde):
 
 
 def test_a_single_precision_denoiser_is_asked_in_its_own_type(sde):
-    torch.set_default_dtype(torch.float32)
     dataset, path = make_dataset("gaussian", 20, 20, 20), sde.LinearPath(0.01)
-    denoiser = perturbed(sde.PreconditionedDrift(path))
+    denoiser = perturbed(sde.PreconditionedDrift(path)).float()
     of = partial(posterior, dataset, 1.0, 0.5)
     u, w, gap = fisher_gap(denoiser, path, of)
-    torch.set_default_dtype(torch.float64)
     _, _, double = fisher_gap(denoiser.double(), path, of)
     assert u.dtype == w.dtype == gap.dtype == torch.float64
     assert (w @ gap).item() == pytest.approx((w @ double).item(), rel=1e-4)

@@ -9,7 +9,7 @@ from torch import distributions as d
 from torch.distributions import transforms
 
 from dlutils.datasets import DISTRIBUTIONS, density_of, make_dataset
-from dlutils.densities import TAIL, Density
+from dlutils.densities import TAIL, Density, between
 
 
 def mixture(family, weights, *parameters):
@@ -58,14 +58,14 @@ def test_a_density_is_scipys(name):
     low, high = density.support
     assert exact.cdf(low) == pytest.approx(0 if low <= exact.support()[0] else TAIL, rel=1e-3)
     assert exact.sf(high) == pytest.approx(0 if high >= exact.support()[1] else TAIL, rel=1e-3)
-    y = torch.linspace(low, high, 999)
+    y = torch.linspace(low, high, 999, dtype=torch.float64)
     assert torch.allclose(density.log_prob(y).exp(), torch.from_numpy(exact.pdf(y)), rtol=1e-5)
     assert density.population_log_likelihood == pytest.approx(-exact.entropy(), abs=1e-6)
     with torch.random.fork_rng():
         sample = density.sample(20_000)
-    assert sample.dtype == torch.float32
+    assert sample.dtype == torch.float64
     assert density.log_prob(sample).isfinite().all()
-    assert stats.kstest(sample.double().numpy(), exact.cdf).pvalue > 1e-6
+    assert stats.kstest(sample.numpy(), exact.cdf).pvalue > 1e-6
 
 
 MIXTURES = {
@@ -91,13 +91,27 @@ def test_ends_of_the_range_have_a_margin_where_the_density_reaches_them():
     assert Density(d.Gamma(3.0, 1.0)).support[0] == pytest.approx(stats.gamma(3).ppf(TAIL))
 
 
-def test_no_sample_is_rounded_over_a_jump(monkeypatch):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_no_sample_is_rounded_over_a_jump(monkeypatch, dtype):
     density = Density(mixture(d.Uniform, [0.5, 0.5], [-20.1, 20.0], [-20.0, 20.1]))
     near = torch.tensor([-20 - 1e-9, 20 + 1e-9, 20.1 - 1e-9, 20.05], dtype=torch.float64)
     assert density.log_prob(near.float())[0] == -math.inf
-    monkeypatch.setattr(density, "_sample", lambda n: near[:n])
-    assert density.log_prob(density.sample(4)).isfinite().all()
-    assert density.sample(4)[3] == near[3].float()
+    rounded = between(near, density.ends, dtype)
+    assert rounded.dtype == dtype
+    assert density.log_prob(rounded).isfinite().all()
+    assert rounded[3] == near[3].to(dtype)
+    on = torch.tensor([-20.0, 20.0, 20.05], dtype=torch.float64)
+    monkeypatch.setattr(density, "_sample", lambda n: on[:n])
+    assert not torch.isin(density.sample(3), torch.from_numpy(density.ends)).any()
+    assert density.sample(3)[2] == on[2]
+
+
+def test_samples_of_a_triple_are_double_precision_whatever_the_default(monkeypatch):
+    monkeypatch.setitem(DISTRIBUTIONS, "single", normal())
+    draws = make_dataset("single", 1000, 2, 2).train
+    assert (draws.float() != draws).double().mean() > 0.9, "none comes from single precision"
+    torch.set_default_dtype(torch.float64)
+    assert torch.equal(draws, make_dataset("single", 1000, 2, 2).train)
 
 
 FORMS = {

@@ -21,10 +21,10 @@ CHOICES = [
 
 
 @needs_gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(("name", "choice"), CHOICES)
-def test_the_gpu_agrees_with_the_cpu(name, choice):
-    torch.set_default_dtype(torch.float32)
-    dataset = make_dataset("laplace_mixture", n_train=2000)
+def test_the_gpu_agrees_with_the_cpu(name, choice, dtype):
+    dataset = make_dataset("laplace_mixture", n_train=2000).to(dtype)
     train = load(ROOT / f"{name}.ipynb").train
     found = []
     for device in ("cpu", "cuda"):

@@ -17,6 +17,8 @@ from dlutils.adjoint import METHODS, order_of
 from dlutils.datasets import DISTRIBUTIONS, make_dataset
 from dlutils.notebooks import load
 
+maths = pytest.mark.usefixtures("float64")  # on tensors made by hand
+
 BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "extend.md").read_text(), re.DOTALL)
 ADDED = {
     (m[1], m[2]): block
@@ -115,6 +117,7 @@ def test_loading_again_withdraws_what_the_notebook_added(tmp_path, tables):
     assert (list(METHODS), list(DISTRIBUTIONS)) == (methods, densities)
 
 
+@maths
 def test_the_sde_has_its_true_bound_on_the_added_path(tmp_path, tables):
     """With standard normal data, the best drift and noise, the bound is the same on any path."""
     extended(tmp_path)

@@ -19,7 +19,7 @@ EXAMPLES = {
 ODE, SDE = load(ROOT / "ODE.ipynb"), load(ROOT / "SDE.ipynb")
 REASONS = (
     "folds the line", "not finite", "the drift explodes", "try a smaller learning_rate", "must be",
-    "must not", "must keep", "too few", "is too narrow", "are too coarse",
+    "must not", "must keep", "must span", "too few", "is too narrow", "are too coarse",
 )  # fmt: skip
 
 
@@ -88,10 +88,8 @@ def check(train_model):
     seed=st.integers(0, 10),
 )
 def test_any_ode(drawn, drift, method, n_steps, dtype, seed, **options):
-    torch.set_default_dtype(dtype)
-
     def train_model():
-        dataset = as_dataset(drawn)
+        dataset = as_dataset(drawn).to(dtype)
         settings = options | {"n_iterations": 3, "validate_every": 1, "progress": False}
         return dataset, ODE.train(dataset, drift, method, n_steps, seed, **settings)
 
@@ -112,10 +110,8 @@ def test_any_ode(drawn, drift, method, n_steps, dtype, seed, **options):
     seed=st.integers(0, 10),
 )
 def test_any_sde(drawn, path, diffusion, drift, dtype, **options):
-    torch.set_default_dtype(dtype)
-
     def train_model():
-        dataset = as_dataset(drawn)
+        dataset = as_dataset(drawn).to(dtype)
         settings = options | {"n_iterations": 3, "validate_every": 3, "progress": False}
         model = SDE.train(dataset, path, diffusion, drift, **settings)
         return dataset, SDE.replace(model, n_steps=10)

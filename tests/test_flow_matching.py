@@ -22,7 +22,6 @@ LIMITS = {  # of the KL, nats; 10 000 points
 
 @pytest.fixture(scope="module")
 def fits(ode):
-    torch.set_default_dtype(torch.float32)
     found = {}
     for name in LIMITS:
         data = make_dataset(name, n_test=10)
@@ -36,7 +35,6 @@ def distance(data, model):
 
 @pytest.mark.parametrize("name", LIMITS)
 def test_close_to_the_truth_and_smooth_at_least_as_close(fits, name):
-    torch.set_default_dtype(torch.float32)
     data, solved, smooth = fits[name]
     assert 0 < distance(data, solved) < LIMITS[name]
     assert 0 < distance(data, smooth) < distance(data, solved) + 1e-4
@@ -44,7 +42,6 @@ def test_close_to_the_truth_and_smooth_at_least_as_close(fits, name):
 
 @pytest.mark.parametrize("name", ["laplace_mixture", "marron_wand_10"])
 def test_four_steps_of_eulers_method_are_enough(fits, name):
-    torch.set_default_dtype(torch.float32)
     data, solved, smooth = fits[name]
     models = {"solved": solved, "smooth": smooth}
     for name, (few,) in kl_by_steps(data, models, "euler", (4,)).items():
@@ -52,7 +49,6 @@ def test_four_steps_of_eulers_method_are_enough(fits, name):
 
 
 def test_four_steps_are_not_enough_where_paths_cross(ode):
-    torch.set_default_dtype(torch.float32)
     data = make_dataset("laplace_mixture", n_test=10)
     model = ode.flow_matching(data, coupling="independent")
     (few, many) = kl_by_steps(data, {"": model}, "euler", (4, 100))[""]
@@ -98,7 +94,6 @@ def test_a_penalty_is_for_each_point_and_a_path_seen_n_times(ode):
 
 @pytest.mark.parametrize("name", ["laplace_mixture", "marron_wand_10", "marron_wand_12"])
 def test_two_steps_are_enough_where_no_paths_cross(ode, name):
-    torch.set_default_dtype(torch.float32)
     data = make_dataset(name, n_test=10)
     quick = ode.flow_matching(data, penalties=[10], n_times=2, method="rk2", n_steps=2)
     assert distance(data, quick) < 0.005
@@ -167,7 +162,6 @@ def test_likelihood_goes_on_from_the_solve(ode):
 
 def test_a_nominal_likelihood_that_went_astray_is_not_kept(ode, capsys):
     """By trace Euler's five steps can be pushed to any “likelihood”."""
-    torch.set_default_dtype(torch.float32)
     data = make_dataset("gaussian")
     model = ode.train(data, n_steps=5, standardize=False, progress=False, n_iterations=350)
     assert model.history.kept is not None

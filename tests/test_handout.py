@@ -7,7 +7,6 @@ import re
 import matplotlib.pyplot as plt
 import nbformat
 import pytest
-import torch
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from conftest import ROOT
@@ -212,7 +211,6 @@ def test_a_wrong_sign_is_caught_by_the_checks_below(word, tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     for name, notebook in COMMITTED.items():
         nbformat.write(notebook, f"{name}.ipynb")
-    torch.set_default_dtype(torch.float32)  # the notebook's; put back by a fixture
     cells = COMMITTED[NOTEBOOK_OF[word]].cells
     last = max(k for k, cell in enumerate(cells) if word in cell.metadata.get("tags", []))
     heading = lambda cell: cell.cell_type == "markdown" and cell.source.startswith("#")

@@ -23,14 +23,12 @@ def noisy_model(sde):
 @pytest.fixture(scope="module")
 def simulated(sde):
     """Log weights of 1024 paths in 400 steps; ELBO and log-likelihood of the same points."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    model, y = noisy_model(sde), torch.tensor([-2.0, -1.0, 0.0, 0.5, 1.5])
+    y = torch.tensor([-2.0, -1.0, 0.0, 0.5, 1.5], dtype=torch.float64)
+    model = noisy_model(sde).double()
     log_p = sde.FittedSDE(model, None, sde.Units(), 6.5).log_likelihood(y)
     with torch.no_grad():
         log_w = log_weights(model, y, 1024, 400, torch.Generator().manual_seed(0))
         bound = sde.elbo(model, y)
-    torch.set_default_dtype(before)
     return log_w, bound, log_p
 
 

@@ -85,14 +85,7 @@ def test_the_figure_is_drawn(rows, tmp_path, monkeypatch):
     assert (tmp_path / "figures/leaderboard.png").exists()
 
 
-@pytest.fixture
-def single_precision():
-    torch.set_default_dtype(torch.float32)
-
-
-def test_measuring_compares_all_on_one_sample_and_says_who_has_no_density(
-    single_precision, monkeypatch
-):
+def test_measuring_compares_all_on_one_sample_and_says_who_has_no_density(monkeypatch):
     def folds(dataset, seed):
         raise ValueError("the step folds the line")
 

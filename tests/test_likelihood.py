@@ -26,8 +26,7 @@ def sentences(report, *beginnings):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_density_has_no_problems(dtype):
-    torch.set_default_dtype(dtype)
-    loc, log_scale = torch.tensor(1.1, requires_grad=True), torch.tensor(-0.6, requires_grad=True)
+    loc, log_scale = (torch.tensor(v, dtype=dtype, requires_grad=True) for v in (1.1, -0.6))
     report = check(
         lambda y: Normal(loc, log_scale.exp()).log_prob(y), GAUSSIAN, parameters=[loc, log_scale]
     )

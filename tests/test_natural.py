@@ -91,7 +91,7 @@ def test_without_a_step_uphill_it_stays(problem):
 
 
 @pytest.fixture
-def small():
+def small(float64):
     """A net that no notebook defines, some points and their weights."""
     return ConcatSquashDrift(hidden=4), torch.linspace(-1.5, 2, 9), torch.arange(1.0, 10)
 

@@ -15,6 +15,8 @@ from dlutils.nets import (
 )
 from dlutils.seeding import seeded
 
+pytestmark = pytest.mark.usefixtures("float64")
+
 
 @pytest.mark.parametrize("depth", [0, 1, 3])
 def test_the_derivative_along_a_direction(depth):

@@ -84,13 +84,13 @@ def test_the_steps_make_the_density_and_one_iteration_is_not_enough(name):
 
 
 def test_the_table_has_iterations_and_differences(monkeypatch):
-    f, y = steps_for("marron_wand_10")[1], torch.linspace(-1, 1, 5)
+    f, y = steps_for("marron_wand_10")[1], torch.linspace(-1, 1, 5, dtype=torch.float64)
     rows = newton.against_steps(f, y, (10, 20), "rk2", "claw")
     assert [(row["data"], row["T"]) for row in rows] == [("claw", 10), ("claw", 20)]
     for row in rows:
         assert row["iterations"] == newton.log_likelihood(f, y, row["T"], "rk2")[1]
         assert row["difference / nats"] < 1e-9
-    shifted = newton.log_likelihood(f, y, 10)[0] - torch.tensor([0.0, 0.25, 0.0, 0.0, 0.0])
+    shifted = newton.log_likelihood(f, y, 10)[0] - torch.tensor([0.0, 0.25, 0.0, 0.0, 0.0]).double()
     monkeypatch.setattr(newton, "log_likelihood", lambda *_: (shifted, 3))
     (row,) = newton.against_steps(f, y, [10], "euler", "claw")
     assert row["difference / nats"] == pytest.approx(0.25, abs=1e-9)

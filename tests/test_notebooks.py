@@ -137,8 +137,7 @@ def both():
 
 @pytest.fixture
 def models():
-    """Trained, and to be used, in single precision, as by default; `conftest` puts it back."""
-    torch.set_default_dtype(torch.float32)
+    """Trained."""
     return both()
 
 

@@ -17,6 +17,8 @@ from dlutils.datasets import Dataset, make_dataset
 from dlutils.notebooks import load
 from dlutils.seeding import seeded
 
+maths = pytest.mark.usefixtures("float64")  # on tensors made by hand
+
 FALSE_ALARM = 1e-6  # probability that a right sampler fails the random test
 ORDERS = {"euler": 1, "rk2": 2, "rk4": 4}
 LOGDETS = ("trace", "map")
@@ -94,26 +96,31 @@ def check_map_is_the_derivative(ode: ModuleType, method: str) -> None:
     torch.testing.assert_close(log_p, expected, rtol=1e-10, atol=1e-10)
 
 
+@maths
 @pytest.mark.parametrize("method", ORDERS)
 def test_order_of_the_state(ode, method):
     check_order_of_the_state(ode, method)
 
 
+@maths
 @pytest.mark.parametrize("method", ORDERS)
 @pytest.mark.parametrize("logdet", LOGDETS)
 def test_order_of_the_likelihood(ode, method, logdet):
     check_order_of_the_likelihood(ode, method, logdet)
 
 
+@maths
 @pytest.mark.parametrize("method", ORDERS)
 def test_time_dependence(ode, method):
     check_time_dependence(ode, method)
 
 
+@maths
 def test_eulers_own_error(ode):
     check_eulers_own_error(ode)
 
 
+@maths
 @pytest.mark.parametrize("method", ORDERS)
 def test_map_is_the_derivative(ode, method):
     check_map_is_the_derivative(ode, method)
@@ -168,6 +175,7 @@ MUTATIONS = {
 }
 
 
+@maths
 @pytest.mark.parametrize("name", MUTATIONS)
 def test_the_oracles_catch_a_wrong_program(name, tmp_path):
     right, wrong, check = MUTATIONS[name]
@@ -180,6 +188,7 @@ def test_the_oracles_catch_a_wrong_program(name, tmp_path):
         check(load(tmp_path / "ODE.ipynb"))
 
 
+@maths
 @pytest.mark.parametrize(
     ("method", "wrong"),
     [
@@ -196,6 +205,7 @@ def test_the_oracles_catch_wrong_coefficients(ode, method, wrong, monkeypatch):
         check_order_of_the_likelihood(ode, method, "trace")
 
 
+@maths
 @pytest.mark.parametrize("drift", ["linear", "mlp"])
 @pytest.mark.parametrize("method", ORDERS)
 @pytest.mark.parametrize("n_steps", [10, 50])
@@ -213,6 +223,7 @@ def test_untrained_density_of_the_map_integrates_to_one(ode, drift, method, n_st
         assert abs(mass["trace"] - 1) > 1e-4
 
 
+@maths
 def test_gradient_agrees_with_finite_differences(ode):
     with seeded(1):
         f = ode.MLPDrift(hidden=4, depth=1)
@@ -230,6 +241,7 @@ def test_gradient_agrees_with_finite_differences(ode):
         assert (values[0] - values[1]) / 2e-5 == pytest.approx(gradient[1, 0].item(), rel=1e-6)
 
 
+@maths
 def test_gradients_arrive_in_every_net(ode):
     for name, build in ode.DRIFTS.items():
         f = build()
@@ -296,6 +308,7 @@ def test_unknown_drift_is_refused_before_anything_is_trained(ode):
         ode.train(make_dataset("gaussian", 20, 20, 20), drift="big")
 
 
+@maths
 @pytest.mark.parametrize("logdet", LOGDETS)
 def test_a_step_that_folds_the_line_says_to_raise_n_steps(ode, logdet):
     with pytest.raises(ValueError, match=r"folds the line \(r = -1, must be positive\): raise n_s"):

@@ -22,9 +22,15 @@ def test_ties_are_counted_and_their_step_is_found():
     assert "ROUNDING = 1?" in str(ties)
 
 
-@pytest.mark.parametrize(("step", "shift"), [(0.5, 0.0), (0.1, 37.0), (5.0, 2.0), (0.01, 0.0)])
-def test_the_step_of_rounding(step, shift):
-    with seeded(0):
+STEPS = [(0.5, 0.0), (0.1, 37.0), (5.0, 2.0), (0.01, 0.0)]
+IN_TYPES = [(torch.float32, *step) for step in STEPS] + [
+    (torch.float64, *step) for step in [*STEPS, (0.01, 1e6)]
+]
+
+
+@pytest.mark.parametrize(("dtype", "step", "shift"), IN_TYPES)
+def test_the_step_of_rounding(dtype, step, shift):
+    with seeded(0, dtype=dtype):
         y = torch.randn(3000).mul(20).round() * step + shift
     assert Ties.of(y).step == pytest.approx(step, rel=1e-3)
 
@@ -109,8 +115,8 @@ def test_weights_of_zero_leave_out():
 def test_equal_weights_change_nothing():
     y = np.random.default_rng(0).normal(size=400)
     one, other = Dataset.from_samples(y), Dataset.from_samples(y, weights=np.full(400, 3.0))
-    assert one.units().loc == pytest.approx(other.units().loc, abs=1e-6)
-    assert one.units().scale == pytest.approx(other.units().scale, rel=1e-6)
+    assert one.units().loc == pytest.approx(other.units().loc, abs=1e-12)
+    assert one.units().scale == pytest.approx(other.units().scale, rel=1e-12)
     (nodes, counts), (same, weighted) = one.compress(16), other.compress(16)
     torch.testing.assert_close(nodes, same)
     torch.testing.assert_close(counts, weighted)
@@ -121,6 +127,11 @@ def test_no_values_nearer_than_the_rounding():
     check_rounding(np.int64(1), torch.tensor([37.0, 38.0]))
     with pytest.raises(ValueError, match="cannot be"):
         check_rounding(0.1, torch.tensor([37.1, 37.15, 38.0]))
+    far = 1e6 + torch.tensor([37.1, 37.2, 38.0], dtype=torch.float64)
+    check_rounding(0.1, far)
+    check_rounding(0.01, 1e3 + torch.tensor([0.01, 0.02, 0.05]))  # equal steps only in double
+    with pytest.raises(ValueError, match="cannot be"):
+        check_rounding(0.11, far)
 
 
 def test_data_sets_can_be_keys_of_a_cache():

@@ -16,6 +16,8 @@ from dlutils.comparison import compare
 from dlutils.datasets import Dataset, make_dataset
 from dlutils.notebooks import load
 
+maths = pytest.mark.usefixtures("float64")  # on tensors made by hand
+
 FALSE_ALARM = 1e-6  # probability that a right sampler fails one random test
 Z = stats.norm.isf(FALSE_ALARM / 2)  # that many standard errors
 
@@ -68,10 +70,12 @@ def check_linear_gaussian(sde):
     torch.testing.assert_close(bound, log_p, rtol=0, atol=1e-6)
 
 
+@maths
 def test_the_bound_is_tight_for_the_exact_posterior(sde):
     check_linear_gaussian(sde)
 
 
+@maths
 def test_any_other_path_lies_below(sde):
     bound, log_p = linear_gaussian(sde, tilt=1.1)
     away = log_p - bound
@@ -82,7 +86,7 @@ def test_any_other_path_lies_below(sde):
 def toy_elbo(sde, diffusion):
     """Mean ELBO for y ~ N(0, 1), linear path, delta = .01, with the exact drift."""
     path = sde.LinearPath(0.01)
-    model = sde.SDE(path, diffusion(path), sde.PreconditionedDrift(path), 0.01)
+    model = sde.SDE(path, diffusion(path), sde.PreconditionedDrift(path), 0.01).double()
     y, w = (torch.from_numpy(v) for v in np.polynomial.hermite_e.hermegauss(20))
     with torch.no_grad():
         return (w @ sde.elbo(model, y, 96, 40) / w.sum()).item()
@@ -112,6 +116,7 @@ def test_four_noises_give_the_values_of_the_toy_table(sde):
     check_toy(sde)
 
 
+@maths
 def test_the_terms_of_the_bound(sde):
     """With the boundary values of a path: no prior KL, and a reconstruction in closed form."""
     model = sde.build_sde("learned", "constant", "free", 0.05)
@@ -121,6 +126,7 @@ def test_the_terms_of_the_bound(sde):
     torch.testing.assert_close(sde.reconstruction(model, y), torch.full((5,), value))
 
 
+@maths
 @pytest.mark.parametrize("name", ["linear", "variance_preserving", "learned"])
 def test_paths(sde, name):
     path = perturbed(sde.PATHS[name](0.02))
@@ -155,6 +161,7 @@ def test_optimal_noise_is_the_best_of_its_multiples(sde):
     assert values[2] - values[4] == pytest.approx(4.6053 * ((1 + r) ** 2 / (4 * r) - 1), rel=2e-2)
 
 
+@maths
 def test_slope_of_a_diffusion_that_depends_on_the_state(sde):
     model = perturbed(sde.build_sde("linear", "learned_in_x_and_t", "free"))
     x, t, h = torch.linspace(-2, 2, 9), torch.full((9,), 0.4), 1e-6
@@ -200,6 +207,7 @@ def test_fokker_planck_agrees_with_the_simulation(sde):
     assert stats.kstest(sample, wrong).pvalue < FALSE_ALARM, "the test sees a shift"
 
 
+@maths
 def test_an_exact_gaussian_model(sde):
     """Untrained, the preconditioned drift is exact for standard normal data."""
     model = sde.build_sde("variance_preserving", "optimal", "preconditioned", 0.02)
@@ -238,6 +246,7 @@ def check_unbiased(sde, name):
     return error
 
 
+@maths
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_every_sampler_is_unbiased(sde, name):
     check_unbiased(sde, name)
@@ -257,6 +266,7 @@ def test_the_sampled_bound_has_the_type_of_its_points(sde, default, dtype):
     assert abs(values.mean().item() - exact) < Z * error + 1e-4
 
 
+@maths
 def test_samplers_differ_in_variance_and_not_in_shape(sde):
     errors = {name: check_unbiased(sde, name) for name in SAMPLERS}
     assert errors["lattice"] < errors["log_snr"] < errors["iid"]
@@ -279,6 +289,7 @@ def test_importance_noise_has_its_density(sde):
     assert stats.kstest(draw.eps.numpy(), stats.norm.cdf).statistic > 0.05
 
 
+@maths
 def test_standard_error_of_the_estimate(sde):
     model = perturbed(sde.build_sde("linear", "optimal", "preconditioned", 0.1))
     y = torch.linspace(-2, 2, 32)
@@ -292,7 +303,7 @@ def test_standard_error_of_the_estimate(sde):
 
 def test_the_estimate_has_the_precision_of_its_points(sde):
     """A model and points in float64 while torch's default is float32."""
-    torch.set_default_dtype(torch.float32)
+    assert torch.get_default_dtype() == torch.float32
     model = sde.build_sde("linear", "optimal", "preconditioned", 0.1).double()
     y = torch.linspace(-2, 2, 256, dtype=torch.float64)
     random = torch.Generator().manual_seed(0)
@@ -304,6 +315,7 @@ def test_the_estimate_has_the_precision_of_its_points(sde):
                 assert abs(values.mean() - sde.elbo(model, y).mean()) < Z * error + 1e-5
 
 
+@maths
 def test_gradients_arrive_in_every_net(sde):
     y = torch.linspace(-2, 2, 64)
     for path in sde.PATHS:
@@ -367,6 +379,7 @@ MUTATIONS = {
 }
 
 
+@maths
 @pytest.mark.parametrize("name", MUTATIONS)
 def test_the_oracles_catch_a_wrong_program(name, tmp_path):
     right, wrong, check = MUTATIONS[name]
@@ -379,6 +392,7 @@ def test_the_oracles_catch_a_wrong_program(name, tmp_path):
         check(load(tmp_path / "SDE.ipynb"))
 
 
+@maths
 def test_without_the_score_term_the_bound_is_none(sde, tmp_path):
     """It rises above log p: so `elbo <= log p` is a test that can fail."""
     right, wrong, _ = MUTATIONS["the score term is dropped"]
@@ -409,6 +423,7 @@ def test_bad_settings_name_the_value_and_the_choices(sde, arguments, message):
         sde.train(make_dataset("gaussian", 20, 20, 20), progress=False, **arguments)
 
 
+@maths
 def test_bad_input_is_named(sde):
     model = sde.build_sde("linear", "constant", "free")
     y = torch.zeros(3)

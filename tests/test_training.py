@@ -37,6 +37,22 @@ def test_fit_climbs_and_records():
     assert history.stopped is None
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_best_weights_are_kept_whatever_their_layout(dtype, capsys):
+    """Several tensors, one of them transposed, come back as they were when the judge liked them."""
+    model = nn.Module()
+    model.register_parameter("b", nn.Parameter(torch.zeros((), dtype=dtype)))
+    model.register_parameter("w", nn.Parameter(torch.arange(6, dtype=dtype).view(2, 3).T))
+    assert not model.w.is_contiguous()
+    seen = []
+    judge = lambda: seen.append([p.clone() for p in model.parameters()]) or -len(seen)
+    fit(model, lambda: -(model.w.square().sum() + model.b), lambda: 0.0, judge=judge, **SETTINGS)
+    assert "went astray; the weights of iteration 0" in capsys.readouterr().out
+    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), seen[0], strict=True))
+    assert not torch.equal(model.w, seen[1][1])
+    assert model.w.dtype == dtype
+
+
 def test_callback_sees_model_and_history_after_each_validation():
     model, seen = Point(), []
     fit(
