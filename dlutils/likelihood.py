@@ -300,7 +300,7 @@ def _by_steps(
         with suppress(ValueError):
             log_prob = log_prob_by_steps(T)
             log_q[T] = _values(log_prob, y)
-            mass[T] = _integrate(log_prob, dataset)["mass"]
+            mass[T] = _integrate(log_prob, dataset, y.dtype)["mass"]
     errors = [(log_q[2 * T] - log_q[T]).abs().mean().item() for T in steps[:-1]]
     mass_errors = [abs(m - 1) for m in mass.values()]
     above = lambda values: [v if v > FLOOR else nan for v in values]

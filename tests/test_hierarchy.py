@@ -11,6 +11,8 @@ from torch.distributions import Normal
 from conftest import perturbed
 from dlutils.comparison import slope
 
+pytestmark = pytest.mark.usefixtures("float64")
+
 DELTA = 0.05
 FALSE_ALARM = 1e-6  # probability that a right bound fails one random test
 Z = stats.norm.isf(FALSE_ALARM / 2)

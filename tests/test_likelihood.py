@@ -1,6 +1,7 @@
 """What `check` says of densities with one planted fault each, and of those with none."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -126,7 +127,7 @@ def test_normalising_by_the_batch_is_found():
 
 
 def test_wrong_and_missing_gradients():
-    loc = torch.tensor(1.0, requires_grad=True)
+    loc = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
     wrong = lambda y: TRUE.log_prob(y.detach()) + (y - y.detach())
     sentences(check(wrong, GAUSSIAN), "The gradient in y is off")
     half = lambda y: Normal(0.5 * (loc + loc.detach()), 0.5).log_prob(y)
@@ -149,10 +150,15 @@ def bend(x, t):
     [("euler", "trace", 1, 1, None), ("euler", "map", 1, None, 8), ("rk4", "map", 4, None, 8)],
 )
 def test_order_and_mass_of_a_flow(method, logdet, order, mass_order, enough):
-    by_steps = lambda T: (
-        lambda y: adjoint.log_likelihood(bend, y / 0.7, T, method, logdet) - math.log(0.7)
-    )
+    asked = set()
+
+    def log_prob(y, T):
+        asked.add(y.dtype)
+        return adjoint.log_likelihood(bend, y / 0.7, T, method, logdet) - math.log(0.7)
+
+    by_steps = lambda T: partial(log_prob, T=T)
     report = check(by_steps(64), LAPLACE, log_prob_by_steps=by_steps)
+    assert asked == {LAPLACE.train.dtype}
     assert report.order == pytest.approx(order, abs=0.25)
     assert report.steps_enough == enough
     if mass_order is None:

@@ -7,6 +7,8 @@ from torch.distributions import Normal
 from conftest import perturbed
 from dlutils.probability_flow import ProbabilityFlow
 
+pytestmark = pytest.mark.usefixtures("float64")
+
 DELTA = 0.05
 
 

@@ -11,6 +11,8 @@ from scipy import stats
 from dlutils.datasets import make_dataset
 from dlutils.sobol import total, variance_parts
 
+pytestmark = pytest.mark.usefixtures("float64")
+
 FALSE_ALARM = 1e-6  # probability that a right program fails one random test
 Z = stats.norm.isf(FALSE_ALARM / 2)  # that many standard errors
 NAMES = ("y", "t", "eps")
