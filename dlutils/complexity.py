@@ -270,8 +270,8 @@ def measure(ways: Sequence[str], steps: Sequence[int]) -> dict[str, list[Measure
         steps: Numbers of steps T, increasing integers of at least 1.
 
     Returns:
-        By way, a row for each T: `n_steps`, `seconds` (the median of three turns; one turn where T is 1000 or more)
-        and `megabytes` (the most of them).
+        By way, a row for each T: `n_steps`, `seconds` (the median of three turns; of one where T is
+        1000 or more) and `megabytes` (the most of them).
 
     Raises:
         ValueError: If a way is unknown or a number is out of range.

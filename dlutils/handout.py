@@ -29,8 +29,7 @@ def handout(notebook: NotebookNode, blanks: Collection[str] = ()) -> NotebookNod
     Args:
         notebook: With outputs. Of its cells' tags these count: `answer` (replaced), `map` (the
             tables lose their last column), `expected-figure` (keeps its figures), and `exercise`
-            with one of `blanks`. A check of a number that an answer quotes, `assert
-            lesson.quotes(...)`, goes with the answer.
+            with one of `blanks`.
         blanks: See `blank`, which is applied to the cells that are tagged `exercise` and so.
 
     Raises:
@@ -48,7 +47,6 @@ def handout(notebook: NotebookNode, blanks: Collection[str] = ()) -> NotebookNod
         elif cell.cell_type == "code":
             cell.execution_count = None
             cell.outputs = _figures(cell) if "expected-figure" in tags else []
-            cell.source = without_quotes(cell.source)
             if "exercise" in tags and tags & set(blanks):
                 cell.source = blank(cell.source, cell.metadata.get("blank"))
     copy.cells = [cell for cell in copy.cells if cell.source]
@@ -84,19 +82,6 @@ def blank(source: str, names: Collection[str] | None = None) -> str:
         stub = [f"{indent}raise NotImplementedError(", f"{indent}    {task}", f"{indent})"]
         lines[start : node.end_lineno] = stub
     return "\n".join(lines)
-
-
-def without_quotes(source: str) -> str:
-    """Python code without the statements that only check what an answer quotes."""
-    if "quotes(" not in source:  # nor need it be Python: a magic, say
-        return source
-    lines = source.splitlines()
-    for node, alone in _quoting(ast.parse(source).body):
-        for number in range(node.lineno - 1, node.end_lineno):
-            lines[number] = None
-        if alone and node.col_offset:
-            lines[node.lineno - 1] = " " * node.col_offset + "pass"
-    return "\n".join(line for line in lines if line is not None).strip("\n")
 
 
 def without_last_column(markdown: str) -> str:
@@ -190,27 +175,6 @@ def _functions(tree: ast.Module) -> Iterator[ast.FunctionDef]:
     for node in tree.body:
         inside = node.body if isinstance(node, ast.ClassDef) else [node]
         yield from (part for part in inside if isinstance(part, FUNCTIONS))
-
-
-def _quoting(block: list[ast.stmt]) -> Iterator[tuple[ast.stmt, bool]]:
-    """The statements, also inside others, that only check quotes; whether a block has no others."""
-    checks = [node for node in block if _only_quotes(node)]
-    for node in block:
-        if node in checks:
-            yield node, len(checks) == len(block)
-        else:
-            for part in ("body", "orelse", "finalbody"):
-                yield from _quoting(getattr(node, part, []))
-
-
-def _only_quotes(node: ast.stmt) -> bool:
-    """Whether a statement does nothing but check what an answer quotes."""
-    if isinstance(node, ast.For | ast.If | ast.With):
-        return all(map(_only_quotes, node.body)) and not getattr(node, "orelse", [])
-    calls = (part for part in ast.walk(node) if isinstance(part, ast.Call))
-    return isinstance(node, ast.Assert) and any(
-        isinstance(call.func, ast.Attribute) and call.func.attr == "quotes" for call in calls
-    )
 
 
 if __name__ == "__main__":

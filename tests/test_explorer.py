@@ -11,7 +11,6 @@ from conftest import HANGS, ROOT
 from dlutils import explorer, notebooks, plotting
 from dlutils.datasets import make_dataset
 from dlutils.explorer import Explorer, Live
-from dlutils.lesson import Lesson
 from dlutils.training import History
 
 PNG = b"\x89PNG"
@@ -141,7 +140,7 @@ def test_the_notebooks_hand_over_what_can_be_trained(name, monkeypatch):
     shown = []
     monkeypatch.setattr(explorer, "show", lambda *parts, **choices: shown.extend([parts, choices]))
     module = vars(notebooks.load(ROOT / f"{name}.ipynb"))
-    exec(source, module | {"truth": False, "given": make_dataset, "lesson": Lesson(name, module)})
+    exec(source, module | {"truth": False, "given": make_dataset})
     (load, train, *_), choices = shown
     chosen = {choice: next(iter(values)) for choice, values in choices.items()}
     assert load(chosen.pop("dataset")).is_known

@@ -74,9 +74,8 @@ def small():
             tagged(new_markdown_cell("Asked:\n\n| | question | answer |\n|---|---|---|\n"
                                      "| [1.1](#1) | $p(x|y)$? `a|b` | it is 0.0123 |"), "map"),
             tagged(new_code_cell(SOLVER, outputs=[printed]), "exercise", "integrator"),
-            tagged(new_code_cell("assert solve(abs, 1)\nassert lesson.quotes('0.0123', 1)\nx = 1",
-                                 outputs=[printed, figure]), "expected-figure"),
-            new_code_cell("assert lesson.quotes('0.0123', kl)", outputs=[figure]),
+            tagged(new_code_cell("assert solve(abs, 1)\nx = 1", outputs=[printed, figure]),
+                   "expected-figure"),
             tagged(new_markdown_cell("**The KL is 0.0123.**\n\n* As printed."), "answer"),
         ]
     )  # fmt: skip
@@ -145,21 +144,6 @@ def test_what_cannot_be_blanked_is_named(source, names, message):
         handout.blank(source, names)
 
 
-@pytest.mark.parametrize(
-    ("source", "left"),
-    [
-        ("a = 1\nassert lesson.quotes({\n    '1': a,\n}, within=0.1)\nb = 2", "a = 1\nb = 2"),
-        ("for k in a:\n    assert lesson.quotes(k, a[k])\nb = 2", "b = 2"),
-        ("for k in a:\n    c = k\n    assert lesson.quotes(k, c)", "for k in a:\n    c = k"),
-        ("def f():\n    assert lesson.quotes('1', 2)", "def f():\n    pass"),
-        ("assert lesson.holds(a > 1)\nquotes(1)", "assert lesson.holds(a > 1)\nquotes(1)"),
-        ("%magic", "%magic"),
-    ],
-)
-def test_quotes_go_with_the_answers(source, left):
-    assert handout.without_quotes(source) == left
-
-
 def test_folder_has_all_that_is_needed(small, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     nbformat.write(small, "ODE.ipynb")
@@ -192,7 +176,6 @@ def test_the_committed_notebooks_have_the_tags():
 
 @pytest.mark.parametrize("name", COMMITTED)
 def test_no_answer_of_the_committed_notebooks_is_handed_out(name):
-    """Neither a sentence of an answer, nor the numbers that only an answer quotes."""
     given = handout.handout(COMMITTED[name], WORDS)
     text = "\n".join(cell.source for cell in given.cells)
     for cell in COMMITTED[name].cells:
@@ -200,7 +183,6 @@ def test_no_answer_of_the_committed_notebooks_is_handed_out(name):
             sentences = [line for line in cell.source.splitlines() if re.search(r"\w{3}", line)]
             assert sentences
             assert [line for line in sentences if line in text] == []
-    assert "quotes(" not in text
     outputs = [output for cell in given.cells for output in cell.get("outputs", [])]
     assert all("image/png" in output.data for output in outputs)
 
