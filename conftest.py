@@ -4,7 +4,7 @@ import pytest
 
 from dlutils.processes import cores
 
-# Files whose tests share a result that takes long; the cells of a notebook share a kernel.
+# Files whose tests share a result that takes long; by nbval the cells of a notebook share a kernel.
 TOGETHER = ("test_publish.py", "test_sweep.py", ".ipynb")
 FIRST = "test_whole_runs.py"  # each of its tests takes minutes
 

@@ -1,6 +1,9 @@
-"""The notebook runs whole when its configuration cell is changed, here by papermill."""
+"""The notebook runs whole when its configuration cell is changed, by papermill or by nbval."""
 
+import os
 import re
+import subprocess
+import sys
 
 import numpy as np
 import papermill
@@ -52,7 +55,7 @@ CONFIGURATIONS = {  # all that a setting may be stands in one of these, or in te
         "MIXTURE": "marron_wand_10",
         "SEED": 3,
     },
-    "SDE: a file, optimal noise, wide observation noise": {
+    "SDE: a file, optimal noise, wide observation noise, by nbval": {
         "DATASET": "people.csv:2",
         "DROP_MISSING": True,
         "PATH": "variance_preserving",
@@ -75,6 +78,17 @@ def prepare(folder):
     (folder / "people.csv").write_text("\n".join(["number,height", *lines]), encoding="utf-8")
 
 
+def run_by_nbval(folder):
+    """Run out.ipynb as the README's command for a CI of one's own does."""
+    (options,) = re.findall(r"^python -m pytest (--nbval.*) ODE.ipynb SDE.ipynb$", README, re.M)
+    command = [sys.executable, "-m", "pytest", *options.split(), "-p", "no:cacheprovider"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, "out.ipynb"], cwd=folder, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+
+
 @pytest.mark.parametrize("name", CONFIGURATIONS)
 def test_the_notebook_runs_with(name, tmp_path):
     which = name.partition(":")[0]
@@ -86,14 +100,17 @@ def test_the_notebook_runs_with(name, tmp_path):
     command = f"papermill {which}.ipynb out.ipynb"
     if "README" in name:
         (command,) = re.findall(r"^papermill .*$", README, flags=re.MULTILINE)
-    settings = SHORT[which] | CONFIGURATIONS[name]
+    settings, by_nbval = SHORT[which] | CONFIGURATIONS[name], "nbval" in name
+    command += " --prepare-only" * by_nbval
     text = run_by_papermill(tmp_path, command, settings, package)
+    if by_nbval:
+        run_by_nbval(tmp_path)
     wanted = (ROOT / f"{which}.ipynb").read_text(encoding="utf-8").count("report.figure(")
     assert len(list((tmp_path / "figures").glob(f"{which}_*.pdf"))) == wanted
     assert not re.search(r"\bnan\b|\bNone\b", text), "what is not known is not printed"
     if "README" in name:
         assert "0.5 Laplace(-1.5, 0.5) + 0.5 Laplace(1.5, 0.5)" in text
-    if "a file" in name:
+    if "a file" in name and not by_nbval:
         assert "sample of 400 values, true density unknown" in text
         assert "EM mixture (BIC)" in text
 
