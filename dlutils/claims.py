@@ -45,6 +45,8 @@ class Claim:
         of: References to the values, see `value_of`; all have to lie in the phrase's range.
         order: Or references to values that have to increase, each above the one before.
         scale: What a value is multiplied by, 100 for percent.
+        measured: Whether it is about times or memory, which another machine may change: it is
+            checked and printed, and no test fails by it.
     """
 
     question: str
@@ -52,6 +54,7 @@ class Claim:
     of: tuple[str, ...] = ()
     order: tuple[str, ...] = ()
     scale: float = 1.0
+    measured: bool = False
 
     def __post_init__(self) -> None:
         if bool(self.of) == bool(self.order):
@@ -113,13 +116,14 @@ def load(path: Path = CLAIMS) -> tuple[list[Claim], set[str]]:
 
 def _claim(entry: dict[str, object]) -> Claim:
     """One table of the file."""
-    keys = ("question", "says", "of", "order", "scale")
+    keys = ("question", "says", "of", "order", "scale", "measured")
     if unknown := sorted(set(entry) - set(keys)):
         raise ValueError(f"a claim has {unknown[0]!r}; choose from {', '.join(keys)}")
     if missing := [key for key in keys[:2] if not isinstance(entry.get(key), str)]:
         raise ValueError(f"a claim needs the text {missing[0]!r}: {entry}")
     lists = {key: _list(entry.get(key, ())) for key in ("of", "order")}
-    return Claim(entry["question"], entry["says"], **lists, scale=float(entry.get("scale", 1)))
+    how = {"scale": float(entry.get("scale", 1)), "measured": entry.get("measured", False)}
+    return Claim(entry["question"], entry["says"], **lists, **how)
 
 
 def _list(value: str | Sequence[str]) -> tuple[str, ...]:
