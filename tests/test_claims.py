@@ -398,6 +398,13 @@ def test_each_number_of_the_readmes_answers_stands_in_a_claim():
     assert {row[:50]: unclaimed(row) for row in rows if unclaimed(row)} == {}
 
 
+def test_each_number_of_the_rubric_stands_in_a_claim():
+    _, _, rubric = PAGES["teaching.md"].partition("## Rubric")
+    table = re.findall(r"^\| \d\.\d \|.*\|.*\|$", rubric.partition("\n## ")[0], flags=re.MULTILINE)
+    assert len(table) > 10
+    assert {row[:50]: unclaimed(row) for row in table if unclaimed(row)} == {}
+
+
 def test_a_number_without_a_claim_is_found():
     claim = Claim("1.3", "a mass of −1.002 to 1.003", ("ODE | mass",))
     text = "## 3.5\nWith $T=0.1$, `x = 2.5` and [0.7](#1.9) a mass\nof -1.002 to 1.003 (see 2.4): "
