@@ -69,12 +69,6 @@ SOLVED = {
 }
 
 
-MATCHED = "matching, solved", "matching, smooth", "matching, independent"
-NOT_YET = pytest.mark.xfail(
-    strict=True,
-    raises=RuntimeError,
-    reason="least_squares of ODE.ipynb leaves c in double precision",
-)
 DENSITY_OF = ("SDE, drift preconditioned", "SDE, solved")
 
 
@@ -160,10 +154,7 @@ def test_data_are_double_and_the_same_whatever_the_default(name):
     assert torch.equal(*found)
 
 
-SINGLE = [pytest.param(way, marks=NOT_YET if way in MATCHED else ()) for way in WAYS]
-
-
-@pytest.mark.parametrize("way", SINGLE)
+@pytest.mark.parametrize("way", WAYS)
 def test_with_single_data_all_is_single(way):
     torch.set_default_dtype(torch.float64)  # what leans on it would be double
     data = small().to(torch.float32)
