@@ -185,10 +185,10 @@ def parts(n_steps: int = 100) -> list[dict[str, object]]:
             mean = lambda net=net, chunk=chunk: mean_log_likelihood(
                 net, y, None, n_steps, chunk=chunk
             )
-            ms = 1e3 * median_seconds(lambda mean=mean: mean().backward(), 5)
+            ms = 1e3 * median_seconds(lambda mean=mean: mean().backward(), 3)
             row[f"derivatives {derivatives}, ms"] = round(ms, 1)
         rows.append(row)
-    ms = 1e3 * median_seconds(lambda: backprop(f, y, n_steps), 5)
+    ms = 1e3 * median_seconds(lambda: backprop(f, y, n_steps), 3)
     first = {"training step": "backprop through the solver"}
     first |= {"derivatives by autograd, ms": round(ms, 1), "derivatives written out, ms": "–"}
     return [first, *rows]
@@ -232,7 +232,7 @@ def by_points(sizes: Sequence[int], n_bins: int = 32) -> list[dict[str, object]]
         row = {"points": n, "nodes": len(nodes)}
         for name, batch in {"all points": y, "compressed": nodes, "256 points": y[:256]}.items():
             step = lambda batch=batch: mean_log_likelihood(f, batch).backward()
-            repeats = 1 if len(batch) >= 10_000 else 5  # the many take seconds
+            repeats = 1 if len(batch) >= 3000 else 3  # the many take seconds
             row[f"{name}, ms"] = round(1e3 * median_seconds(step, repeats), 1)
         rows.append(row)
     return rows
