@@ -117,7 +117,7 @@ def table(
         with (FOLDER / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
             writer.writeheader()
-            writer.writerows({key: _short(value) for key, value in row.items()} for row in rows)
+            writer.writerows({key: cell(value) for key, value in row.items()} for row in rows)
 
     _note(Entry(name, task, caption, wide=len(rows[0]) > 4, is_figure=False), write)
     return shown

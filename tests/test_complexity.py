@@ -14,8 +14,8 @@ from dlutils.kernels import AutogradKernel
 
 
 def test_every_way_has_the_same_gradient(ode):
-    y = torch.linspace(-2, 2, 7)
-    f = ode.MLPDrift(hidden=8)
+    y = torch.linspace(-2, 2, 7, dtype=torch.float64)
+    f = ode.MLPDrift(hidden=8).double()
     mean_log_likelihood(f, y, None, 40).backward()
     expected = [p.grad.clone() for p in f.parameters()]
     for way in ("backprop", "checkpointing", "adjoint, one batch", "adjoint, chunks"):
@@ -116,7 +116,7 @@ def test_a_step_is_measured_by_the_number_of_points(ode, calls):
     few, many = (row["nodes"] for row in rows)
     assert max(few, many) <= 16
     sizes = [100, few, 100, 400, many, 256]
-    assert [n for _, n, _, _ in calls[::6]] == sizes, "five of each, after one to warm up"
+    assert [n for _, n, _, _ in calls[::4]] == sizes, "three of each, after one to warm up"
 
 
 def test_the_continuous_adjoint_is_off_by_the_size_of_a_step(ode):
@@ -186,12 +186,12 @@ def test_the_median_of_turns_counts_and_the_most_of_their_memory(monkeypatch):
     def measured(way, n_steps):
         made.append((way, n_steps))
         k = made.count((way, n_steps))
-        return [9.0, 1.0, 2.0, 3.0, 4.0][k - 1], 10.0 * k
+        return [9.0, 1.0, 2.0][k - 1], 10.0 * k
 
     monkeypatch.setattr(complexity, "ProcessPoolExecutor", lambda *_, **__: ThreadPoolExecutor(1))
     monkeypatch.setattr(complexity, "measure_once", measured)
-    few = {"n_steps": 10, "seconds": 3.0, "megabytes": 50.0}
-    many = {"n_steps": 1000, "seconds": 2.0, "megabytes": 30.0}
+    few = {"n_steps": 10, "seconds": 2.0, "megabytes": 30.0}
+    many = {"n_steps": 1000, "seconds": 9.0, "megabytes": 10.0}  # one turn
     found = complexity.measure(["forward", "backprop"], [10, 1000])
     assert found == {"forward": [few, many], "backprop": [few, many]}
     turn = [("forward", 10), ("backprop", 10)]
