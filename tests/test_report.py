@@ -52,7 +52,7 @@ def test_files_list_and_latex(tmp_path):
 def test_table_as_latex_and_csv(tmp_path):
     report.table(ROWS, "A_table", "1", "Two rows.")
     assert (tmp_path / "figures" / "A_table.csv").read_text() == (
-        'net,"KL, %",n\nmlp_2,0.123457,3\na & b,2,4\n'
+        'net,"KL, %",n\nmlp_2,0.1235,3\na & b,2,4\n'
     )
     assert report.latex_table(ROWS).splitlines() == [
         r"\begin{tabular}{lrr}",
