@@ -16,7 +16,7 @@ from dlutils.datasets import make_dataset
 
 def test_one_gaussian_has_the_moments_of_the_sample():
     y = torch.tensor([1.0, 2.0, 6.0])
-    points = torch.linspace(-3, 9, 5)
+    points = torch.linspace(-3, 9, 5, dtype=torch.float64)
     expected = Normal(3.0, math.sqrt(7)).log_prob(points)
     assert torch.allclose(yardsticks.gaussian(y)(points), expected)
 
