@@ -85,8 +85,9 @@ class Seen(NamedTuple):
 class Dataset:
     r"""Training, validation and test data, with their true density where it is known.
 
-    Data are float64, and what is fitted to them takes over their type: nets, draws and solves. So
-    a run gives the same numbers on every processor, as far as they are printed; `to` is for a GPU.
+    Data are float64, and what is fitted to them takes over their type: nets, draws and solves. In
+    single precision training would carry a processor's rounding into the digits that are printed;
+    `to` is for a GPU.
 
     Attributes:
         name: What `make_dataset` was asked for, or the name of a user's sample.
