@@ -24,8 +24,9 @@ from dlutils import coordinates, smoothing, yardsticks
 from dlutils.choice import effective_parameters
 from dlutils.comparison import compare
 from dlutils.datasets import Dataset, make_dataset
-from dlutils.notebooks import load
+from dlutils.notebook import load
 from dlutils.seeding import seeded
+from dlutils.units import Units
 from dlutils.yardsticks import LogDensity
 
 GRID = 8001  # points of the quadrature
@@ -313,14 +314,18 @@ def measure(config: Mapping[str, object]) -> dict[str, object]:
     torch.set_num_threads(1)
     dataset = make_dataset(config["density"], config["n"], 2, 2, seed=config["seed"])
     coordinate = coordinates.choose(dataset.train)
-    seen = coordinates.mapped(dataset, coordinate)
+    units = Units(bends=(coordinate,))
+    points = {part: units(getattr(dataset, part)) for part in ("train", "val", "test")}
+    ends = units(torch.tensor(dataset.support, dtype=torch.float64)).tolist()
+    seen = replace(dataset, **points, support=tuple(ends), distribution=None)
     kl, seconds, errors = {}, {}, {}
     for name, (estimate, _) in CONTENDERS.items():
         start = time.perf_counter()
         try:
             log_q = estimate(seen, config["seed"])
             seconds[name] = time.perf_counter() - start
-            found = compare(dataset, coordinates.pulled_back(log_q, coordinate), GRID)
+            of_y = lambda y, log_q=log_q: log_q(units(y)).double() + units.log_slope(y)
+            found = compare(dataset, of_y, GRID)
             kl[name] = found.normalized_kl if math.isfinite(found.normalized_kl) else None
         except (ValueError, ArithmeticError, np.linalg.LinAlgError) as error:
             seconds.setdefault(name, time.perf_counter() - start)

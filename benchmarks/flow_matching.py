@@ -21,12 +21,14 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from benchmarks.common import Row, Tables, Watch, command, milliseconds
 from benchmarks.estimators import notebook
 from dlutils import adjoint
-from dlutils.comparison import compare, kl_by_steps
+from dlutils.comparison import compare
+from dlutils.convergence import kl_by_steps
 from dlutils.datasets import Dataset, make_dataset
 from dlutils.matching import path_nodes
 from dlutils.seeding import seeded
 from dlutils.tables import plus_minus
 from dlutils.training import DataSource
+from dlutils.view import units_of
 
 Climb = Callable[[Dataset, int], tuple[Watch, list[float]]]
 PACKAGES = ("torch", "numpy", "scipy")
@@ -99,7 +101,7 @@ def watch_train(optimizer: str, every: int, **settings: object) -> Climb:
     ode = notebook("ODE.ipynb")
 
     def run(dataset: Dataset, seed: int) -> tuple[Watch, list[float]]:
-        flow = ode.FittedODE(None, None, dataset.units(), 5, "rk4", "map")
+        flow = ode.FittedODE(None, None, units_of(dataset), 5, "rk4", "map")
         watch, values = Watch(dataset), []
 
         def seen(f, history) -> None:
@@ -118,7 +120,7 @@ def watch_train(optimizer: str, every: int, **settings: object) -> Climb:
 def watch_lbfgs(dataset: Dataset, seed: int) -> tuple[Watch, list[float]]:
     """SciPy's L-BFGS on the same objective, prior included, with the adjoint's gradient."""
     ode = notebook("ODE.ipynb")
-    units = dataset.units()
+    units = units_of(dataset)
     y, weights = DataSource(units(dataset.train), PROPER["n_bins"])()
     with seeded(seed, dtype=y.dtype):
         f = ode.DRIFTS["mlp"]()

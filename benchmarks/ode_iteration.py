@@ -25,7 +25,7 @@ from benchmarks.common import Row, Tables, command, interleaved, matmul_peak, mi
 from dlutils.adjoint import mean_log_likelihood
 from dlutils.datasets import make_dataset
 from dlutils.kernels import AutogradKernel, MLPKernel
-from dlutils.notebooks import load
+from dlutils.notebook import load
 from dlutils.seeding import seeded
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # torch's tensors are on the CPU too

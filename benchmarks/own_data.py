@@ -24,6 +24,7 @@ from dlutils.datasets import Dataset, load_dataset
 from dlutils.processes import cores
 from dlutils.sweep.jobs import process_pool, run_all
 from dlutils.sweep.results import load
+from dlutils.view import bends_of
 
 PACKAGES = ("torch", "numpy", "scipy", "pandas", "statsmodels", "scikit-learn", "vega_datasets")
 FOLDER = Path("build/own_data")
@@ -149,7 +150,7 @@ def measure(config: Mapping[str, object]) -> dict[str, object]:
         "log_likelihood": {name: summary(log_p) for name, log_p in found.items()},
         "ahead": {name: summary(found[chosen] - log_p) for name, log_p in found.items()},
         "seconds": seconds,
-        "bends": [type(bend).__name__ for bend in data.bends],
+        "bends": [type(bend).__name__ for bend in bends_of(data)],
         "notes": notes,
     }
 

@@ -22,6 +22,7 @@ from dlutils import adjoint
 from dlutils.datasets import DISTRIBUTIONS, Dataset, make_dataset
 from dlutils.likelihood import LogProb, Report, check
 from dlutils.seeding import seeded
+from dlutils.view import units_of
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # torch's tensors are on the CPU too
 try:
@@ -62,7 +63,7 @@ class Flow(nn.Module):
         super().__init__()
         mixture = DISTRIBUTIONS[dataset.name][1]()
         parts = mixture.component_distribution
-        self.units = dataset.units()
+        self.units = units_of(dataset)
         self.weights = mixture.mixture_distribution.probs
         self.scales = parts.scale / self.units.scale
         self.locs = nn.Parameter(self.units(parts.loc))

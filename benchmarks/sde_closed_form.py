@@ -22,6 +22,7 @@ from dlutils.datasets import Dataset, make_dataset
 from dlutils.denoisers import GaussianDenoiser
 from dlutils.sweep.jobs import process_pool, run_all
 from dlutils.sweep.results import load
+from dlutils.view import units_of
 
 PACKAGES = ("torch", "numpy", "scipy")
 SEEDS = range(10, 15)
@@ -107,7 +108,7 @@ def targets(rows: list[Row], densities: list[str]) -> list[Row]:
 def times(dataset: Dataset, repeats: int = 5) -> Row:
     """Median milliseconds of a solve by itself, and of a fit for an explorer, data to density."""
     sde = notebook("SDE.ipynb")
-    nodes, _ = closed_form.smooth_nodes(dataset.units()(dataset.train))
+    nodes, _ = closed_form.smooth_nodes(units_of(dataset)(dataset.train))
     table = closed_form.Table(closed_form.knots_for(*nodes))
     sample = closed_form.Sample(nodes)
     functions = {

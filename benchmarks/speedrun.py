@@ -37,6 +37,7 @@ from dlutils.kernels import AutogradKernel
 from dlutils.natural import NaturalGradient
 from dlutils.seeding import seeded
 from dlutils.training import DataSource, fit, warm_up_and_cosine
+from dlutils.view import units_of
 from dlutils.yardsticks import LogDensity
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # torch's tensors are on the CPU too
@@ -103,7 +104,7 @@ def flow(
     **options: object,
 ) -> None:  # fmt: skip
     """Our flow by maximum likelihood, rk4: `train` of the notebook without its validations."""
-    ode, units, solver = notebook("ODE.ipynb"), dataset.units(), (n_steps, "rk4", logdet)
+    ode, units, solver = notebook("ODE.ipynb"), units_of(dataset), (n_steps, "rk4", logdet)
     net, mean_of = ode.DRIFTS[drift], ode.GRADIENTS[gradient]
     draw = DataSource(units(dataset.train), n_bins, batch_size, seed)
     with seeded(seed, dtype=dataset.train.dtype):
@@ -207,7 +208,7 @@ def diffrax_cnf(
     n = batch_size or 2 * n_bins
     watch.compilation = compiled_step(n_steps, n)
     start, step, log_density = diffrax_step(n_steps)
-    units = dataset.units()
+    units = units_of(dataset)
     watch.restart()
     with seeded(seed, dtype=torch.float32):
         net = equinox_net(notebook("ODE.ipynb").MLPDrift())
@@ -252,7 +253,7 @@ def torchdiffeq_cnf(
     batch_size: int | None = None, **options: object,
 ) -> None:  # fmt: skip
     """A CNF in torchdiffeq with the net of ours: odeint and backprop, rk4 by the 3/8 rule."""
-    ode, units = notebook("ODE.ipynb"), dataset.units()
+    ode, units = notebook("ODE.ipynb"), units_of(dataset)
     with seeded(seed, dtype=dataset.train.dtype):
         f = ode.MLPDrift()
         times, grid = torch.tensor([1.0, 0.0]), {"step_size": 1 / n_steps}

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from dlutils import adjoint
-from dlutils.coordinates import Units
 from dlutils.datasets import Dataset
 from dlutils.training import DataSource
+from dlutils.units import Units
+from dlutils.view import seen_in
 
 
 class Flow(Protocol):
@@ -65,7 +66,7 @@ def evidence(flow: Flow, dataset: Dataset, prior_precision: float, n_bins: int =
         Akaike, A new look at the statistical model identification (1974).
     """
     value = -effective_parameters(flow, dataset, prior_precision, n_bins)
-    for seen in dataset.seen_in(flow.units):
+    for seen in seen_in(dataset, flow.units):
         x, weights = DataSource(seen.x, 1000, weights=seen.weights)()
         mean = adjoint.mean_log_likelihood(
             flow.drift, x, weights, flow.n_steps, flow.method, "map"

@@ -27,7 +27,7 @@ from dlutils.comparison import slope
 from dlutils.datasets import make_dataset
 from dlutils.kernels import AutogradKernel
 from dlutils.memory import keep_freed_memory
-from dlutils.notebooks import load
+from dlutils.notebook import load
 from dlutils.processes import fresh_processes
 from dlutils.seeding import seeded
 

@@ -13,7 +13,7 @@ from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -24,7 +24,6 @@ from torch.distributions import Distribution, Laplace, Normal, StudentT, Uniform
 from dlutils.arrays import check_precision, doubles
 from dlutils.benchden import LEFT_OUT, benchden
 from dlutils.compression import compress
-from dlutils.coordinates import Coordinate, Units, bends_for, units_of
 from dlutils.densities import LEVELS, Density, Triple, between
 from dlutils.marron_wand import marron_wand, mixture, single
 from dlutils.own_data import (
@@ -35,12 +34,12 @@ from dlutils.own_data import (
     check_rounding,
     check_support,
     check_weights,
-    evenly,
     spread,
 )
 from dlutils.reading import SUFFIXES
 from dlutils.samples import is_source, load_sample, split_source
 from dlutils.seeding import seeded
+from dlutils.units import Coordinate
 
 NEAREST = 8  # powers of four of a distance, how near to its end the nearest breakpoint is
 LARGEST, LEAST = 1e100, 1e-100  # of the data and of what they span: squares must be numbers
@@ -68,19 +67,6 @@ DISTRIBUTIONS: dict[str, Target | tuple[str, Target]] = {
 DISTRIBUTIONS |= benchden()
 
 
-class Seen(NamedTuple):
-    """Points in a model's units, what they count (None for one each), and their mean log-slope."""
-
-    x: Tensor
-    weights: Tensor | None
-    log_slope: float
-
-    @property
-    def even(self) -> Tensor:
-        """As many points that count the same."""
-        return evenly(self.x, self.weights)
-
-
 @dataclass(frozen=True)
 class Dataset:
     r"""Training, validation and test data, with their true density where it is known.
@@ -104,7 +90,8 @@ class Dataset:
         as_read: The test points before that, shape `(n_test,)`; None where nothing is rounded.
         weights: What the points of `train`, `val` and `test` count, by these names, shape `(n,)`
             each, in all the effective number of points; empty if all count the same.
-        coordinates: What models see the data through; None for those that `bends_for` chooses.
+        coordinates: What models see the data through; None for
+            those that `dlutils.view.bends_of` chooses.
     """
 
     name: str
@@ -333,57 +320,6 @@ class Dataset:
         first, last = self.points.min().item(), self.points.max().item()
         far, (low, high) = FAR * (last - first), self.bounds
         return max(first - far, low), min(last + far, high)
-
-    @cached_property
-    def bends(self) -> tuple[Coordinate, ...]:
-        """The coordinates that models see the data through: `dlutils.coordinates.bends_for`."""
-        if self.coordinates is not None:
-            return self.coordinates
-        ends = self.points.min().item(), self.points.max().item()
-        return bends_for(self.train, self.bounds, self.weights.get("train"), ends)
-
-    def units(self, standardize: bool = True) -> Units:
-        """In what a model sees the data: as they are, or less the mean, by standard deviation.
-
-        A user's own sample is always standardized, since nothing is known of its units.
-        """
-        if standardize or not self.is_known:
-            return units_of(self.train, self.bends, self.weights.get("train"))
-        return Units()
-
-    def seen_in(
-        self, units: Units | None = None, dtype: torch.dtype | None = None
-    ) -> tuple[Seen, Seen]:
-        """Training and validation points as a model sees them.
-
-        Args:
-            units: The model's; None for standardized ones.
-            dtype: Of the points; None for that of the data.
-        """
-        units = units or self.units()
-        points = {"train": self.train.to(dtype), "val": self.val.to(dtype)}
-        return tuple(
-            Seen(units(y), self.weights.get(part), units.mean_log_slope(y, self.weights.get(part)))
-            for part, y in points.items()
-        )
-
-    def farthest(self, units: Units) -> float:
-        """How far from zero, in these units, the support goes, or a user's own data do.
-
-        Of the latter a tenth of their length more, to either side.
-        """
-        if self.is_known:
-            return units(torch.tensor(self.support, dtype=torch.float64)).abs().max().item()
-        x = units(self.points)
-        return (x.abs().max() + 0.1 * (x.max() - x.min())).item()
-
-    @property
-    def caution(self) -> float:
-        """Precision of a prior on weights, per point: 0.3 in all for a user's own data.
-
-        Those may be few. A simulated sample has as many points as one likes: zero.
-        """
-        return 0.0 if self.is_known else 0.3 / self.n_effective
 
     @property
     def n_effective(self) -> float:

@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from dlutils.comparison import Fitted, quadrature
-from dlutils.coordinates import Gaussianized, Units
+from dlutils.coordinates import Gaussianized
 from dlutils.datasets import Dataset
 from dlutils.own_data import intervals
+from dlutils.units import Units
+from dlutils.view import bends_of
 from dlutils.yardsticks import YARDSTICKS, LogDensity
 
 Model = LogDensity | Fitted  # a log-density, or what has a method log_likelihood
@@ -24,7 +26,7 @@ def rivals(dataset: Dataset, seed: int = 0) -> dict[str, LogDensity]:
     They see bounded or heavy-tailed data in the same coordinate as the models do, but for that in
     which a mixture is one Gaussian.
     """
-    bends = tuple(bend for bend in dataset.bends if not isinstance(bend, Gaussianized))
+    bends = tuple(bend for bend in bends_of(dataset) if not isinstance(bend, Gaussianized))
     units, weights = Units(bends=bends), dataset.weights.get("train")
     fits = {
         name: fit(units(dataset.train), seed, weights=weights) for name, fit in YARDSTICKS.items()

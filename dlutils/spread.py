@@ -23,7 +23,7 @@ from nbformat.v4 import new_code_cell
 from tqdm import tqdm
 
 from dlutils.claims import Claim, Finding, about, check
-from dlutils.notebooks import PROJECT
+from dlutils.notebook import PROJECT
 from dlutils.tables import markdown_table
 
 CACHE = Path("build", "claims")

@@ -16,7 +16,7 @@ from torch import nn
 
 from dlutils.matching import path_nodes
 from dlutils.nets import SigmoidBasisDrift
-from dlutils.notebooks import load
+from dlutils.notebook import load
 from dlutils.seeding import seeded
 
 mpl.use("Agg")

@@ -23,7 +23,7 @@ from dlutils.closed_form import (
 from dlutils.comparison import compare
 from dlutils.datasets import Dataset, make_dataset
 from dlutils.denoisers import GaussianDenoiser, MixtureDenoiser
-from dlutils.notebooks import load
+from dlutils.notebook import load
 from dlutils.yardsticks import Mixture
 
 maths = pytest.mark.usefixtures("float64")  # on tensors made by hand

@@ -7,6 +7,7 @@ from scipy import stats
 from scipy.integrate import cumulative_simpson, simpson
 
 from dlutils.datasets import DISTRIBUTIONS, Dataset, compress, load_dataset, make_dataset
+from dlutils.view import seen_in
 
 FALSE_ALARM = 1e-6  # probability that a right sampler fails one of the random tests
 SMOOTH = [name for name in DISTRIBUTIONS if not name.startswith("benchden")]  # for Simpson's rule
@@ -150,7 +151,7 @@ def test_data_in_single_precision_are_the_same_rounded():
     single = double.to(torch.float32)
     for part in ("train", "val", "test"):
         assert torch.equal(getattr(single, part), getattr(double, part).float())
-    for ours, theirs in zip(single.seen_in(), double.seen_in(), strict=True):
+    for ours, theirs in zip(seen_in(single), seen_in(double), strict=True):
         torch.testing.assert_close(ours.x, theirs.x.float())
     assert torch.equal(single.to(torch.float64).train, single.train.double())
     assert single.distribution is double.distribution
@@ -166,7 +167,7 @@ def test_what_lies_inside_stays_inside_in_single_precision():
     y[:10] = 5 - 1e-12
     own = Dataset.from_samples(y, support=(3, 5)).to(torch.float32)
     assert own.points.max() < 5
-    x = own.seen_in()[0].x
+    x = seen_in(own)[0].x
     assert x.dtype == torch.float32
     assert x.abs().max() < 30
 

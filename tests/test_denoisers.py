@@ -11,7 +11,8 @@ from conftest import ROOT
 from dlutils.comparison import compare
 from dlutils.datasets import make_dataset
 from dlutils.denoisers import DENOISERS, GaussianDenoiser, MixtureDenoiser
-from dlutils.notebooks import load
+from dlutils.notebook import load
+from dlutils.view import units_of
 from dlutils.yardsticks import Mixture, em_mixture
 
 DELTA = 0.01
@@ -105,7 +106,7 @@ def test_the_mixture_is_of_the_standardized_data(sde):
     few = {"preconditioning": "mixture", "n_iterations": 2, "progress": False}
     one, other = (sde.train(d, **few).model.net.denoiser for d in (data, shifted))
     torch.testing.assert_close(one.means, other.means, rtol=0, atol=1e-9)
-    expected = em_mixture(data.units()(data.train.double()))
+    expected = em_mixture(units_of(data)(data.train.double()))
     torch.testing.assert_close(one.means.squeeze(1), expected.means, rtol=0, atol=1e-9)
 
 

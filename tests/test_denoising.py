@@ -16,6 +16,7 @@ from dlutils import denoising
 from dlutils.datasets import Dataset, make_dataset
 from dlutils.denoising import best_loss, fisher_gap, mmse, posterior
 from dlutils.densities import Density
+from dlutils.view import units_of
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -83,7 +84,7 @@ def test_mmse_of_gaussian_data_is_known(s):
 def known(request):
     """Data with corners, teeth and edges, and the density's integrals over y by adaptive rules."""
     dataset = make_dataset(request.param, 2000, 20, 20)
-    loc, scale = dataset.units().loc, dataset.units().scale
+    loc, scale = units_of(dataset).loc, units_of(dataset).scale
     low, high = ((end - loc) / scale for end in dataset.support)
     corners = [(c - loc) / scale for c in (-1.5, 1.5) if "laplace" in request.param]
     corners = [(c - loc) / scale for c in (-1, 1) if request.param == "uniform"] or corners
@@ -203,7 +204,7 @@ def excess_error(denoiser, path, dataset, loc, scale, n):
 )
 def test_the_gap_of_a_denoiser_is_the_excess_of_its_error(sde, path, name):
     dataset = make_dataset(name, 2000, 20, 20)
-    units = dataset.units()
+    units = units_of(dataset)
     data, route = (dataset, units.loc, units.scale), sde.PATHS[path](0.05)
     denoiser = Damped(route)
     u, w, gap = fisher_gap(denoiser, route, partial(posterior, *data), 24)

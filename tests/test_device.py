@@ -5,7 +5,7 @@ import torch
 
 from conftest import ROOT
 from dlutils.datasets import make_dataset
-from dlutils.notebooks import load
+from dlutils.notebook import load
 from dlutils.training import check_device
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")

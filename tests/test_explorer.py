@@ -8,7 +8,7 @@ import pytest
 from torch.distributions import Normal
 
 from conftest import HANGS, ROOT
-from dlutils import explorer, notebooks, plotting
+from dlutils import explorer, notebook, plotting
 from dlutils.datasets import make_dataset
 from dlutils.explorer import Explorer, Live
 from dlutils.training import History
@@ -139,7 +139,7 @@ def test_the_notebooks_hand_over_what_can_be_trained(name, monkeypatch):
     (source,) = (cell.source for cell in cells if "explorer.show(" in cell.source)
     shown = []
     monkeypatch.setattr(explorer, "show", lambda *parts, **choices: shown.extend([parts, choices]))
-    module = vars(notebooks.load(ROOT / f"{name}.ipynb"))
+    module = vars(notebook.load(ROOT / f"{name}.ipynb"))
     exec(source, module | {"truth": False, "given": make_dataset})
     (load, train, *_), choices = shown
     chosen = {choice: next(iter(values)) for choice, values in choices.items()}
@@ -157,7 +157,7 @@ def test_the_notebook_hands_over_what_follows_its_sliders(monkeypatch):
     monkeypatch.setattr(explorer, "show_live", lambda fit, **choices: shown.extend([fit, choices]))
     others = {"truth": False, "FAMILY": (0.25, 1.0, 4.0), "first": lambda name, names: [name]}
     others["given"] = make_dataset
-    exec(source, vars(notebooks.load(ROOT / "SDE.ipynb")) | others)
+    exec(source, vars(notebook.load(ROOT / "SDE.ipynb")) | others)
     (solve, choices), density = shown, []
     for ends in (min, max):  # the fewest points, the least noise; the most
         chosen = {name: ends(values) for name, values in choices.items()}

@@ -15,7 +15,7 @@ from conftest import ROOT, run_by_papermill
 from dlutils import sweep
 from dlutils.adjoint import METHODS, order_of
 from dlutils.datasets import DISTRIBUTIONS, make_dataset
-from dlutils.notebooks import load
+from dlutils.notebook import load
 
 maths = pytest.mark.usefixtures("float64")  # on tensors made by hand
 

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from dlutils.comparison import compare, kl_by_steps
+from dlutils.comparison import compare
+from dlutils.convergence import kl_by_steps
 from dlutils.datasets import Dataset, make_dataset
 from dlutils.matching import path_nodes
+from dlutils.view import seen_in
 
 LIMITS = {  # of the KL, nats; 10 000 points
     "laplace_mixture": 0.0015,
@@ -86,7 +88,7 @@ def test_a_penalty_is_for_each_point_and_a_path_seen_n_times(ode):
     data = make_dataset("laplace_mixture", 2000, 500, 10)
     settings = {"penalties": [10.0], "n_times": 2, "method": "euler", "n_steps": 2}
     model = ode.flow_matching(data, **settings)
-    y = data.seen_in()[0].even
+    y = seen_in(data)[0].even
     basis, nodes = model.drift.for_paths(y, "sorted"), path_nodes(y, "sorted", 2)
     (expected,) = ode.least_squares(basis, *nodes, [10.0 / 2000])
     torch.testing.assert_close(model.drift.c, expected.c.to(model.drift.c))

@@ -11,7 +11,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from conftest import ROOT
 from dlutils import handout
-from dlutils.notebooks import _code
+from dlutils.notebook import code_of
 
 COMMITTED = {path.stem: nbformat.read(path, 4) for path in sorted(ROOT.glob("*.ipynb"))}
 WORDS = ["integrator", "likelihood", "bound"]
@@ -101,7 +101,7 @@ def test_handout_has_no_answer(small):
     assert answer.id == small.cells[-1].id
 
 
-def test_an_answer_is_no_code():
+def test_an_answer_is_nocode_of():
     cells = [tagged(new_code_cell("print('It is 3.')"), "answer")]
     with pytest.raises(ValueError, match=r"an answer is a Markdown cell, not .*It is 3"):
         handout.handout(new_notebook(cells=cells))
@@ -197,7 +197,7 @@ def test_a_wrong_sign_is_caught_by_the_checks_below(word, tmp_path, monkeypatch)
     last = max(k for k, cell in enumerate(cells) if word in cell.metadata.get("tags", []))
     heading = lambda cell: cell.cell_type == "markdown" and cell.source.startswith("#")
     end = next(k for k in range(last + 1, len(cells)) if heading(cells[k]))
-    program = "\n".join(_code(cells[:end]))
+    program = "\n".join(code_of(cells[:end]))
     right, wrong = WRONG[word]
     tagged_code = [c.source for c in cells[:end] if word in c.metadata.get("tags", [])]
     assert sum(source.count(right) for source in tagged_code) == 1

@@ -11,7 +11,7 @@ from conftest import ROOT
 from dlutils import held_out
 from dlutils.comparison import compare
 from dlutils.datasets import DISTRIBUTIONS, Dataset, make_dataset
-from dlutils.notebooks import load
+from dlutils.notebook import load
 from dlutils.seeding import seeded
 
 INF = math.inf

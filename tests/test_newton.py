@@ -12,6 +12,7 @@ from dlutils import adjoint, newton
 from dlutils.comparison import compare
 from dlutils.datasets import make_dataset
 from dlutils.newton import newton_trajectory
+from dlutils.view import units_of
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,7 @@ def test_it_is_the_trajectory_of_the_steps_in_sequence(ode, flows, name, n_steps
 def steps_for(name):
     """The data and a drift that makes their density, without a notebook: in standard units."""
     data = make_dataset(name, n_test=15)
-    units = data.units()
+    units = units_of(data)
     f = fit_steps(units(data.train.double()), "sorted")
     return data, f, lambda y: units(y.double()), units.scale
 

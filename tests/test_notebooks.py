@@ -18,7 +18,8 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from conftest import HANGS, ROOT
 from dlutils.datasets import make_dataset
-from dlutils.notebooks import changed_settings, execute, load, main, structure, summary
+from dlutils.notebook import load
+from dlutils.notebooks import changed_settings, execute, main, structure, summary
 
 COMMITTED = sorted(ROOT.glob("*.ipynb"))
 
@@ -104,7 +105,7 @@ def test_a_notebook_finds_the_one_beside_it(write, monkeypatch):
     write("HERE = 1", name="ODE.ipynb")
     write("HERE = 2", name="other.ipynb")
     both = write(
-        "from dlutils.notebooks import load",
+        "from dlutils.notebook import load",
         'ODE = load("ODE.ipynb")',
         'OTHER = load("other.ipynb")',
         name="both.ipynb",

@@ -9,6 +9,7 @@ import torch
 from dlutils.datasets import Dataset, load_dataset
 from dlutils.own_data import Ties, check_rounding, evenly, intervals, spread
 from dlutils.seeding import seeded
+from dlutils.view import units_of
 
 
 def test_ties_are_counted_and_their_step_is_found():
@@ -115,8 +116,8 @@ def test_weights_of_zero_leave_out():
 def test_equal_weights_change_nothing():
     y = np.random.default_rng(0).normal(size=400)
     one, other = Dataset.from_samples(y), Dataset.from_samples(y, weights=np.full(400, 3.0))
-    assert one.units().loc == pytest.approx(other.units().loc, abs=1e-12)
-    assert one.units().scale == pytest.approx(other.units().scale, rel=1e-12)
+    assert units_of(one).loc == pytest.approx(units_of(other).loc, abs=1e-12)
+    assert units_of(one).scale == pytest.approx(units_of(other).scale, rel=1e-12)
     (nodes, counts), (same, weighted) = one.compress(16), other.compress(16)
     torch.testing.assert_close(nodes, same)
     torch.testing.assert_close(counts, weighted)

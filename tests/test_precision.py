@@ -13,7 +13,7 @@ from dlutils.comparison import compare
 from dlutils.datasets import DISTRIBUTIONS, Dataset, make_dataset
 from dlutils.held_out import log_likelihood, rivals
 from dlutils.importance import log_weights
-from dlutils.notebooks import load
+from dlutils.notebook import load
 from dlutils.probability_flow import ProbabilityFlow
 from dlutils.training import check_device
 

@@ -14,7 +14,7 @@ from torch.distributions import Normal
 from conftest import ROOT, perturbed
 from dlutils.comparison import compare
 from dlutils.datasets import Dataset, make_dataset
-from dlutils.notebooks import load
+from dlutils.notebook import load
 
 maths = pytest.mark.usefixtures("float64")  # on tensors made by hand
 

@@ -19,7 +19,7 @@ import torch
 from conftest import HANGS, ROOT
 from dlutils import held_out, sweep
 from dlutils.datasets import load_dataset
-from dlutils.notebooks import load
+from dlutils.notebook import load
 from dlutils.sweep.__main__ import main
 from dlutils.sweep.jobs import identity, process_pool, run_all
 from dlutils.tables import markdown_table

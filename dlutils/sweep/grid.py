@@ -14,9 +14,10 @@ from types import ModuleType
 
 import torch
 
-from dlutils import held_out, notebooks
+from dlutils import held_out
 from dlutils.comparison import compare
 from dlutils.datasets import Dataset, check_name, load_dataset, make_dataset
+from dlutils.notebook import find, load, read_cells
 from dlutils.samples import is_source, split_source
 from dlutils.sweep.jobs import Config
 from dlutils.sweep.results import Row
@@ -68,7 +69,7 @@ def read(path: str | Path) -> list[Config]:
     notebook = given.pop("notebook")
     if not isinstance(notebook, str):
         raise ValueError(f"notebook must be one file name, not {notebook!r}")
-    known = _defaults(_load(str(notebooks.find(notebook).resolve())))
+    known = _defaults(_load(str(find(notebook).resolve())))
     axes = {key: _values(key, value) for key, value in given.items()}
     for key, values in axes.items():
         if key != "dataset" and key not in known and key not in OF_FILES:
@@ -99,7 +100,7 @@ def train_and_measure(config: Config) -> Row:
     """One run: simulate the data, train, compare with the truth; one thread.
 
     Args:
-        config: One of `read`; of a relative notebook see `dlutils.notebooks.find`.
+        config: One of `read`; of a relative notebook see `dlutils.notebook.find`.
 
     Returns:
         normalized_kl, kl and mass by quadrature, bound_kl if the model has a bound (all nats);
@@ -113,7 +114,7 @@ def train_and_measure(config: Config) -> Row:
         ValueError: From the notebook, if a value is out of range.
     """
     torch.set_num_threads(1)
-    path = str(notebooks.find(config["notebook"]).resolve())
+    path = str(find(config["notebook"]).resolve())
     notebook = _load(path)
     not_settings = ("notebook", "dataset", *SIZES, *OF_FILES)
     settings = {key: value for key, value in config.items() if key not in not_settings}
@@ -193,12 +194,12 @@ def _read_file(config: Config) -> Dataset:
 
 @cache
 def _load(path: str) -> ModuleType:
-    return notebooks.load(path)
+    return load(path)
 
 
 @cache
 def _digest(path: str) -> str:
     """Of the notebook's code, to tell later which version made a row."""
-    cells = notebooks.read_cells(path)
+    cells = read_cells(path)
     code = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
     return hashlib.sha256(code.encode()).hexdigest()[:12]
