@@ -11,7 +11,7 @@ help:  ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 20
 
 run: $(VENV)/.run  ## execute the notebooks into build/, write figures/, print a table of results
-	$(BIN)/python -m dlutils.notebooks
+	$(BIN)/python -m dlutils.tools.notebooks
 
 test: $(VENV)/.test  ## pytest, and every notebook whole, also as on another processor
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) tests
@@ -23,16 +23,16 @@ lab: $(VENV)/.run  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab $(NOTEBOOKS)
 
 outputs: $(VENV)/.run  ## execute the committed notebooks in place
-	$(BIN)/python -m dlutils.notebooks --in-place
+	$(BIN)/python -m dlutils.tools.notebooks --in-place
 
 handout: $(VENV)/.run  ## write the notebooks without answers to build/handout/ (BLANK=integrator,...: functions too)
-	$(BIN)/python -m dlutils.handout $(if $(BLANK),--blank $(BLANK))
+	$(BIN)/python -m dlutils.tools.handout $(if $(BLANK),--blank $(BLANK))
 
 solution: $(VENV)/.run  ## write the same with answers and outputs to build/solution/
-	$(BIN)/python -m dlutils.handout --solution
+	$(BIN)/python -m dlutils.tools.handout --solution
 
 slides: $(VENV)/.run $(VENV)/.slides  ## write slide shows of the notebooks to build/slides/
-	$(BIN)/python -m dlutils.publish --slides
+	$(BIN)/python -m dlutils.tools.publish --slides
 
 lint: $(VENV)/.lint  ## check style, notebooks included
 	$(BIN)/ruff check .

@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from dlutils.comparison import compare
-from dlutils.datasets import Dataset
+from dlutils.data.datasets import Dataset
+from dlutils.estimators.yardsticks import LogDensity
+from dlutils.evaluation import compare
 from dlutils.memory import keep_freed_memory
 from dlutils.processes import cores
-from dlutils.yardsticks import LogDensity
 
 Row = dict[str, str | int | float]
 Tables = dict[str, list[Row]]

@@ -20,14 +20,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlutils import coordinates, smoothing, yardsticks
-from dlutils.choice import effective_parameters
-from dlutils.comparison import compare
-from dlutils.datasets import Dataset, make_dataset
+from dlutils.data.datasets import Dataset, make_dataset
+from dlutils.data.units import Units
+from dlutils.estimators import coordinates, smoothing, yardsticks
+from dlutils.estimators.yardsticks import LogDensity
+from dlutils.evaluation import compare
+from dlutils.flows.choice import effective_parameters
 from dlutils.notebook import load
 from dlutils.seeding import seeded
-from dlutils.units import Units
-from dlutils.yardsticks import LogDensity
 
 GRID = 8001  # points of the quadrature
 ROOT = Path(__file__).resolve().parents[1]
@@ -88,7 +88,7 @@ def ode_flow_matching(dataset: Dataset, seed: int) -> LogDensity:
 
 
 def information_criterion(model, dataset: Dataset, n_bins: int, prior_precision: float) -> float:
-    """Akaike's criterion, a point: higher is better; see `dlutils.choice.effective_parameters`."""
+    """Akaike's criterion, a point: higher is better; see `effective_parameters`."""
     effective = effective_parameters(model, dataset, prior_precision, n_bins)
     mean = model.log_likelihood(dataset.train).double().mean().item()
     return mean - effective / len(dataset.train)
@@ -302,7 +302,7 @@ CONTENDERS: dict[str, tuple[Callable[[Dataset, int], LogDensity], Row]] = {
 def measure(config: Mapping[str, object]) -> dict[str, object]:
     """All contenders on one sample, one thread: a run of a benchmark's grid.
 
-    All see the sample in the coordinate that `dlutils.coordinates` chooses from it.
+    All see the sample in the coordinate that `dlutils.estimators.coordinates` chooses from it.
 
     Args:
         config: density, n, and seed.

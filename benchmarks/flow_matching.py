@@ -20,15 +20,15 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from benchmarks.common import Row, Tables, Watch, command, milliseconds
 from benchmarks.estimators import notebook
-from dlutils import adjoint
-from dlutils.comparison import compare
-from dlutils.convergence import kl_by_steps
-from dlutils.datasets import Dataset, make_dataset
-from dlutils.matching import path_nodes
+from dlutils.data.datasets import Dataset, make_dataset
+from dlutils.estimators.view import units_of
+from dlutils.evaluation import compare
+from dlutils.flows import adjoint
+from dlutils.flows.convergence import kl_by_steps
+from dlutils.flows.matching import path_nodes
 from dlutils.seeding import seeded
 from dlutils.tables import plus_minus
 from dlutils.training import DataSource
-from dlutils.view import units_of
 
 Climb = Callable[[Dataset, int], tuple[Watch, list[float]]]
 PACKAGES = ("torch", "numpy", "scipy")

@@ -20,10 +20,10 @@ from scipy.stats import rankdata
 from benchmarks.common import Row, Tables, command
 from benchmarks.estimators import CONTENDERS, measure
 from dlutils import plotting
-from dlutils.datasets import DISTRIBUTIONS, density_of
+from dlutils.data.datasets import DISTRIBUTIONS, density_of
 from dlutils.processes import cores
-from dlutils.sweep.jobs import process_pool, run_all
-from dlutils.sweep.results import load
+from dlutils.tools.sweep.jobs import process_pool, run_all
+from dlutils.tools.sweep.results import load
 
 PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "KDEpy", "zuko", "suftware")
 SEEDS = range(10, 15)

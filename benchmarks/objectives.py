@@ -25,15 +25,15 @@ from tqdm import tqdm
 from benchmarks.common import Row, Tables, command
 from benchmarks.estimators import notebook
 from benchmarks.flow_matching import PROPER
-from dlutils import adjoint
 from dlutils.arrays import dtype_of
-from dlutils.comparison import compare
-from dlutils.complexity import median_seconds
-from dlutils.datasets import Dataset, make_dataset
-from dlutils.matching import path_nodes
-from dlutils.natural import NaturalGradient
+from dlutils.data.datasets import Dataset, make_dataset
+from dlutils.evaluation import compare
+from dlutils.flows import adjoint
+from dlutils.flows.matching import path_nodes
+from dlutils.flows.natural import NaturalGradient
 from dlutils.seeding import seeded
 from dlutils.tables import plus_minus
+from dlutils.tools.complexity import median_seconds
 from dlutils.training import DataSource
 
 Objective = Callable[[], Tensor]

@@ -22,9 +22,9 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.common import Row, Tables, command, interleaved, matmul_peak, milliseconds
-from dlutils.adjoint import mean_log_likelihood
-from dlutils.datasets import make_dataset
-from dlutils.kernels import AutogradKernel, MLPKernel
+from dlutils.data.datasets import make_dataset
+from dlutils.flows.adjoint import mean_log_likelihood
+from dlutils.flows.kernels import AutogradKernel, MLPKernel
 from dlutils.notebook import load
 from dlutils.seeding import seeded
 

@@ -19,12 +19,12 @@ import torch
 
 from benchmarks.common import Row, Tables, command
 from benchmarks.estimators import notebook
-from dlutils import held_out
-from dlutils.datasets import Dataset, load_dataset
+from dlutils.data.datasets import Dataset, load_dataset
+from dlutils.estimators import held_out
+from dlutils.estimators.view import bends_of
 from dlutils.processes import cores
-from dlutils.sweep.jobs import process_pool, run_all
-from dlutils.sweep.results import load
-from dlutils.view import bends_of
+from dlutils.tools.sweep.jobs import process_pool, run_all
+from dlutils.tools.sweep.results import load
 
 PACKAGES = ("torch", "numpy", "scipy", "pandas", "statsmodels", "scikit-learn", "vega_datasets")
 FOLDER = Path("build/own_data")

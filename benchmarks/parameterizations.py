@@ -20,11 +20,11 @@ import torch
 from benchmarks.common import Row, Tables, header, page, short, write_csv, write_report
 from benchmarks.estimators import notebook
 from dlutils import plotting
-from dlutils.comparison import compare
-from dlutils.datasets import make_dataset
+from dlutils.data.datasets import make_dataset
+from dlutils.evaluation import compare
 from dlutils.processes import cores
-from dlutils.sweep import load
-from dlutils.sweep.jobs import Config, identity, process_pool, run_all
+from dlutils.tools.sweep import load
+from dlutils.tools.sweep.jobs import Config, identity, process_pool, run_all
 
 PACKAGES = ("torch", "numpy", "scipy")
 DATASET = "laplace_mixture"

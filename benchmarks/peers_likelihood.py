@@ -1,4 +1,4 @@
-"""What `dlutils.likelihood.check` says of peers on one flow whose density is known.
+"""What `dlutils.tools.likelihood.check` says of peers on one flow whose density is known.
 
 The flow is that of independent pairs of N(0, 1) and a mixture of Gaussians, in closed form, in
 standardized units: the density at t = 1 is the mixture itself, so that all that is found is the
@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from torch.distributions import Independent, Normal
 
 from benchmarks.common import Row, Tables, command
-from dlutils import adjoint
-from dlutils.datasets import DISTRIBUTIONS, Dataset, make_dataset
-from dlutils.likelihood import LogProb, Report, check
+from dlutils.data.datasets import DISTRIBUTIONS, Dataset, make_dataset
+from dlutils.estimators.view import units_of
+from dlutils.flows import adjoint
 from dlutils.seeding import seeded
-from dlutils.view import units_of
+from dlutils.tools.likelihood import LogProb, Report, check
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # torch's tensors are on the CPU too
 try:
@@ -200,7 +200,7 @@ def contenders(flow: Flow) -> list[tuple[str, str, Callable[[int], Solve] | Solv
     odeint, backwards = torchdiffeq.odeint, torchdiffeq.odeint_adjoint
     return [
         (
-            "dlutils.adjoint",
+            "dlutils.flows.adjoint",
             "rk4, map, T = 20",
             lambda T: lambda x: adjoint.log_likelihood(flow, x, T, "rk4", "map"),
             20,

@@ -16,13 +16,14 @@ import torch
 
 from benchmarks.common import Row, Tables, command, milliseconds
 from benchmarks.estimators import notebook
-from dlutils import closed_form, yardsticks
-from dlutils.comparison import compare
-from dlutils.datasets import Dataset, make_dataset
-from dlutils.denoisers import GaussianDenoiser
-from dlutils.sweep.jobs import process_pool, run_all
-from dlutils.sweep.results import load
-from dlutils.view import units_of
+from dlutils.data.datasets import Dataset, make_dataset
+from dlutils.diffusion import closed_form
+from dlutils.diffusion.denoisers import GaussianDenoiser
+from dlutils.estimators import yardsticks
+from dlutils.estimators.view import units_of
+from dlutils.evaluation import compare
+from dlutils.tools.sweep.jobs import process_pool, run_all
+from dlutils.tools.sweep.results import load
 
 PACKAGES = ("torch", "numpy", "scipy")
 SEEDS = range(10, 15)

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 
 from benchmarks.common import Row, Tables, command, interleaved
 from benchmarks.estimators import notebook
-from dlutils.complexity import peak_memory
-from dlutils.datasets import make_dataset
+from dlutils.data.datasets import make_dataset
 from dlutils.processes import fresh_processes
 from dlutils.seeding import seeded
+from dlutils.tools.complexity import peak_memory
 
 with contextlib.suppress(ImportError):  # `command` says so
     import torchsde

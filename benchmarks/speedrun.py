@@ -31,14 +31,14 @@ from benchmarks.common import Enough, Row, Tables, Watch, command
 from benchmarks.estimators import CONTENDERS as ESTIMATORS
 from benchmarks.estimators import notebook
 from benchmarks.ode_iteration import classic_rk4, equinox_net, with_kernel
-from dlutils.coordinates import Units
-from dlutils.datasets import Dataset, make_dataset
-from dlutils.kernels import AutogradKernel
-from dlutils.natural import NaturalGradient
+from dlutils.data.datasets import Dataset, make_dataset
+from dlutils.estimators.coordinates import Units
+from dlutils.estimators.view import units_of
+from dlutils.estimators.yardsticks import LogDensity
+from dlutils.flows.kernels import AutogradKernel
+from dlutils.flows.natural import NaturalGradient
 from dlutils.seeding import seeded
 from dlutils.training import DataSource, fit, warm_up_and_cosine
-from dlutils.view import units_of
-from dlutils.yardsticks import LogDensity
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # torch's tensors are on the CPU too
 with contextlib.suppress(ImportError):  # `command` says so

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from benchmarks.common import Tables, command
 from dlutils.processes import cores
-from dlutils.sweep import load, read, train_and_measure
-from dlutils.sweep.jobs import process_pool, run_all
+from dlutils.tools.sweep import load, read, train_and_measure
+from dlutils.tools.sweep.jobs import process_pool, run_all
 
 PACKAGES = ("torch",)
 GRID = """
@@ -36,7 +36,7 @@ def make(options: argparse.Namespace) -> tuple[list[str], Tables]:
         configs = read(config)
         for workers in dict.fromkeys((1, cores())):
             results = Path(folder) / f"{workers}.jsonl"
-            pool = process_pool(workers, ["dlutils.sweep.grid"])
+            pool = process_pool(workers, ["dlutils.tools.sweep.grid"])
             warm = Path(folder) / f"warm_{workers}.jsonl"
             run_all(train_and_measure, configs[:workers], warm, pool, workers, label="warm-up")
             start = time.perf_counter()

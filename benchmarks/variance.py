@@ -13,7 +13,7 @@ import torch
 
 from benchmarks.common import Row, Tables, command, interleaved
 from benchmarks.estimators import notebook
-from dlutils.datasets import make_dataset
+from dlutils.data.datasets import make_dataset
 
 PACKAGES = ("torch",)
 

@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 from PIL import Image
 
-from dlutils.comparison import Comparison, constant_cdf, slope
-from dlutils.datasets import Dataset
+from dlutils.data.datasets import Dataset
+from dlutils.evaluation import Comparison, constant_cdf, slope
 from dlutils.training import History
 
 COLUMN = 3.4  # width of a report's column, inches
@@ -182,7 +182,7 @@ def lines(
         x: Shape `(k,)`, positive.
         series: By name, `(k,)` each.
         ax: Where to draw.
-        slopes: Whether the legend gives each line's slope (`dlutils.comparison.slope`).
+        slopes: Whether the legend gives each line's slope (`dlutils.evaluation.slope`).
         styles: Of some of the lines, in place of `line_style`.
         labels: Of `Axes.set`: xlabel, ylabel, title, ylim.
     """

@@ -61,7 +61,7 @@ def figure(fig: Figure, name: str, task: str, caption: str) -> None:
     """Write a figure as PDF and PNG (`dlutils.plotting.save_figure`) and note it for the list.
 
     In a notebook it is shown as well, with its caption and an alternative text in the output's
-    metadata, from which `dlutils.publish` takes them.
+    metadata, from which `dlutils.tools.publish` takes them.
     """
     wide = fig.get_figwidth() > 1.2 * COLUMN
     _note(Entry(name, task, caption, wide, is_figure=True), lambda: save_figure(fig, name, FOLDER))
@@ -131,7 +131,7 @@ def _short(value: object) -> object:
 def numbers(notebook: str, values: Mapping[str, object], *, measured: bool = False) -> None:
     """Write named values to `figures/NOTEBOOK_numbers.csv`, beside those handed over before.
 
-    Sentences about them are checked there (`dlutils.claims`). A name that comes again is
+    Sentences about them are checked there (`dlutils.tools.claims`). A name that comes again is
     overwritten.
 
     Args:

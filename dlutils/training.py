@@ -13,8 +13,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
 from dlutils.compression import compress
+from dlutils.data.own_data import evenly
 from dlutils.memory import keep_freed_memory
-from dlutils.own_data import evenly
 from dlutils.processes import few_threads
 from dlutils.settings import check_choice, check_count
 
@@ -71,7 +71,7 @@ class Prior:
 
 
 class Climber(Protocol):
-    """One way to climb: Adam, or `dlutils.natural.NaturalGradient`."""
+    """One way to climb: Adam, or `dlutils.flows.natural.NaturalGradient`."""
 
     def look(self) -> float:
         """The objective, and what the next step needs; a `ValueError` if they are not finite."""

@@ -14,8 +14,8 @@ from jupyter_client import BlockingKernelClient, KernelManager
 from jupyter_client.manager import start_new_kernel
 from torch import nn
 
-from dlutils.matching import path_nodes
-from dlutils.nets import SigmoidBasisDrift
+from dlutils.flows.matching import path_nodes
+from dlutils.flows.nets import SigmoidBasisDrift
 from dlutils.notebook import load
 from dlutils.seeding import seeded
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from dlutils import adjoint
-from dlutils.adjoint import LOGDETS, METHODS, log_likelihood, mean_log_likelihood, scores
-from dlutils.kernels import AutogradKernel, MLPKernel
-from dlutils.nets import ConcatSquashDrift, FourierDrift, SigmoidBasisDrift
+from dlutils.flows import adjoint
+from dlutils.flows.adjoint import LOGDETS, METHODS, log_likelihood, mean_log_likelihood, scores
+from dlutils.flows.kernels import AutogradKernel, MLPKernel
+from dlutils.flows.nets import ConcatSquashDrift, FourierDrift, SigmoidBasisDrift
 
 pytestmark = pytest.mark.usefixtures("float64")
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dlutils.arrays import check_precision, dtype_of
-from dlutils.datasets import Dataset, check_sample
+from dlutils.data.datasets import Dataset, check_sample
 
 VALUES = [1.5, -2.0, 0.25, 4.0]
 FRAME = pd.DataFrame({"x": [9.0, *VALUES], "keep": [False, True, True, True, True]})

@@ -6,9 +6,9 @@ import torch
 from scipy import stats
 from scipy.integrate import tanhsinh
 
-from dlutils.benchden import LEFT_OUT
-from dlutils.datasets import DISTRIBUTIONS, check_name, density_of, make_dataset
-from dlutils.densities import TAIL, Density
+from dlutils.data.benchden import LEFT_OUT
+from dlutils.data.datasets import DISTRIBUTIONS, check_name, density_of, make_dataset
+from dlutils.data.densities import TAIL, Density
 
 FALSE_ALARM = 1e-6  # probability that right samplers, all together, fail
 

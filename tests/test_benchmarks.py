@@ -16,12 +16,12 @@ from benchmarks import objectives, own_data, peers_likelihood, speedrun, tables
 from benchmarks.common import Enough, Watch, command
 from benchmarks.estimators import CONTENDERS, information_criterion, notebook
 from benchmarks.tables import fill
-from dlutils import adjoint
-from dlutils.comparison import compare
-from dlutils.datasets import make_dataset
-from dlutils.matching import mean_squares
+from dlutils.data.datasets import make_dataset
+from dlutils.estimators.yardsticks import YARDSTICKS
+from dlutils.evaluation import compare
+from dlutils.flows import adjoint
+from dlutils.flows.matching import mean_squares
 from dlutils.training import History, warm_up_and_cosine
-from dlutils.yardsticks import YARDSTICKS
 
 
 @pytest.mark.parametrize(("prior_precision", "parameters"), [(1e-3, 2), (1e9, 0)])

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal
 
-from dlutils import bound
-from dlutils.bound import side_by_side, tightness
-from dlutils.datasets import Dataset, make_dataset
+from dlutils.data.datasets import Dataset, make_dataset
+from dlutils.diffusion import bound
+from dlutils.diffusion.bound import side_by_side, tightness
 
 pytestmark = pytest.mark.usefixtures("float64")
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from conftest import ROOT
-from dlutils.choice import automatic, effective_parameters, evidence
-from dlutils.datasets import Dataset, make_dataset
+from dlutils.data.datasets import Dataset, make_dataset
+from dlutils.flows.choice import automatic, effective_parameters, evidence
 from dlutils.notebook import load
 
 PROPER = {"method": "rk4", "n_steps": 5, "logdet": "map", "optimizer": "natural", "progress": False}

@@ -14,8 +14,9 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
 from conftest import HANGS, ROOT
-from dlutils import claims, spread
-from dlutils.claims import Claim, check, messages, range_of, value_of
+from dlutils.tools.claims import checking, spread
+from dlutils.tools.claims.__main__ import main
+from dlutils.tools.claims.checking import Claim, check, messages, range_of, value_of
 
 TABLES = {
     "ODE_numbers": "name,value\nmass,1.0024\nKL of it,0.0005\nminus,−0.5\nshare,0.068\n",
@@ -35,7 +36,7 @@ def figures(tmp_path, monkeypatch):
 
 
 def write(text):
-    path = claims.CLAIMS
+    path = checking.CLAIMS
     path.parent.mkdir(exist_ok=True)
     path.write_text(text, encoding="utf-8")
 
@@ -189,14 +190,14 @@ order = ["ODE | KL of it", "ODE | share"]
 
 def test_claims_are_read_from_a_file():
     write(TWO)
-    found, given = claims.load()
+    found, given = checking.load()
     assert found == [
         Claim("1.3", "mass of 1.002 to 1.003", ("ODE | mass",)),
         Claim("1.4", "from one to the other", order=("ODE | KL of it", "ODE | share")),
     ]
     assert given == {"0.5"}
     write('[[claims]]\nquestion = "1"\nsays = "5 %"\nof = "ODE | x"\nscale = 100')
-    assert claims.load() == ([Claim("1", "5 %", ("ODE | x",), scale=100.0)], set())
+    assert checking.load() == ([Claim("1", "5 %", ("ODE | x",), scale=100.0)], set())
 
 
 @pytest.mark.parametrize(
@@ -214,35 +215,35 @@ def test_claims_are_read_from_a_file():
 def test_a_wrong_file_of_claims_is_refused(text, message, capsys):
     write(text)
     with pytest.raises(ValueError, match=message.replace("[", r"\[")):
-        claims.load()
+        checking.load()
     with pytest.raises(SystemExit):
-        claims.main([])
+        main([])
     assert message in capsys.readouterr().err
 
 
 def test_no_file_of_claims():
     with pytest.raises(ValueError, match=r"there is no file tests.claims\.toml"):
-        claims.load()
+        checking.load()
 
 
 def test_the_command_prints_what_does_not_hold(tmp_path, capsys):
     write(TWO)
-    assert claims.main([]) == 0
+    assert main([]) == 0
     assert capsys.readouterr().out == "2 sentences, 0 do not hold here\n"
     write(TWO.replace("1.002 to", "1.003 to"))
-    assert claims.main([]) == 1
+    assert main([]) == 1
     assert capsys.readouterr().out == (
         '1.3 says "mass of 1.003 to 1.003"; here 1.0024\n2 sentences, 1 do not hold here\n'
     )
-    assert claims.main(["--figures", str(tmp_path / "none")]) == 1
+    assert main(["--figures", str(tmp_path / "none")]) == 1
     assert "2 sentences, 2 do not hold here" in capsys.readouterr().out
 
 
 def test_claims_about_some_notebooks():
     one, both = Claim("1", "5", ("ODE_table | a=b | c",)), Claim("1", "5", ("ODE | x", "SDE | x"))
-    assert claims.about([one, both], ["ODE"]) == [one]
-    assert claims.about([one, both], ["ODE", "SDE"]) == [one, both]
-    assert claims.about([one, both], ["O"]) == []
+    assert checking.about([one, both], ["ODE"]) == [one]
+    assert checking.about([one, both], ["ODE", "SDE"]) == [one, both]
+    assert checking.about([one, both], ["O"]) == []
 
 
 def notebook(path, values, before=""):
@@ -272,17 +273,17 @@ def two(tmp_path):
 
 
 def test_seeds_are_run_once_and_tabulated(two, tmp_path, capsys):
-    assert claims.main(["--seeds", "1"]) == 0
+    assert main(["--seeds", "1"]) == 0
     assert two() == 2
     assert "2 sentences, 0 promise more than 1 seeds give" in capsys.readouterr().out
-    assert claims.main(["--seeds", "2"]) == 1
+    assert main(["--seeds", "2"]) == 1
     assert two() == 4, "only those with one more seed"
     assert (
         '1.3 says "1.000 to 1.002"; ODE | mass is 1 to 1.01, right on 1 of 2\n'
         "2 sentences, 1 promise more than 2 seeds give" in capsys.readouterr().out
     )
     page = (tmp_path / "docs" / "claims.md").read_text(encoding="utf-8")
-    assert "`python -m dlutils.claims --seeds 2` has written this page" in page
+    assert "`python -m dlutils.tools.claims --seeds 2` has written this page" in page
     assert page.splitlines()[-4:] == [
         r"| 1.3 | 1.000 to 1.002 | ODE \| mass | 0.9995 | 1.0025 | 1 | 1.01 | 1 of 2 |",
         r"| 2.3 | $a\|b$ is ever more | SDE \| gap | – | – | 0.1 | 0.1 | 2 of 2 |",
@@ -290,7 +291,7 @@ def test_seeds_are_run_once_and_tabulated(two, tmp_path, capsys):
         r"| 2.3 | $a\|b$ is ever more | ODE \| mass | the row above | – | 1 | 1.01 | 2 of 2 |",
     ]
     notebook(tmp_path / "SDE.ipynb", {"gap": "0.1", "more": "1 / SEED"})
-    assert claims.main(["--seeds", "1"]) == 1
+    assert main(["--seeds", "1"]) == 1
     printed = capsys.readouterr()
     assert "SEED = 0, SDE.ipynb, In [5]: ZeroDivisionError: division by zero" in printed.err
     assert two() == 6, "both anew, for one may take definitions of the other"
@@ -302,9 +303,9 @@ def test_finished_runs_are_repeated_only_if_asked(tmp_path, monkeypatch):
     monkeypatch.setattr(spread._Runner, "run", lambda self, seed, path: ran.append(seed) or [])
     spread._keep(tmp_path / "figures", 0, "ODE", spread._stamp([tmp_path / "ODE.ipynb"]))
     write("")
-    assert claims.main(["--seeds", "2"]) == 0
+    assert main(["--seeds", "2"]) == 0
     assert ran == [1]
-    assert claims.main(["--seeds", "2", "--again"]) == 0
+    assert main(["--seeds", "2", "--again"]) == 0
     assert sorted(ran) == [0, 1, 1]
 
 
@@ -315,7 +316,7 @@ def test_interrupted_seeds_go_on_where_they_were(two, tmp_path):
     )
     notebook(tmp_path / "SDE.ipynb", {"gap": "0.1", "more": "0.2"}, before=wait)
     command = subprocess.Popen(
-        [sys.executable, "-m", "dlutils.claims", "--seeds", "1"],
+        [sys.executable, "-m", "dlutils.tools.claims", "--seeds", "1"],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         text=True,
@@ -331,14 +332,14 @@ def test_interrupted_seeds_go_on_where_they_were(two, tmp_path):
     assert two() == 1
     assert not (tmp_path / "docs" / "claims.md").exists()
     (tmp_path / "free").touch()
-    assert claims.main(["--seeds", "1"]) == 0
+    assert main(["--seeds", "1"]) == 0
     assert two() == 2, "of the ODE nothing was run again"
 
 
 def test_seeds_need_a_number_and_a_place(tmp_path, capsys):
     write("")
     with pytest.raises(SystemExit):
-        claims.main(["--seeds", "0"])
+        main(["--seeds", "0"])
     assert "--seeds takes 1 or more, not 0" in capsys.readouterr().err
     with pytest.raises(ValueError, match="no cell is tagged 'parameters'"):
         spread.with_seed(new_notebook(cells=[new_code_cell("1")]), 3)
@@ -353,7 +354,7 @@ CELLS = {
     path.name: [c for c in nbformat.read(path, 4).cells if c.cell_type == "markdown"]
     for path in sorted(ROOT.glob("*.ipynb"))
 }
-CLAIMED, GIVEN = claims.load(ROOT / claims.CLAIMS)
+CLAIMED, GIVEN = checking.load(ROOT / checking.CLAIMS)
 DECIMAL = re.compile(r"(?<![\w.])[-+]?\d+\.\d+(?:e[-+]?\d+)?(?!\.?\w)")
 QUESTION = r"(?<![\w.])(?:1\.[1-5]|2\.[1-6])(?!\.?\w| ?(?:%|times|nats|seconds|ms|MB)(?!\w))"
 
@@ -437,7 +438,7 @@ def kept(claim, rows):
 
 
 def test_the_committed_spreads_lie_in_each_range():
-    assert SPREADS, "docs/claims.md is written by python -m dlutils.claims --seeds 5"
+    assert SPREADS, "docs/claims.md is written by python -m dlutils.tools.claims --seeds 5"
     rows = spreads(SPREADS)
     assert all(len(values) >= 5 for values in rows.values())
     assert [claim for claim in CLAIMED if not kept(claim, rows)] == []

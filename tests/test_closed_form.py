@@ -9,8 +9,9 @@ import torch
 from scipy.interpolate import RegularGridInterpolator
 
 from conftest import ROOT
-from dlutils import closed_form
-from dlutils.closed_form import (
+from dlutils.data.datasets import Dataset, make_dataset
+from dlutils.diffusion import closed_form
+from dlutils.diffusion.closed_form import (
     Sample,
     Solution,
     Table,
@@ -20,11 +21,10 @@ from dlutils.closed_form import (
     diffusion_terms,
     search,
 )  # fmt: skip
-from dlutils.comparison import compare
-from dlutils.datasets import Dataset, make_dataset
-from dlutils.denoisers import GaussianDenoiser, MixtureDenoiser
+from dlutils.diffusion.denoisers import GaussianDenoiser, MixtureDenoiser
+from dlutils.estimators.yardsticks import Mixture
+from dlutils.evaluation import compare
 from dlutils.notebook import load
-from dlutils.yardsticks import Mixture
 
 maths = pytest.mark.usefixtures("float64")  # on tensors made by hand
 

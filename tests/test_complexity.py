@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from conftest import ROOT
-from dlutils import complexity
-from dlutils.adjoint import log_likelihood, mean_log_likelihood
-from dlutils.comparison import slope
-from dlutils.kernels import AutogradKernel
+from dlutils.evaluation import slope
+from dlutils.flows.adjoint import log_likelihood, mean_log_likelihood
+from dlutils.flows.kernels import AutogradKernel
+from dlutils.tools import complexity
 
 
 def test_every_way_has_the_same_gradient(ode):
@@ -28,7 +28,8 @@ def test_every_way_has_the_same_gradient(ode):
 def test_peak_memory_sees_a_large_tensor_that_is_gone_again():
     """In a process of its own, which has no freed memory to use again."""
     code = (
-        "import torch; from dlutils.complexity import peak_memory as peak; before = peak(int); "
+        "import torch; from dlutils.tools.complexity import peak_memory as peak; "
+        "before = peak(int); "
         "print(peak(lambda: torch.ones(40_000_000, dtype=torch.float32).sum()) - before)"
     )
     command = [sys.executable, "-c", code]

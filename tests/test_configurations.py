@@ -10,7 +10,7 @@ import papermill
 import pytest
 
 from conftest import ROOT, run_by_papermill
-from dlutils import handout
+from dlutils.tools import handout
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SHORT = {

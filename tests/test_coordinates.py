@@ -7,13 +7,13 @@ import torch
 from scipy import stats
 from torch.distributions import Cauchy, Normal
 
-from dlutils import coordinates
-from dlutils.comparison import compare
-from dlutils.coordinates import Gaussianized
-from dlutils.datasets import DISTRIBUTIONS, Dataset, make_dataset
+from dlutils.data.datasets import DISTRIBUTIONS, Dataset, make_dataset
+from dlutils.data.units import Arsinh, Identity, Inside, Units
+from dlutils.estimators import coordinates
+from dlutils.estimators.coordinates import Gaussianized
+from dlutils.estimators.yardsticks import Mixture, em_mixture
+from dlutils.evaluation import compare
 from dlutils.seeding import seeded
-from dlutils.units import Arsinh, Identity, Inside, Units
-from dlutils.yardsticks import Mixture, em_mixture
 
 pytestmark = pytest.mark.usefixtures("float64")
 

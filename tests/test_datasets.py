@@ -6,8 +6,8 @@ import torch
 from scipy import stats
 from scipy.integrate import cumulative_simpson, simpson
 
-from dlutils.datasets import DISTRIBUTIONS, Dataset, compress, load_dataset, make_dataset
-from dlutils.view import seen_in
+from dlutils.data.datasets import DISTRIBUTIONS, Dataset, compress, load_dataset, make_dataset
+from dlutils.estimators.view import seen_in
 
 FALSE_ALARM = 1e-6  # probability that a right sampler fails one of the random tests
 SMOOTH = [name for name in DISTRIBUTIONS if not name.startswith("benchden")]  # for Simpson's rule

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from conftest import ROOT
-from dlutils.comparison import compare
-from dlutils.datasets import make_dataset
-from dlutils.denoisers import DENOISERS, GaussianDenoiser, MixtureDenoiser
+from dlutils.data.datasets import make_dataset
+from dlutils.diffusion.denoisers import DENOISERS, GaussianDenoiser, MixtureDenoiser
+from dlutils.estimators.view import units_of
+from dlutils.estimators.yardsticks import Mixture, em_mixture
+from dlutils.evaluation import compare
 from dlutils.notebook import load
-from dlutils.view import units_of
-from dlutils.yardsticks import Mixture, em_mixture
 
 DELTA = 0.01
 TWO_BELLS = torch.tensor([[0.4, 0.6], [-0.9, 0.6], [0.5, math.sqrt(0.6)]])  # mean 0, variance 1.02

@@ -12,11 +12,11 @@ from torch import nn
 from torch.distributions import Categorical, MixtureSameFamily, Normal
 
 from conftest import perturbed
-from dlutils import denoising
-from dlutils.datasets import Dataset, make_dataset
-from dlutils.denoising import best_loss, fisher_gap, mmse, posterior
-from dlutils.densities import Density
-from dlutils.view import units_of
+from dlutils.data.datasets import Dataset, make_dataset
+from dlutils.data.densities import Density
+from dlutils.diffusion import denoising
+from dlutils.diffusion.denoising import best_loss, fisher_gap, mmse, posterior
+from dlutils.estimators.view import units_of
 
 pytestmark = pytest.mark.usefixtures("float64")
 

@@ -8,8 +8,8 @@ from scipy import stats
 from torch import distributions as d
 from torch.distributions import transforms
 
-from dlutils.datasets import DISTRIBUTIONS, density_of, make_dataset
-from dlutils.densities import TAIL, Density, between
+from dlutils.data.datasets import DISTRIBUTIONS, density_of, make_dataset
+from dlutils.data.densities import TAIL, Density, between
 
 
 def mixture(family, weights, *parameters):

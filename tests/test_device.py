@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from conftest import ROOT
-from dlutils.datasets import make_dataset
+from dlutils.data.datasets import make_dataset
 from dlutils.notebook import load
 from dlutils.training import check_device
 

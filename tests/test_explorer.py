@@ -8,9 +8,10 @@ import pytest
 from torch.distributions import Normal
 
 from conftest import HANGS, ROOT
-from dlutils import explorer, notebook, plotting
-from dlutils.datasets import make_dataset
-from dlutils.explorer import Explorer, Live
+from dlutils import notebook, plotting
+from dlutils.data.datasets import make_dataset
+from dlutils.tools import explorer
+from dlutils.tools.explorer import Explorer, Live
 from dlutils.training import History
 
 PNG = b"\x89PNG"

@@ -12,10 +12,10 @@ from test_configurations import SHORT
 from torch import nn
 
 from conftest import ROOT, run_by_papermill
-from dlutils import sweep
-from dlutils.adjoint import METHODS, order_of
-from dlutils.datasets import DISTRIBUTIONS, make_dataset
+from dlutils.data.datasets import DISTRIBUTIONS, make_dataset
+from dlutils.flows.adjoint import METHODS, order_of
 from dlutils.notebook import load
+from dlutils.tools import sweep
 
 maths = pytest.mark.usefixtures("float64")  # on tensors made by hand
 

@@ -8,8 +8,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from conftest import HANGS, ROOT
-from dlutils.comparison import compare
-from dlutils.datasets import DISTRIBUTIONS, Dataset, make_dataset
+from dlutils.data.datasets import DISTRIBUTIONS, Dataset, make_dataset
+from dlutils.evaluation import compare
 from dlutils.notebook import load
 
 EXAMPLES = {
@@ -132,7 +132,7 @@ def test_interrupt_in_a_kernel_keeps_model_and_curve(kernel):
         return reply["content"]
 
     setup = (
-        "from dlutils.notebook import load; from dlutils.datasets import make_dataset\n"
+        "from dlutils.notebook import load; from dlutils.data.datasets import make_dataset\n"
         "ODE, data = load('ODE.ipynb'), make_dataset('gaussian', n_train=100)\n"
         "def callback(model, history):\n"
         "    if len(history.val) == 3: print('three validations')"

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from dlutils.bound import tightness
-from dlutils.datasets import make_dataset
+from dlutils.data.datasets import make_dataset
+from dlutils.diffusion.bound import tightness
 
 DELTA = 0.05
 EXPECTED_LOSS = 0.5 * np.log1p(DELTA**-2)  # of the exact prediction at r = 1: half of log(1 + SNR)

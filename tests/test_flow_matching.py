@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from dlutils.comparison import compare
-from dlutils.convergence import kl_by_steps
-from dlutils.datasets import Dataset, make_dataset
-from dlutils.matching import path_nodes
-from dlutils.view import seen_in
+from dlutils.data.datasets import Dataset, make_dataset
+from dlutils.estimators.view import seen_in
+from dlutils.evaluation import compare
+from dlutils.flows.convergence import kl_by_steps
+from dlutils.flows.matching import path_nodes
 
 LIMITS = {  # of the KL, nats; 10 000 points
     "laplace_mixture": 0.0015,

@@ -1,4 +1,4 @@
-"""dlutils.fokker_planck against closed forms; each oracle is also shown to fail once."""
+"""dlutils.diffusion.fokker_planck against closed forms; each oracle is also shown to fail once."""
 
 import math
 
@@ -9,8 +9,8 @@ from scipy import stats
 from scipy.integrate import quad
 from torch.distributions import Normal
 
-from dlutils import fokker_planck
-from dlutils.fokker_planck import Evolution, SupportError, log_density, observed, solve
+from dlutils.diffusion import fokker_planck
+from dlutils.diffusion.fokker_planck import Evolution, SupportError, log_density, observed, solve
 
 FALSE_ALARM = 1e-6  # probability that a right simulation fails the random test
 standard_normal = lambda x: Normal(0.0, 1.0).log_prob(x).exp()

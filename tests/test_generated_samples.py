@@ -15,8 +15,8 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from dlutils.datasets import check_sample
-from dlutils.samples import load_sample
+from dlutils.data.datasets import check_sample
+from dlutils.data.samples import load_sample
 
 MARKS = ["", "NA", "#N/A", "<NA>", "-", ".", "?", "#DIV/0!", "nan", "NULL"]
 WRONG = ["1.2O", "abc", "1_0", "5 cm", "1.2.3", "#7"]

@@ -10,8 +10,8 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from conftest import ROOT
-from dlutils import handout
 from dlutils.notebook import code_of
+from dlutils.tools import handout
 
 COMMITTED = {path.stem: nbformat.read(path, 4) for path in sorted(ROOT.glob("*.ipynb"))}
 WORDS = ["integrator", "likelihood", "bound"]

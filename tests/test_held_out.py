@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.distributions import Exponential, Laplace, Normal
 
-from dlutils import held_out
-from dlutils.comparison import compare
-from dlutils.datasets import Dataset, make_dataset
+from dlutils.data.datasets import Dataset, make_dataset
+from dlutils.estimators import held_out
+from dlutils.evaluation import compare
 from dlutils.seeding import seeded
 
 

@@ -9,7 +9,7 @@ from scipy import stats
 from torch.distributions import Normal
 
 from conftest import perturbed
-from dlutils.comparison import slope
+from dlutils.evaluation import slope
 
 pytestmark = pytest.mark.usefixtures("float64")
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy import stats
 
-from dlutils.importance import log_weights, tightening
+from dlutils.diffusion.importance import log_weights, tightening
 
 FALSE_ALARM = 1e-6  # probability that a right program fails one random test
 Z = stats.norm.isf(FALSE_ALARM / 2)  # that many standard errors

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import stats
 
-from dlutils.lattices import even_lattice, importance_noise
+from dlutils.diffusion.lattices import even_lattice, importance_noise
 
 FALSE_ALARM = 1e-6
 

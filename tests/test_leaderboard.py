@@ -8,7 +8,7 @@ import torch
 
 from benchmarks import estimators, leaderboard
 from benchmarks.estimators import CONTENDERS, held_out, measure
-from dlutils.datasets import make_dataset
+from dlutils.data.datasets import make_dataset
 
 OTHERS = [name for name in CONTENDERS if name not in ("ODE or SDE", "EM, grown")]
 DENSITIES = ["marron_wand_05", "benchden_06"]

@@ -9,9 +9,9 @@ import torch
 from scipy.stats import norm
 from torch.distributions import Normal
 
-from dlutils import adjoint
-from dlutils.datasets import Dataset, make_dataset
-from dlutils.likelihood import check
+from dlutils.data.datasets import Dataset, make_dataset
+from dlutils.flows import adjoint
+from dlutils.tools.likelihood import check
 
 GAUSSIAN = make_dataset("gaussian")  # N(1, 0.5^2)
 LAPLACE = make_dataset("laplace_mixture")

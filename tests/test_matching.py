@@ -6,8 +6,8 @@ from torch import nn
 from torch.distributions import Normal
 
 from conftest import fit_steps
-from dlutils.datasets import make_dataset
-from dlutils.matching import (
+from dlutils.data.datasets import make_dataset
+from dlutils.flows.matching import (
     COUPLINGS,
     along_quantiles,
     most_likely,
@@ -15,7 +15,7 @@ from dlutils.matching import (
     regress,
     sorted_pairs,
 )
-from dlutils.nets import ConcatSquashDrift
+from dlutils.flows.nets import ConcatSquashDrift
 
 
 def sample(name="laplace_mixture", n=10_000):

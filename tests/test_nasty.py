@@ -8,9 +8,9 @@ import torch
 from torch.distributions import Cauchy, Normal, StudentT
 
 from conftest import ROOT
-from dlutils import held_out
-from dlutils.comparison import compare
-from dlutils.datasets import DISTRIBUTIONS, Dataset, make_dataset
+from dlutils.data.datasets import DISTRIBUTIONS, Dataset, make_dataset
+from dlutils.estimators import held_out
+from dlutils.evaluation import compare
 from dlutils.notebook import load
 from dlutils.seeding import seeded
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch.nn.utils import parameters_to_vector
 
-from dlutils import adjoint, natural
-from dlutils.datasets import make_dataset
-from dlutils.natural import NaturalGradient
-from dlutils.nets import ConcatSquashDrift
+from dlutils.data.datasets import make_dataset
+from dlutils.flows import adjoint, natural
+from dlutils.flows.natural import NaturalGradient
+from dlutils.flows.nets import ConcatSquashDrift
 from dlutils.seeding import seeded
 from dlutils.training import fit
 

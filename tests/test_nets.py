@@ -5,14 +5,13 @@ import torch
 from torch import nn
 
 from dlutils.checks import check_drift
-from dlutils.nets import (
+from dlutils.flows.nets import (
     ConcatSquashDrift,
     FourierDrift,
     SigmoidBasisDrift,
-    forward_mode,
-    perceptron,
     with_time,
 )
+from dlutils.perceptron import forward_mode, perceptron
 from dlutils.seeding import seeded
 
 pytestmark = pytest.mark.usefixtures("float64")

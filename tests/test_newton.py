@@ -8,11 +8,11 @@ import torch
 from torch.distributions import Normal
 
 from conftest import fit_steps
-from dlutils import adjoint, newton
-from dlutils.comparison import compare
-from dlutils.datasets import make_dataset
-from dlutils.newton import newton_trajectory
-from dlutils.view import units_of
+from dlutils.data.datasets import make_dataset
+from dlutils.estimators.view import units_of
+from dlutils.evaluation import compare
+from dlutils.flows import adjoint, newton
+from dlutils.flows.newton import newton_trajectory
 
 
 @pytest.fixture(scope="module")

@@ -17,9 +17,9 @@ import torch
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from conftest import HANGS, ROOT
-from dlutils.datasets import make_dataset
+from dlutils.data.datasets import make_dataset
 from dlutils.notebook import load
-from dlutils.notebooks import changed_settings, execute, main, structure, summary
+from dlutils.tools.notebooks import changed_settings, execute, main, structure, summary
 
 COMMITTED = sorted(ROOT.glob("*.ipynb"))
 
@@ -321,7 +321,7 @@ def test_an_error_that_is_meant_is_none(write, tmp_path):
 def test_an_interrupted_run_leaves_what_was_executed(write, tmp_path):
     path = write("print('first')", "open('begun', 'w').close()\nimport time\ntime.sleep(600)", "3")
     run = subprocess.Popen(
-        [sys.executable, "-m", "dlutils.notebooks", path.name],
+        [sys.executable, "-m", "dlutils.tools.notebooks", path.name],
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         stdout=subprocess.DEVNULL,
@@ -460,7 +460,7 @@ def test_structure_counts_code_without_blank_lines_and_comments(write, capsys):
 
 
 def test_command_line_has_help():
-    command = [sys.executable, "-m", "dlutils.notebooks", "--help"]
+    command = [sys.executable, "-m", "dlutils.tools.notebooks", "--help"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert "--in-place" in done.stdout
 

@@ -12,8 +12,8 @@ from scipy import stats
 from torch.distributions import Normal
 
 from conftest import ROOT
-from dlutils.comparison import compare
-from dlutils.datasets import Dataset, make_dataset
+from dlutils.data.datasets import Dataset, make_dataset
+from dlutils.evaluation import compare
 from dlutils.notebook import load
 from dlutils.seeding import seeded
 

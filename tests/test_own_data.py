@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from dlutils.datasets import Dataset, load_dataset
-from dlutils.own_data import Ties, check_rounding, evenly, intervals, spread
+from dlutils.data.datasets import Dataset, load_dataset
+from dlutils.data.own_data import Ties, check_rounding, evenly, intervals, spread
+from dlutils.estimators.view import units_of
 from dlutils.seeding import seeded
-from dlutils.view import units_of
 
 
 def test_ties_are_counted_and_their_step_is_found():

@@ -9,7 +9,7 @@ import torch
 
 from benchmarks import parameterizations
 from benchmarks.parameterizations import AXES, PAGE, RAW, grid, lines, main, measure, tables
-from dlutils.sweep.jobs import identity
+from dlutils.tools.sweep.jobs import identity
 
 
 def made_up(path, noise, drift, *values):

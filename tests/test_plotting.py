@@ -8,8 +8,8 @@ from PIL import Image
 from torch.distributions import Normal
 
 from dlutils import plotting
-from dlutils.comparison import compare
-from dlutils.datasets import Dataset, make_dataset
+from dlutils.data.datasets import Dataset, make_dataset
+from dlutils.evaluation import compare
 from dlutils.training import History
 
 

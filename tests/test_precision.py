@@ -9,12 +9,12 @@ import torch
 
 from conftest import ROOT
 from dlutils.arrays import dtype_of
-from dlutils.comparison import compare
-from dlutils.datasets import DISTRIBUTIONS, Dataset, make_dataset
-from dlutils.held_out import log_likelihood, rivals
-from dlutils.importance import log_weights
+from dlutils.data.datasets import DISTRIBUTIONS, Dataset, make_dataset
+from dlutils.diffusion.importance import log_weights
+from dlutils.diffusion.probability_flow import ProbabilityFlow
+from dlutils.estimators.held_out import log_likelihood, rivals
+from dlutils.evaluation import compare
 from dlutils.notebook import load
-from dlutils.probability_flow import ProbabilityFlow
 from dlutils.training import check_device
 
 ODE, SDE = load(ROOT / "ODE.ipynb"), load(ROOT / "SDE.ipynb")

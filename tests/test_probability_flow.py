@@ -5,7 +5,7 @@ import torch
 from torch.distributions import Normal
 
 from conftest import perturbed
-from dlutils.probability_flow import ProbabilityFlow
+from dlutils.diffusion.probability_flow import ProbabilityFlow
 
 pytestmark = pytest.mark.usefixtures("float64")
 

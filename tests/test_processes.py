@@ -5,8 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from dlutils import adjoint
-from dlutils.fokker_planck import solve
+from dlutils.diffusion.fokker_planck import solve
+from dlutils.flows import adjoint
 from dlutils.processes import MANY, few_threads
 from dlutils.training import fit
 

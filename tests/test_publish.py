@@ -10,7 +10,7 @@ from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from conftest import ROOT
-from dlutils import publish
+from dlutils.tools import publish
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMITTED = sorted(path.stem for path in ROOT.glob("*.ipynb"))

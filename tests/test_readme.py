@@ -53,8 +53,8 @@ def test_sweep_example_runs(tmp_path, monkeypatch):
     small = small.replace("[0, 1, 2]", "0").replace("[10, 100]", "[1, 2]")
     assert small.count("\n") == text.count("\n") + 2
     (tmp_path / "grid.toml").write_text(small, encoding="utf-8")
-    assert "`python -m dlutils.sweep grid.toml` runs the 48" in PAGES["docs/sweeps.md"]
-    done = run(tmp_path, monkeypatch, "-m", "dlutils.sweep", "grid.toml")
+    assert "`python -m dlutils.tools.sweep grid.toml` runs the 48" in PAGES["docs/sweeps.md"]
+    done = run(tmp_path, monkeypatch, "-m", "dlutils.tools.sweep", "grid.toml")
     assert "16 runs, 0 failed: grid.jsonl" in done
     run(tmp_path, monkeypatch, "-c", code)
 

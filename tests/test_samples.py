@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from pandas._libs.parsers import STR_NA_VALUES
 
-from dlutils.datasets import Dataset
-from dlutils.reading import MISSING
-from dlutils.samples import is_source, load_sample, read_sample, split_source
+from dlutils.data.datasets import Dataset
+from dlutils.data.reading import MISSING
+from dlutils.data.samples import is_source, load_sample, read_sample, split_source
 
 TEXTS = {
     "one column": "1\n2.5\n-3e-1\n",

@@ -12,8 +12,8 @@ from torch import nn
 from torch.distributions import Normal
 
 from conftest import ROOT, perturbed
-from dlutils.comparison import compare
-from dlutils.datasets import Dataset, make_dataset
+from dlutils.data.datasets import Dataset, make_dataset
+from dlutils.evaluation import compare
 from dlutils.notebook import load
 
 maths = pytest.mark.usefixtures("float64")  # on tensors made by hand

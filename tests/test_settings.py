@@ -5,9 +5,10 @@ import pytest
 import torch
 from torch.distributions import Normal
 
-from dlutils import adjoint, bound
-from dlutils.datasets import make_dataset
-from dlutils.fokker_planck import Evolution
+from dlutils.data.datasets import make_dataset
+from dlutils.diffusion import bound
+from dlutils.diffusion.fokker_planck import Evolution
+from dlutils.flows import adjoint
 from dlutils.seeding import seeded
 from dlutils.settings import check_count
 from dlutils.training import DataSource, fit

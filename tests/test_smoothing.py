@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from dlutils.datasets import make_dataset
-from dlutils.smoothing import log_density, smoothed_sample
+from dlutils.data.datasets import make_dataset
+from dlutils.estimators.smoothing import log_density, smoothed_sample
 
 
 def standardized(name, n=10_000, seed=3):

@@ -8,8 +8,8 @@ import pytest
 import torch
 from scipy import stats
 
-from dlutils.datasets import make_dataset
-from dlutils.sobol import total, variance_parts
+from dlutils.data.datasets import make_dataset
+from dlutils.diffusion.sobol import total, variance_parts
 
 pytestmark = pytest.mark.usefixtures("float64")
 

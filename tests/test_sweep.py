@@ -17,12 +17,13 @@ import pytest
 import torch
 
 from conftest import HANGS, ROOT
-from dlutils import held_out, sweep
-from dlutils.datasets import load_dataset
+from dlutils.data.datasets import load_dataset
+from dlutils.estimators import held_out
 from dlutils.notebook import load
-from dlutils.sweep.__main__ import main
-from dlutils.sweep.jobs import identity, process_pool, run_all
 from dlutils.tables import markdown_table
+from dlutils.tools import sweep
+from dlutils.tools.sweep.__main__ import main
+from dlutils.tools.sweep.jobs import identity, process_pool, run_all
 
 SMALL = """
 notebook = "ODE.ipynb"
@@ -49,7 +50,7 @@ def grid(tmp_path, text=SMALL, **changes):
 
 
 def start(path, *options):
-    command = [sys.executable, "-m", "dlutils.sweep", str(path), *options]
+    command = [sys.executable, "-m", "dlutils.tools.sweep", str(path), *options]
     # `make test &` ignores SIGINT, and so would what it starts
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
@@ -344,7 +345,9 @@ def test_a_full_disk_leaves_whole_lines(tmp_path, monkeypatch):
     path, executor = tmp_path / "r.jsonl", lambda: ThreadPoolExecutor(1)
     run_all(square, [{"x": 1}], path, executor, 1)
     write = os.write
-    monkeypatch.setattr("dlutils.sweep.jobs.os.write", lambda file, data: write(file, data[:9]))
+    monkeypatch.setattr(
+        "dlutils.tools.sweep.jobs.os.write", lambda file, data: write(file, data[:9])
+    )
     with pytest.raises(OSError, match="No space left"):
         run_all(square, [{"x": 2}], path, executor, 1)
     monkeypatch.undo()

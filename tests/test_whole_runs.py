@@ -11,8 +11,8 @@ import torch
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from conftest import HANGS, ROOT
-from dlutils import claims
-from dlutils.notebooks import execute, failures
+from dlutils.tools.claims import checking
+from dlutils.tools.notebooks import execute, failures
 
 NOTEBOOKS = sorted(path.name for path in ROOT.glob("*.ipynb"))
 NUMBER = re.compile(r"(?<![\w.])[-+−]?\d+(?:\.\d+)?(?:e[-+]?\d+)?|\b(?:nan|inf)\b")
@@ -106,9 +106,9 @@ def tables(folder):
 
 def broken(folder, name):
     """The sentences about a notebook that do not hold for the tables in a folder, times aside."""
-    known = [claim for claim in claims.load(ROOT / claims.CLAIMS)[0] if not claim.measured]
-    asked = claims.about(known, [name.removesuffix(".ipynb")])
-    return claims.messages(claims.check(asked, folder / "figures"))
+    known = [claim for claim in checking.load(ROOT / checking.CLAIMS)[0] if not claim.measured]
+    asked = checking.about(known, [name.removesuffix(".ipynb")])
+    return checking.messages(checking.check(asked, folder / "figures"))
 
 
 @pytest.fixture(autouse=True)

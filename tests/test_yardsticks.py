@@ -9,9 +9,9 @@ import torch
 from scipy.stats import gaussian_kde
 from torch.distributions import Normal
 
-from dlutils import yardsticks
-from dlutils.comparison import compare
-from dlutils.datasets import make_dataset
+from dlutils.data.datasets import make_dataset
+from dlutils.estimators import yardsticks
+from dlutils.evaluation import compare
 
 
 def test_one_gaussian_has_the_moments_of_the_sample():

@@ -1,0 +1,169 @@
+r"""A lower bound of the log-likelihood beside the density that the same model really has.
+
+The gap of a bound to the truth is the sum of two numbers that the bound alone cannot tell apart:
+how far the model's density is from the truth, and how far the bound lies below the model's own
+log-likelihood.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import torch
+from scipy.interpolate import CubicSpline
+from torch import Tensor
+
+from dlutils.data.datasets import Dataset
+from dlutils.evaluation import Comparison, compare
+from dlutils.settings import check_points
+from dlutils.tables import plus_minus
+
+
+class Bounded(Protocol):
+    """A model with a log-likelihood and a bound of it, `(n,)` to `(n,)` in nats."""
+
+    elbo: Callable[[Tensor], Tensor]
+    log_likelihood: Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Tightness:
+    """A bound and a density, compared with the truth; NaN where that is unknown.
+
+    Attributes:
+        dataset: The data.
+        model: What has the bound and the density.
+        bound: The exponential of the bound beside the true density.
+        exact: The model's density beside it.
+    """
+
+    dataset: Dataset
+    model: Bounded
+    bound: Comparison
+    exact: Comparison
+
+    @cached_property
+    def final_bound(self) -> float:
+        """Mean of the bound over the test points, nats."""
+        return self.model.elbo(self.dataset.test).double().mean().item()
+
+    @cached_property
+    def final(self) -> float:
+        """Mean of the model's log-likelihood over the test points, nats."""
+        return self.model.log_likelihood(self.dataset.test).double().mean().item()
+
+    @property
+    def expected(self) -> float:
+        """Mean of the true log-likelihood over the test points, nats."""
+        return self.dataset.expected_log_likelihood if self.dataset.is_known else math.nan
+
+    @property
+    def expected_error(self) -> float:
+        """Its standard error, nats."""
+        return self.dataset.standard_error if self.dataset.is_known else math.nan
+
+    @property
+    def excess(self) -> str:
+        """Mean of the model's log-likelihood minus the true one, with its standard error."""
+        test = self.dataset.test
+        return plus_minus(self.model.log_likelihood(test) - self.dataset.log_prob(test))
+
+    @property
+    def gap(self) -> float:
+        """Truth minus bound, an integral over the true density, nats."""
+        return self.bound.kl
+
+    @property
+    def kl(self) -> float:
+        """KL from the truth to the model's density, nats."""
+        return self.exact.kl
+
+    @property
+    def looseness(self) -> float:
+        """The model's log-likelihood minus the bound, under the true density, nats."""
+        return self.gap - self.kl
+
+    @property
+    def words(self) -> str:
+        """For a caption: how far density and bound are from the truth, or from each other."""
+        if math.isnan(self.gap):
+            return f"the bound lies {self.final - self.final_bound:.4f} nats below it"
+        return f"KL {self.kl:.4f} nats, gap of the bound {self.gap:.4f} nats"
+
+    def __str__(self) -> str:
+        lines = [
+            f"final ELBO               {self.final_bound:.4f}",
+            f"final log-likelihood     {self.final:.4f}",
+            f"mass of the model         {self.exact.mass:.4f}",
+        ]
+        if not math.isnan(self.gap):
+            lines += [
+                f"final minus expected     {self.excess}, on the same test points",
+                f"gap: truth - ELBO         {self.gap:.5f} nats, by quadrature",
+                f"  KL(truth || model)      {self.kl:.5f} nats",
+                f"  looseness               {self.looseness:.5f} nats: model - ELBO",
+                f"largest error of density  {100 * self.exact.worst:.1f} % of the peak",
+            ]
+        return "\n".join(lines)
+
+
+def tightness(dataset: Dataset, model: Bounded, n_nodes: int = 1001) -> Tightness:
+    """Compare a model's bound and its density with the truth.
+
+    Args:
+        dataset: Gives test points, support and, where it is known, the true density.
+        model: Both by its methods `elbo` and `log_likelihood`.
+        n_nodes: See `dlutils.evaluation.quadrature`.
+    """
+    bound, exact = (compare(dataset, f, n_nodes) for f in (model.elbo, model.log_likelihood))
+    return Tightness(dataset, model, bound, exact)
+
+
+def through_nodes(log_q: Callable[[Tensor], Tensor], y: Tensor, n_nodes: int = 1001) -> Tensor:
+    """log_q at many points by a cubic spline through few: a bound by quadrature costs much a point.
+
+    Args:
+        log_q: A smooth function, `(n,)` to `(n,)`.
+        y: Points, `(n,)`; up to twice `n_nodes` of them are given to `log_q` itself.
+        n_nodes: Evenly spread over the range of y.
+    """
+    check_points(y)
+    if len(y) <= 2 * n_nodes:
+        return log_q(y)
+    nodes = torch.linspace(y.min(), y.max(), n_nodes, dtype=y.dtype, device=y.device)
+    spline = CubicSpline(nodes.double(), log_q(nodes).double())
+    return torch.from_numpy(spline(y.double())).to(y.dtype)
+
+
+def side_by_side(
+    dataset: Dataset, models: Mapping[str, Callable[[Tensor], Tensor]], n_nodes: int = 1001
+) -> tuple[dict[str, Comparison], list[dict[str, str]]]:
+    """Log-densities and bounds compared with a known truth, and with the first of them.
+
+    Args:
+        dataset: Its density must be known.
+        models: By name, `(n,)` to `(n,)` in nats; a bound's exponential has a mass below one.
+        n_nodes: See `dlutils.evaluation.quadrature`.
+
+    Returns:
+        The comparisons by name, and a row a model: mean over the test points; minus the truth and
+        minus the first model on the same points, with the standard errors of these differences;
+        the integral of p (log p - log q); and that of q.
+    """
+    fits = {name: compare(dataset, model, n_nodes) for name, model in models.items()}
+    values = {name: model(dataset.test).double() for name, model in models.items()}
+    truth, (first, reference) = dataset.log_prob(dataset.test), next(iter(values.items()))
+    return fits, [
+        {
+            "data": dataset.title,
+            "model": name,
+            "final": f"{log_q.mean():.4f}",
+            "minus expected": plus_minus(log_q - truth),
+            f"minus {first}": "–" if name == first else plus_minus(log_q - reference),
+            "KL or gap": f"{fits[name].kl:.4f}",
+            "mass": f"{fits[name].mass:.4f}",
+        }
+        for name, log_q in values.items()
+    ]

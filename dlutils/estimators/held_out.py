@@ -1,0 +1,152 @@
+"""Models on points that none of them has seen: what compares them where no truth is known."""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dlutils.data.datasets import Dataset
+from dlutils.data.own_data import intervals
+from dlutils.data.units import Units
+from dlutils.estimators.coordinates import Gaussianized
+from dlutils.estimators.view import bends_of
+from dlutils.estimators.yardsticks import YARDSTICKS, LogDensity
+from dlutils.evaluation import Fitted, quadrature
+
+Model = LogDensity | Fitted  # a log-density, or what has a method log_likelihood
+NOTABLE = 0.001  # nats from which on an advantage is mentioned
+OUTSIDE = 0.01  # share of a model where no data are, from which on bounds are suggested
+
+
+def rivals(dataset: Dataset, seed: int = 0) -> dict[str, LogDensity]:
+    """The log-densities of all `YARDSTICKS`, fitted to the training points.
+
+    They see bounded or heavy-tailed data in the same coordinate as the models do, but for that in
+    which a mixture is one Gaussian.
+    """
+    bends = tuple(bend for bend in bends_of(dataset) if not isinstance(bend, Gaussianized))
+    units, weights = Units(bends=bends), dataset.weights.get("train")
+    fits = {
+        name: fit(units(dataset.train), seed, weights=weights) for name, fit in YARDSTICKS.items()
+    }
+    return {
+        name: lambda y, log_q=log_q: log_q(units(y)).double() + units.log_slope(y)
+        for name, log_q in fits.items()
+    }
+
+
+def log_likelihood(model: Model, dataset: Dataset) -> Tensor:
+    """Of each test point, nats, float64, `(n,)`; of its interval where the data are rounded.
+
+    The probability of an interval is an integral of the density by Gauss and Legendre's rule.
+    """
+    y, log_density = dataset.as_read, getattr(model, "log_likelihood", model)
+    if y is None:
+        return log_density(dataset.test).double()
+    values, where = y.unique(return_inverse=True)
+    low, high = intervals(values, dataset.rounding, dataset.bounds)
+    nodes, weights = map(torch.from_numpy, np.polynomial.legendre.leggauss(16))
+    at = (low + high)[:, None] / 2 + (high - low)[:, None] / 2 * nodes
+    log_q = log_density(at.flatten().to(y.dtype)).double().view_as(at)
+    log_p = (log_q + (weights / 2).log()).logsumexp(dim=1) + (high - low).log()
+    return log_p[where]
+
+
+def mean_and_error(values: Tensor, weights: Tensor | None = None) -> tuple[float, float]:
+    """Mean of independent values and its standard error, both weighted if there are weights."""
+    w = torch.ones(len(values), dtype=torch.float64) if weights is None else weights.double()
+    w, values = w / w.sum(), values.double()
+    mean = w @ values
+    variance = (w**2) @ (values - mean) ** 2 / (1 - w @ w)
+    return mean.item(), variance.sqrt().item()
+
+
+def table(models: Mapping[str, Model], dataset: Dataset) -> list[dict[str, str]]:
+    """Mean log-likelihood of the test points, in nats, with standard errors; and advice, printed.
+
+    Models are compared by the paired difference on the same points, whose standard error is much
+    smaller than that of either mean where they are alike. Where one value makes up more than a few
+    per cent of the data, a density can have as high a likelihood as it likes, and nothing is
+    compared; unless the step of the rounding is known: then likelihoods are those of intervals.
+
+    Args:
+        models: Log-densities, or what has one, by name; the others are compared with the first that
+            has a density: others have no row.
+        dataset: Its test points, at least 2, with their rounding and weights.
+
+    Returns:
+        A row a model: model, log-likelihood ± standard error, the first minus it ± standard error.
+
+    Raises:
+        ValueError: If there are fewer than 2 points or no models, or none has a density.
+    """
+    if len(dataset.test) < 2 or not models:
+        raise ValueError(
+            f"{len(models)} models on {len(dataset.test)} held-out points: at least 1 and 2 are "
+            "needed; a larger sample, or a larger test_fraction, leaves more"
+        )
+    first = next(iter(models))
+    if dataset.ties.is_atom:
+        print(f"Nothing is compared, a density's likelihood is unbounded there: {dataset.ties}")
+        return [{"model": name, "log-likelihood": "–", f"{first} minus it": "–"} for name in models]
+    weights, show = dataset.weights.get("test"), "{:.4f} ± {:.4f}".format
+    values = {}
+    for name, model in models.items():
+        try:
+            values[name] = log_likelihood(model, dataset)
+        except ValueError as error:  # its steps fold the line
+            print(f"{name} has no density: {error}")
+    if not values:
+        raise ValueError(f"none of the models has a density: {', '.join(models)}")
+    first, reference = next(iter(values.items()))
+    gains = {name: mean_and_error(reference - of, weights) for name, of in values.items()}
+    print(advice((first, models[first]), dataset, gains), end="")
+    return [
+        {
+            "model": name,
+            "log-likelihood": show(*mean_and_error(log_p, weights)),
+            f"{first} minus it": "–" if name == first else show(*gains[name]),
+        }
+        for name, log_p in values.items()
+    ]
+
+
+def advice(
+    model: tuple[str, Model], dataset: Dataset, gains: Mapping[str, tuple[float, float]]
+) -> str:
+    """What to try where a model is behind a yardstick, or lies where no data can be.
+
+    Args:
+        model: Its name and itself.
+        dataset: Of which it is a model.
+        gains: By name, its log-likelihood minus that of others, and its standard error, nats.
+
+    Returns:
+        A line each, or nothing.
+    """
+    (first, fitted), lines = model, []
+    behind = {
+        name: gain
+        for name, (gain, error) in gains.items()
+        if name in YARDSTICKS and gain < min(-2 * error, -NOTABLE)
+    }
+    if behind:
+        worst = min(behind, key=behind.get)
+        lines.append(
+            f"{worst} is ahead of {first} by {-behind[worst]:.3f} nats, more than two standard "
+            'errors: try another net (DRIFT = "auto" trains several), or the SDE that is solved for'
+        )
+    unbounded = not dataset.is_known and math.isinf(dataset.bounds[0])
+    if unbounded and dataset.points.min() >= 0:
+        nodes, weights = quadrature(dataset)
+        log_q = getattr(fitted, "log_likelihood", fitted)
+        y, below = torch.from_numpy(nodes).to(dataset.train.dtype), nodes < 0
+        mass = weights[below] @ log_q(y).double().exp().numpy()[below]
+        if mass > OUTSIDE:
+            lines.append(
+                f"{100 * mass:.1f} % of {first} lie below zero, where no data are: "
+                "SUPPORT = (0, math.inf) keeps it out"
+            )
+    return "".join(line + "\n" for line in lines)

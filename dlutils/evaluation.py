@@ -1,0 +1,305 @@
+"""How far a fitted density is from the true one: integrals, not sample means."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from scipy.integrate import cumulative_trapezoid
+from torch import Tensor
+
+from dlutils.data.datasets import Dataset
+from dlutils.settings import check_count
+from dlutils.tables import plus_minus
+from dlutils.training import History
+
+LogLikelihood = Callable[[Tensor], Tensor]
+MASS_TOLERANCE = 0.01
+N_EQUAL = 33  # edges of panels at equal steps
+N_LEAST = 2  # nodes in a panel
+
+
+@dataclass(frozen=True)
+class Comparison:
+    r"""A fitted density beside the true one, on a grid.
+
+    Attributes:
+        y: Nodes over the data's support, increasing, shape `(m,)`.
+        weights: Of the quadrature: the integral of g is the sum of weights times g(y); `(m,)`.
+        log_p: True log-density there, nats; None where it is unknown.
+        log_q: Fitted log-density there, nats.
+        mass: $\int q\,dy$ over `Dataset.reach`: one, for a density.
+        kl: $\int p\log(p/q)\,dy$, nats; below zero only if the mass exceeds one.
+            NaN if p is unknown.
+    """
+
+    y: np.ndarray
+    weights: np.ndarray
+    log_p: np.ndarray | None
+    log_q: np.ndarray
+    mass: float
+    kl: float
+
+    @property
+    def normalized_kl(self) -> float:
+        r"""KL from the truth to $q/\int q$: what is left when the mass is divided out, nats."""
+        return self.kl + float(np.log(self.mass))
+
+    @property
+    def is_density(self) -> bool:
+        """Whether the mass is one to within 0.01."""
+        return abs(self.mass - 1) <= MASS_TOLERANCE
+
+    @property
+    def words(self) -> str:
+        """The distance from the truth for a caption, or the mass where no truth is known."""
+        if self.log_p is None:
+            return f"mass {self.mass:.4f}"
+        mass = "" if self.is_density else f", mass {self.mass:.4g}"
+        return f"KL {self.normalized_kl:.4f} nats{mass}"
+
+    def summary(self) -> str:
+        """The mass and, where the truth is known, how far the densities are apart; to print."""
+        lines = [f"mass of the model     {self.mass:.4f}"]
+        if not self.is_density:
+            lines.append(
+                f"The mass is off by more than {MASS_TOLERANCE}: this is no density, and its "
+                "log-likelihood is none to quote. Take more steps."
+            )
+        if self.log_p is not None:
+            lines.append(
+                f"largest difference of the densities: {100 * self.worst:.1f} % of the peak"
+            )
+        return "\n".join(lines)
+
+    @property
+    def worst(self) -> float:
+        """The largest difference of the two densities, in units of the true one's peak."""
+        if self.log_p is None:
+            return float("nan")
+        p, q = np.exp(self.log_p), np.exp(self.log_q)
+        return float(np.abs(q - p).max() / p.max())
+
+
+def compare(dataset: Dataset, log_likelihood: LogLikelihood, n_nodes: int = 4001) -> Comparison:
+    """Compare a model with the truth by quadrature.
+
+    Over the data's support; of a user's own data the mass is over as good as all of the line.
+
+    Args:
+        dataset: Gives the support and, where it is known, the true density.
+        log_likelihood: The model's log-density, `(n,)` to `(n,)`, nats.
+        n_nodes: See `quadrature`.
+
+    Raises:
+        ValueError: If `n_nodes` is out of range, or the model's log-density is NaN or +inf.
+    """
+    y, weights = quadrature(dataset, n_nodes)
+    with torch.no_grad():
+        nodes = torch.from_numpy(y).to(dataset.train.dtype)
+        log_q = log_likelihood(nodes).double().numpy(force=True)
+    wrong = np.isnan(log_q) | (log_q == np.inf)
+    if wrong.any():
+        raise ValueError(
+            f"the model's log-likelihood is not finite at {wrong.sum()} of {len(y)} nodes, "
+            f"the first at y = {y[wrong][0]:g}"
+        )
+    mass = float(weights @ np.exp(log_q))
+    if dataset.distribution is None:
+        seen = (y >= dataset.support[0]) & (y <= dataset.support[1])
+        return Comparison(y[seen], weights[seen], None, log_q[seen], mass, float("nan"))
+    log_p = dataset.log_prob(y).numpy()
+    p = np.exp(log_p)
+    inside = p > 0
+    kl = (weights * p)[inside] @ (log_p - log_q)[inside]
+    return Comparison(y, weights, log_p, log_q, mass, float(kl))
+
+
+def quadrature(dataset: Dataset, n_nodes: int = 4001) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes and weights over the data's reach, dense where the data are.
+
+    Gauss and Legendre's rule in panels. They end at quantiles of the truth, or of the data where it
+    is unknown, at its jumps and kinks, at distances from the extremes that grow geometrically, and
+    at equal steps.
+
+    Args:
+        dataset: Gives them.
+        n_nodes: About how many, at least 101.
+
+    Returns:
+        Increasing nodes and positive weights, shape `(m,)` each.
+
+    Raises:
+        ValueError: If `n_nodes` is out of range.
+    """
+    check_count("n_nodes", n_nodes, 101)
+    low, high = dataset.reach
+    edges, equal = dataset.breakpoints, np.linspace(*dataset.support, N_EQUAL)
+    edges = np.union1d(edges[(edges > low) & (edges < high)], np.append(equal, [low, high]))
+    nodes, weights = np.polynomial.legendre.leggauss(
+        max(N_LEAST, round(n_nodes / (len(edges) - 1)))
+    )
+    half = np.diff(edges)[:, None] / 2
+    return (edges[:-1, None] + half * (1 + nodes)).ravel(), (half * weights).ravel()
+
+
+def evaluate(
+    dataset: Dataset, log_likelihood: LogLikelihood, n_nodes: int = 4001
+) -> dict[str, object]:
+    """One row of a table of models: on the test points, and by quadrature.
+
+    Args:
+        dataset: Gives test points, support and, where it is known, the true density.
+        log_likelihood: The model's log-density, `(n,)` to `(n,)`, nats.
+        n_nodes: See `quadrature`.
+
+    Returns:
+        The final log-likelihood, a mean over the test points; the mass; and, where the truth is
+        known, the final minus the expected log-likelihood with the standard error of that
+        difference on the same points, and the KL divergence once the mass is divided out; else
+        dashes.
+    """
+    final = log_likelihood(dataset.test).double()
+    found = compare(dataset, log_likelihood, n_nodes)
+    row = {"final log-likelihood": f"{final.mean():.4f}", "mass": f"{found.mass:.4f}"}
+    if dataset.distribution is None:
+        return row | {"minus expected": "–", "KL": "–"}
+    excess = final - dataset.log_prob(dataset.test)
+    return row | {
+        "minus expected": plus_minus(excess),
+        "KL": found.normalized_kl,
+    }
+
+
+class Fitted(Protocol):
+    """A trained model, such as the notebooks' `train` returns."""
+
+    history: History
+
+    def log_likelihood(self, y: Tensor) -> Tensor:
+        """The log-density at y, `(n,)`, nats."""
+
+
+def over_samples(
+    models: Mapping[str, Sequence[Fitted]], datasets: Sequence[Dataset], reference: str
+) -> list[dict[str, object]]:
+    """A table of models, each fitted to several samples: distances from the truth, by quadrature.
+
+    Args:
+        models: By name, the model fitted to each sample.
+        datasets: The samples.
+        reference: The name of the model that the others are compared with; it need not be here.
+
+    Returns:
+        A row a model: the mean KL divergence, masses divided out, with its standard error over the
+        samples; the smallest and the largest; the mean difference from the reference on the same
+        samples with its standard error; the mass that is farthest from one; and the mean seconds
+        of training. Dashes where a model has no density, because its steps
+        fold the line.
+    """
+    found = {
+        name: [_compare_or_none(*pair) for pair in zip(datasets, fitted, strict=True)]
+        for name, fitted in models.items()
+    }
+    kl = {
+        name: torch.tensor([c.normalized_kl for c in of], dtype=torch.float64) if all(of) else None
+        for name, of in found.items()
+    }
+    of_reference, rows = kl.get(reference), []
+    for name, of in found.items():
+        seconds = sum(m.history.seconds for m in models[name]) / len(of)
+        row = dict.fromkeys(("KL", "from – to", f"minus {reference}", "mass"), "–")
+        if kl[name] is None:
+            row["KL"] = f"no density on {of.count(None)} of {len(of)}"
+        else:
+            row["KL"] = plus_minus(kl[name], "", 5)
+            row["from – to"] = f"{kl[name].min():.5f} – {kl[name].max():.5f}"
+            row["mass"] = f"{max((c.mass for c in of), key=lambda mass: abs(mass - 1)):.4f}"
+            if of_reference is not None and name != reference:
+                row[f"minus {reference}"] = plus_minus(kl[name] - of_reference, "+", 5)
+        rows.append({"model": name} | row | {"seconds": seconds})
+    return rows
+
+
+def densities(dataset: Dataset, models: Mapping[str, Fitted]) -> dict[str, Comparison]:
+    """What `compare` finds, by name, for those of the models whose steps nowhere fold the line."""
+    found = {name: _compare_or_none(dataset, model) for name, model in models.items()}
+    return {name: comparison for name, comparison in found.items() if comparison}
+
+
+def _compare_or_none(dataset: Dataset, model: Fitted) -> Comparison | None:
+    with suppress(ValueError):  # the steps fold the line
+        return compare(dataset, model.log_likelihood)
+    return None
+
+
+def constant_cdf(x: ArrayLike, p: ArrayLike, levels: Sequence[float]) -> np.ndarray:
+    """Where the CDF of p(., t) has the given values, at each of k times.
+
+    Args:
+        x: States that cover all of p, increasing along the second axis, shape `(k, m)`.
+        p: Density at those states, shape `(k, m)`.
+        levels: Values between 0 and 1, l of them.
+
+    Returns:
+        Shape `(k, l)`.
+    """
+    cdf = cumulative_trapezoid(p, x, axis=1, initial=0)
+    return np.stack([np.interp(levels, c / c[-1], x_t) for c, x_t in zip(cdf, x, strict=True)])
+
+
+def slope(x: Sequence[float], y: ArrayLike) -> float:
+    """The slope of log y against log x by least squares: an order of convergence, or its negative.
+
+    Args:
+        x: Positive, shape `(k,)`.
+        y: Shape `(k,)`; an error of zero counts as 1e-16, since it has no logarithm, and NaN is
+            left out.
+    """
+    x, y = np.asarray(x, dtype=float), np.maximum(np.asarray(y, dtype=float), 1e-16)
+    known = ~np.isnan(y)
+    if known.sum() < 2:
+        return float("nan")
+    return float(np.polyfit(np.log(x[known]), np.log(y[known]), 1)[0])
+
+
+class Trained(Protocol):
+    """A fitted model and how it was trained; no iterations if it was solved for."""
+
+    history: History
+    log_likelihood: LogLikelihood
+
+
+def objectives_table(
+    models: Mapping[str, tuple[Trained, float, str]], dataset: Dataset, distance: float = 0.03
+) -> list[dict[str, object]]:
+    """What was maximised or solved: its noise, how soon it is close to the truth, where it ends.
+
+    Args:
+        models: By the objective's name: the model, the standard deviation of the objective of a
+            batch, and its unit, "nats" where the history is of a log-likelihood or a bound.
+        dataset: Of a known density.
+        distance: From the truth on the same points, nats.
+
+    Returns:
+        A row a model: noise, iterations, the first validated one within the distance, KL in nats,
+        and seconds.
+    """
+    near, rows = dataset.log_prob(dataset.val).mean().item() - distance, []
+    for name, (model, sd, unit) in models.items():
+        history = model.history
+        reached = history.iterations_to(near) if unit == "nats" and history.train else None
+        rows.append(
+            {
+                "objective": name,
+                "noise of a batch": f"{sd:.3g} {unit}" if sd else "none",
+                "iterations": len(history.train) or "–",
+                f"to {distance:g} nats": "–" if reached is None else reached,
+                "KL": compare(dataset, model.log_likelihood).kl,
+                "seconds": f"{history.seconds:.1f}",
+            }
+        )
+    return rows

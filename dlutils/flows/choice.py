@@ -1,0 +1,111 @@
+"""Which of several nets: the one that there is most evidence for."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from functools import wraps
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from dlutils.data.datasets import Dataset
+from dlutils.data.units import Units
+from dlutils.estimators.view import seen_in
+from dlutils.flows import adjoint
+from dlutils.training import DataSource
+
+
+class Flow(Protocol):
+    """A trained flow, such as the ODE notebook's `train` returns."""
+
+    drift: nn.Module
+    units: Units
+    n_steps: int
+    method: str
+
+    def log_likelihood(self, y: Tensor, logdet: str | None = None) -> Tensor:
+        """The log-density at y, `(n,)`, nats."""
+
+
+def effective_parameters(
+    flow: Flow, dataset: Dataset, prior_precision: float, n_bins: int = 64
+) -> float:
+    r"""How many numbers the training points determine, and not the prior.
+
+    $\sum_k\lambda_k/(\lambda_k+\kappa/n)$, where $\lambda$ are the eigenvalues of the Fisher
+    information, the mean of the products of the scores, and $\kappa$ is the prior's precision. The
+    scores are taken at the compressed points, so the matrix is as small as their number.
+
+    Args:
+        flow: Trained on the dataset.
+        dataset: Its training points.
+        prior_precision: Of the weights, $\kappa$.
+        n_bins: Of the compression.
+
+    Source:
+        MacKay, Bayesian interpolation (1992), eq. 4.9.
+    """
+    nodes, weights = dataset.compress(n_bins)
+    x = flow.units(nodes).to(next(flow.drift.parameters()).dtype)
+    _, scores = adjoint.scores(flow.drift, x, flow.n_steps, flow.method, "map")
+    scores = scores.double() * (weights / weights.sum()).sqrt()[:, None]
+    eigenvalues = torch.linalg.eigvalsh(scores @ scores.T).clamp(min=0)
+    return (eigenvalues / (eigenvalues + prior_precision / dataset.n_effective)).sum().item()
+
+
+def evidence(flow: Flow, dataset: Dataset, prior_precision: float, n_bins: int = 64) -> float:
+    """Akaike's criterion on training and validation points together, nats in all.
+
+    The log-likelihood of all of them, counted by `map`, less the number of parameters that the
+    training points have paid for.
+
+    Raises:
+        ValueError: If the steps fold the line.
+
+    Source:
+        Akaike, A new look at the statistical model identification (1974).
+    """
+    value = -effective_parameters(flow, dataset, prior_precision, n_bins)
+    for seen in seen_in(dataset, flow.units):
+        x, weights = DataSource(seen.x, 1000, weights=seen.weights)()
+        mean = adjoint.mean_log_likelihood(
+            flow.drift, x, weights, flow.n_steps, flow.method, "map"
+        )  # fmt: skip
+        value += weights.sum().item() * (mean.item() + seen.log_slope)
+    return value
+
+
+def automatic(**nets: float) -> Callable[[Callable[..., Flow]], Callable[..., Flow]]:
+    """Let a function `train(dataset, drift, ...)` choose among drift nets, as the drift "auto".
+
+    Each is trained; the one with most `evidence` is returned. On a user's own data that needs no
+    more points than there are: a validation set of a few points could not tell.
+
+    Args:
+        nets: By name, the precisions of the priors on their weights.
+    """
+
+    def decorate(train: Callable[..., Flow]) -> Callable[..., Flow]:
+        @wraps(train)
+        def chosen(dataset: Dataset, drift: str = "mlp", *args: object, **options: object) -> Flow:
+            if drift != "auto":
+                return train(dataset, drift, *args, **options)
+            found = {}
+            for net, precision in nets.items():
+                with suppress(ValueError):  # the steps fold the line
+                    flow = train(dataset, net, *args, **options | {"prior_precision": precision})
+                    found[net] = evidence(flow, dataset, precision), flow
+            if not found:
+                raise ValueError(f"the steps of all nets fold the line: {', '.join(nets)}")
+            best = max(found, key=lambda net: found[net][0])
+            others = ", ".join(
+                f"{found[best][0] - value:.1f} nats before {net}"
+                for net, (value, _) in found.items()
+                if net != best
+            )
+            print(f"drift: {best}, by Akaike's criterion {others}")
+            return found[best][1]
+
+        return chosen
+
+    return decorate

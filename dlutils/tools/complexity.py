@@ -1,0 +1,363 @@
+"""Time and peak memory of one training step, each way in a process of its own.
+
+Memory is the peak of the process's resident set, sampled while the step runs, above what it was
+before the first step: so it sees what PyTorch's own allocator takes. A fresh process keeps what one
+way has freed from hiding what the next needs. Time is that of the processor in the one thread that
+computes: what a clock shows on an idle machine, and not what other programs take meanwhile.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, wait
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
+
+import numpy as np
+import psutil  # comes with Jupyter's kernel
+import torch
+from torch import Tensor
+from torch.nn.utils import parameters_to_vector
+from torch.utils.checkpoint import checkpoint
+
+from dlutils.data.datasets import make_dataset
+from dlutils.evaluation import slope
+from dlutils.flows.adjoint import (
+    check_solver,
+    continuous_gradient,
+    flat_gradient,
+    mean_log_likelihood,
+)
+from dlutils.flows.kernels import AutogradKernel
+from dlutils.memory import keep_freed_memory
+from dlutils.notebook import load
+from dlutils.processes import fresh_processes
+from dlutils.seeding import seeded
+
+Measurement = dict[str, float | int]
+
+
+@cache
+def _ode():
+    return load("ODE.ipynb")
+
+
+@cache
+def _sde():
+    notebook = load("SDE.ipynb")
+    with seeded(0, dtype=torch.float64):
+        return notebook, notebook.build_sde("linear", "learned_in_t", "preconditioned")
+
+
+def forward(f, y, n_steps: int) -> None:
+    """The value alone."""
+    with torch.no_grad():
+        _ode().log_likelihood(f, y, n_steps)
+
+
+def backprop(f, y, n_steps: int) -> None:
+    """Backprop through the solver: every step's graph is kept."""
+    _ode().log_likelihood(f, y, n_steps).mean().backward()
+
+
+def checkpointed(f, y, n_steps: int) -> None:
+    """Backprop that keeps the states at the ends of √T pieces and recomputes each on the way back.
+
+    Reentrant, because `step` calls autograd itself: the other kind of checkpoint recomputes the
+    piece anew for every one of those calls.
+
+    Source:
+        Chen, Xu, Zhang & Guestrin, Training deep nets with sublinear memory cost (2016).
+    """
+    h, pieces = -1 / n_steps, round(n_steps**0.5)
+
+    def piece(x, log_det, first, last):
+        for n in range(first, last):
+            x, trace, _ = _ode().step(f, x, 1 + n * h, h, "euler")
+            log_det = log_det + trace
+        return x, log_det
+
+    x, log_det = y.clone().requires_grad_(), torch.zeros_like(y)
+    ends = [round(k * n_steps / pieces) for k in range(pieces + 1)]
+    for first, last in pairwise(ends):
+        x, log_det = checkpoint(piece, x, log_det, first, last, use_reentrant=True)
+    (log_det - x.square() / 2).mean().backward()
+
+
+def adjoint_whole(f, y, n_steps: int) -> None:
+    """The batched adjoint with the derivatives of all steps at once."""
+    mean_log_likelihood(f, y, None, n_steps, chunk=n_steps).backward()
+
+
+def adjoint_chunked(f, y, n_steps: int) -> None:
+    """The batched adjoint, a cache's worth of steps at a time."""
+    mean_log_likelihood(f, y, None, n_steps).backward()
+
+
+def continuous_adjoint(f, y, n_steps: int) -> None:
+    """Back and forth again, with nothing kept: the gradient is not quite that of the T steps."""
+    continuous_gradient(f, y, torch.ones_like(y) / len(y), n_steps)
+
+
+def simulation_free(f, y, n_steps: int) -> None:
+    """One sample of the SDE's bound for each point: there is nothing to integrate."""
+    notebook, model = _sde()
+    notebook.sampled_elbo(model, y, notebook.lattice(model.path, len(y))).mean().backward()
+
+
+def flow_matching(f, y, n_steps: int) -> None:
+    """Regression on the velocity of one straight path to each point, from noise of its own."""
+    x_0, t = torch.randn_like(y), torch.rand_like(y)
+    (f(torch.lerp(x_0, y, t), t) - (y - x_0)).square().mean().backward()
+
+
+WAYS: dict[str, Callable] = {
+    "forward": forward,
+    "backprop": backprop,
+    "checkpointing": checkpointed,
+    "continuous adjoint": continuous_adjoint,
+    "adjoint, one batch": adjoint_whole,
+    "adjoint, chunks": adjoint_chunked,
+    "simulation-free": simulation_free,
+    "flow matching": flow_matching,
+}
+
+
+def peak_memory(run: Callable[[], None]) -> int:
+    """The largest resident set while `run` runs, in bytes, sampled every millisecond."""
+    process, done = psutil.Process(), threading.Event()
+    peak = process.memory_info().rss
+
+    def watch() -> None:
+        nonlocal peak
+        while not done.is_set():
+            peak = max(peak, process.memory_info().rss)
+            done.wait(0.001)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        run()
+    finally:
+        done.set()
+        watcher.join()
+    return max(peak, process.memory_info().rss)
+
+
+def median_seconds(run: Callable[[], object], repeats: int = 3) -> float:
+    """Median processor time of a call in one thread, after a warm-up."""
+    times = []
+    for _ in range(repeats + 1):
+        start = time.thread_time()
+        run()
+        times.append(time.thread_time() - start)
+    return sorted(times[1:])[repeats // 2]
+
+
+class _ByAutograd(torch.nn.Module):
+    """A drift whose derivatives come from autograd, whatever it offers itself."""
+
+    def __init__(self, f: torch.nn.Module):
+        super().__init__()
+        self.f = f
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        return self.f(x, t)
+
+    def kernel(self) -> AutogradKernel:
+        return AutogradKernel(self.f)
+
+
+def parts(n_steps: int = 100) -> list[dict[str, object]]:
+    """What the batch of steps and the written-out derivatives each bring, in this process.
+
+    Args:
+        n_steps: Number of steps T.
+
+    Returns:
+        A row for the adjoint step by step and in batches of steps, and for backprop: milliseconds
+        of a training step with derivatives by autograd and written out.
+    """
+    y = make_dataset("laplace_mixture").compress(32)[0]
+    with seeded(0, dtype=y.dtype):
+        f = _ode().MLPDrift()
+    by_autograd, rows = _ByAutograd(f), []
+    for name, chunk in {"adjoint, step by step": 1, "adjoint, in batches of steps": None}.items():
+        row = {"training step": name}
+        for derivatives, net in {"by autograd": by_autograd, "written out": f}.items():
+            mean = lambda net=net, chunk=chunk: mean_log_likelihood(
+                net, y, None, n_steps, chunk=chunk
+            )
+            ms = 1e3 * median_seconds(lambda mean=mean: mean().backward(), 3)
+            row[f"derivatives {derivatives}, ms"] = round(ms, 1)
+        rows.append(row)
+    ms = 1e3 * median_seconds(lambda: backprop(f, y, n_steps), 3)
+    first = {"training step": "backprop through the solver"}
+    first |= {"derivatives by autograd, ms": round(ms, 1), "derivatives written out, ms": "–"}
+    return [first, *rows]
+
+
+def continuous_errors(steps: Sequence[int]) -> list[float]:
+    """How far the continuous adjoint's gradient is from that of the T steps, relative, for each T.
+
+    Args:
+        steps: Numbers of steps T, of Euler's method.
+    """
+    y = make_dataset("laplace_mixture").compress(32)[0]
+    with seeded(0, dtype=y.dtype):
+        f = _ode().MLPDrift()
+    errors = []
+    for n_steps in steps:
+        mean = mean_log_likelihood(f, y, None, n_steps)
+        exact = flat_gradient(mean, f)
+        found = parameters_to_vector(
+            continuous_gradient(f, y, torch.ones_like(y) / len(y), n_steps)
+        )
+        errors.append(((found - exact).norm() / exact.norm()).item())
+    return errors
+
+
+def by_points(sizes: Sequence[int], n_bins: int = 32) -> list[dict[str, object]]:
+    """A step by the adjoint (Euler, T = 100) against the number of points, in this process.
+
+    Args:
+        sizes: Numbers of points.
+        n_bins: For the compression.
+
+    Returns:
+        A row for each size: milliseconds with all points, with their nodes, with 256 points.
+    """
+    with seeded(0, dtype=torch.float64):
+        f, rows = _ode().MLPDrift(), []
+    for n in sizes:
+        data = make_dataset("laplace_mixture", n_train=n)
+        y, nodes = data.train, data.compress(n_bins)[0]
+        row = {"points": n, "nodes": len(nodes)}
+        for name, batch in {"all points": y, "compressed": nodes, "256 points": y[:256]}.items():
+            step = lambda batch=batch: mean_log_likelihood(f, batch).backward()
+            repeats = 1 if len(batch) >= 3000 else 3  # the many take seconds
+            row[f"{name}, ms"] = round(1e3 * median_seconds(step, repeats), 1)
+        rows.append(row)
+    return rows
+
+
+@cache
+def _ready(way: str) -> tuple[torch.nn.Module, Tensor, int]:
+    """Net, nodes and resident memory before the first step, in the process of this way."""
+    torch.set_num_threads(1)
+    keep_freed_memory()  # as in training
+    nodes = make_dataset("laplace_mixture").compress(32)[0]
+    with seeded(0, dtype=nodes.dtype):
+        f = _ode().MLPDrift()
+    WAYS[way](f, nodes[:2], 10)  # loads what is loaded at first use
+    return f, nodes, psutil.Process().memory_info().rss
+
+
+def measure_once(way: str, n_steps: int) -> tuple[float, float]:
+    """Seconds of one training step, and megabytes above what its process held before."""
+    f, nodes, before = _ready(way)
+    WAYS[way](f, nodes, min(n_steps, 10))  # the others have had the cache meanwhile
+    start = time.thread_time()
+    peak = peak_memory(lambda: WAYS[way](f, nodes, n_steps))
+    return time.thread_time() - start, (peak - before) / 1e6
+
+
+def measure(ways: Sequence[str], steps: Sequence[int]) -> dict[str, list[Measurement]]:
+    """Measure ways in turns, each in a process of its own, one at a time.
+
+    In turns, because a machine may be twice as quick a few seconds later: what is compared was
+    measured close together.
+
+    Args:
+        ways: Some of `WAYS`.
+        steps: Numbers of steps T, increasing integers of at least 1.
+
+    Returns:
+        By way, a row for each T: `n_steps`, `seconds` (the median of three turns; of one where T is
+        1000 or more) and `megabytes` (the most of them).
+
+    Raises:
+        ValueError: If a way is unknown or a number is out of range.
+    """
+    for way in ways:
+        if way not in WAYS:
+            raise ValueError(f"unknown way {way!r}; choose from {', '.join(WAYS)}")
+    for n_steps in steps:
+        check_solver(n_steps, "euler")
+    if list(steps) != sorted(set(steps)):
+        raise ValueError(f"the numbers of steps must increase, not {tuple(steps)}")
+    context, rows = fresh_processes([__name__]), {way: [] for way in ways}
+    with ExitStack() as stack:
+        start = lambda way: ProcessPoolExecutor(1, context, initializer=_ready, initargs=(way,))
+        pools = {way: stack.enter_context(start(way)) for way in ways}
+        wait([pool.submit(int) for pool in pools.values()])  # all at once
+        for n_steps in steps:
+            turns = [
+                [pool.submit(measure_once, way, n_steps).result() for way, pool in pools.items()]
+                for _ in range(1 if n_steps >= 1000 else 3)
+            ]
+            for way, found in zip(ways, zip(*turns, strict=True), strict=True):
+                seconds, megabytes = zip(*found, strict=True)
+                row = {"seconds": float(np.median(seconds)), "megabytes": max(megabytes)}
+                rows[way].append({"n_steps": n_steps} | row)
+    return rows
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One way against T.
+
+    Attributes:
+        time: Median over T of the time, that of the first way counting as 1.
+        slope: Of the logarithm of the time against that of T: 1 if it is proportional to T.
+        megabytes: The most that any T needs.
+    """
+
+    time: float
+    slope: float
+    megabytes: float
+
+
+def summary(measured: dict[str, list[Measurement]]) -> dict[str, Summary]:
+    """What was measured, a line for each way."""
+    seconds, megabytes = columns(measured)
+    steps, first = [row["n_steps"] for row in next(iter(measured.values()))], next(iter(seconds))
+    return {
+        way: Summary(float(np.median(s / seconds[first])), slope(steps, s), megabytes[way].max())
+        for way, s in seconds.items()
+    }
+
+
+def columns(
+    measured: dict[str, list[Measurement]],
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Seconds and megabytes by way, shape `(len(steps),)` each."""
+    return tuple(
+        {way: np.array([row[what] for row in rows]) for way, rows in measured.items()}
+        for what in ("seconds", "megabytes")
+    )
+
+
+def panels(measured: dict[str, list[Measurement]]) -> dict[str, dict[str, np.ndarray]]:
+    """Time and memory by way, shape `(len(steps),)` each, under what a figure calls them."""
+    seconds, megabytes = columns(measured)
+    return {"time of a step / s": seconds, "peak memory / MB": megabytes}
+
+
+def table(
+    measured: dict[str, list[Measurement]], units: Sequence[str] = ("ms", "MB")
+) -> list[dict[str, object]]:
+    """What was measured as rows to show, one for each T: times in "ms", memory in "MB"."""
+    seconds, megabytes = columns(measured)
+    values = {"ms": {way: 1000 * s for way, s in seconds.items()}, "MB": megabytes}
+    return [
+        {"T": row["n_steps"]}
+        | {
+            f"{way}, {unit}": f"{float(f'{of_way[k]:.3g}'):g}"
+            for unit in units
+            for way, of_way in values[unit].items()
+        }
+        for k, row in enumerate(next(iter(measured.values())))
+    ]

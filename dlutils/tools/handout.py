@@ -1,0 +1,184 @@
+"""The notebooks for students: without answers, or with them.
+
+`python -m dlutils.tools.handout` writes to build/handout/ what a student gets: both notebooks,
+without answers and outputs, and what they need to run. `--blank integrator` also empties the
+functions of the cells tagged `exercise` and `integrator`; the checks below them say whether what
+the student writes there is right. `--solution` writes the notebooks as they are to build/solution/.
+"""
+
+import argparse
+import ast
+import json
+import re
+import shutil
+import sys
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
+
+import nbformat
+from nbformat import NotebookNode
+
+from dlutils.notebook import PROJECT
+
+YOUR_ANSWER = "*Your answer*"
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def handout(notebook: NotebookNode, blanks: Collection[str] = ()) -> NotebookNode:
+    """A copy of a notebook without what a student is to find out.
+
+    Args:
+        notebook: With outputs. Of its cells' tags these count: `answer` (replaced), `map` (the
+            tables lose their last column), `expected-figure` (keeps its figures), and `exercise`
+            with one of `blanks`.
+        blanks: See `blank`, which is applied to the cells that are tagged `exercise` and so.
+
+    Raises:
+        ValueError: If an answer is no Markdown cell.
+    """
+    copy = nbformat.from_dict(notebook)
+    for cell in copy.cells:
+        tags = _tags(cell)
+        if "answer" in tags:
+            if cell.cell_type != "markdown":
+                raise ValueError(f"an answer is a Markdown cell, not {cell.source[:60]!r}")
+            cell.source = YOUR_ANSWER
+        elif "map" in tags:
+            cell.source = without_last_column(cell.source)
+        elif cell.cell_type == "code":
+            cell.execution_count = None
+            cell.outputs = _figures(cell) if "expected-figure" in tags else []
+            if "exercise" in tags and tags & set(blanks):
+                cell.source = blank(cell.source, cell.metadata.get("blank"))
+    copy.cells = [cell for cell in copy.cells if cell.source]
+    return copy
+
+
+def blank(source: str, names: Collection[str] | None = None) -> str:
+    """Python code with functions emptied: signature and docstring stay, the body says what to do.
+
+    Args:
+        source: Code of a cell.
+        names: Functions, also of classes, to be emptied; all that are not private if None.
+
+    Raises:
+        ValueError: If the code has no such function.
+    """
+    functions = {node.name: node for node in _functions(ast.parse(source))}
+    if names is None:
+        names = [name for name in functions if not name.startswith("_")]
+    if not names or not set(names) <= set(functions):
+        raise ValueError(f"to blank: {list(names)}; functions of the cell: {list(functions)}")
+    lines = source.splitlines()
+    for name in sorted(names, key=lambda name: functions[name].lineno, reverse=True):
+        node = functions[name]
+        docstring = ast.get_docstring(node)
+        body = node.body[1:] if docstring else node.body
+        start = node.body[0].end_lineno if docstring else node.body[0].lineno - 1
+        if body and body[0].lineno == node.lineno:
+            raise ValueError(f"{name} stands on one line: its body needs lines of its own")
+        indent = " " * node.body[0].col_offset
+        task = f"write {name}: {docstring.splitlines()[0]}" if docstring else f"write {name}"
+        task = json.dumps(task, ensure_ascii=False)
+        stub = [f"{indent}raise NotImplementedError(", f"{indent}    {task}", f"{indent})"]
+        lines[start : node.end_lineno] = stub
+    return "\n".join(lines)
+
+
+def without_last_column(markdown: str) -> str:
+    """Markdown whose tables have lost their last column; a | in code or a formula is none."""
+    lines = []
+    for line in markdown.splitlines():
+        if line.startswith("|"):
+            bars = re.finditer(r"`[^`]*`|\$[^$]*\$|\\\||(?P<bar>\|)", line.rstrip())
+            ends = [match.end() for match in bars if match["bar"]]
+            line = line[: ends[-2]]
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def words(notebooks: Iterable[NotebookNode]) -> list[str]:
+    """The words that `blanks` may hold: the tags beside `exercise`, in their order."""
+    found = [
+        tag
+        for notebook in notebooks
+        for cell in notebook.cells
+        if "exercise" in _tags(cell)
+        for tag in cell.metadata.tags
+        if tag != "exercise"
+    ]
+    return list(dict.fromkeys(found))
+
+
+def write(
+    paths: Iterable[Path], output: Path, blanks: Collection[str] = (), solution: bool = False
+) -> None:
+    """Write notebooks for students, and the package, requirements and a README beside them.
+
+    Args:
+        paths: The notebooks.
+        output: A folder; what is in it already is overwritten, or stays.
+        blanks: See `handout`.
+        solution: Whether the notebooks keep answers, code and outputs.
+
+    Raises:
+        ValueError: If no cell of the notebooks is an exercise of one of the blanks' names.
+    """
+    notebooks = {path.name: nbformat.read(path, as_version=4) for path in paths}
+    choices = words(notebooks.values())
+    if unknown := [word for word in blanks if word not in choices]:
+        raise ValueError(
+            f"there is nothing to blank that is called {unknown[0]!r}; "
+            f"choose from {', '.join(choices) or 'nothing: no cell is tagged exercise'}"
+        )
+    shutil.copytree(
+        PROJECT / "dlutils",
+        output / "dlutils",
+        ignore=shutil.ignore_patterns("__pycache__"),
+        dirs_exist_ok=True,
+    )
+    shutil.copy(PROJECT / "requirements.txt", output)
+    shutil.copy(PROJECT / "docs" / "student.md", output / "README.md")
+    for name, notebook in notebooks.items():
+        nbformat.write(notebook if solution else handout(notebook, blanks), output / name)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Write the notebooks of this folder for students."""
+    parser = argparse.ArgumentParser(
+        prog="python -m dlutils.tools.handout", description=main.__doc__
+    )
+    parser.add_argument("notebooks", nargs="*", type=Path, help="default: all in this folder")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--solution", action="store_true", help="with answers and outputs")
+    kind.add_argument("--blank", default="", metavar="WORD,...", help="functions to empty")
+    parser.add_argument("--output", type=Path, help="default: build/handout, or build/solution")
+    options = parser.parse_args(arguments)
+    output = options.output or Path("build", "solution" if options.solution else "handout")
+    paths = options.notebooks or sorted(Path().glob("*.ipynb"))
+    blanks = [word.strip() for word in options.blank.split(",") if word.strip()]
+    try:
+        write(paths, output, blanks, options.solution)
+    except ValueError as error:
+        parser.error(str(error))
+    print(f"{output}: {', '.join(path.name for path in paths)}")
+    return 0
+
+
+def _tags(cell: NotebookNode) -> set[str]:
+    return set(cell.metadata.get("tags", []))
+
+
+def _figures(cell: NotebookNode) -> list[NotebookNode]:
+    return [output for output in cell.outputs if "image/png" in output.get("data", {})]
+
+
+def _functions(tree: ast.Module) -> Iterator[ast.FunctionDef]:
+    """The functions of a module and the methods of its classes."""
+    for node in tree.body:
+        inside = node.body if isinstance(node, ast.ClassDef) else [node]
+        yield from (part for part in inside if isinstance(part, FUNCTIONS))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

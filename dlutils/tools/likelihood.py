@@ -1,0 +1,321 @@
+r"""Whether a program's log-likelihood is that of a density: anyone's, by its values alone.
+
+`check` takes a function that returns a log-density on the line and a dataset whose truth is known.
+It asks for the mass, which must be one; for the KL divergence from the truth; whether the same
+points give the same values; whether autograd agrees with finite differences; and, for a solver, for
+its order in the number of steps T and the T that is enough.
+
+    report = check(model.log_likelihood, make_dataset("laplace_mixture"))
+    print(report)
+    assert not report.problems
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import pairwise
+from math import inf, isnan, nan
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from dlutils.data.datasets import Dataset
+from dlutils.evaluation import slope
+from dlutils.seeding import seeded
+
+LogProb = Callable[[Tensor], Tensor | ArrayLike]
+MASS_TOLERANCE = 1e-3
+NOISE_TOLERANCE = 1e-4  # nats, between two calls, and between a point alone and in company
+FLOOR = 1e-7  # errors below it are of rounding and of the quadrature, and have no order
+N_NODES, N_FEWER = 8, 5  # of the quadrature, a panel
+N_REPEATS = 8
+FORGOTTEN = (
+    "The mass is the data's standard deviation: the logarithm of the scale is to be subtracted."
+)
+
+
+@dataclass(frozen=True)
+class Report:
+    r"""What `check` found; NaN where it could not or was not asked to look.
+
+    Attributes:
+        mass: $\int q\,dy$ from one width of the support below it to one above.
+        mass_error: Its estimated error, by a rule of fewer nodes.
+        mass_outside: The part of the mass that lies outside the support.
+        kl: $\int p\log(p/q)\,dy$, nats: by how much the expected log-likelihood is below the
+            truth's; negative only if the mass exceeds one.
+        sd: Standard deviation of log q between calls, root mean square over the points, nats.
+        company: The largest difference of a point alone and the same beside others, nats.
+        gradient_y: Autograd's d log q / dy beside central differences: the largest difference,
+            relative to the largest slope. NaN if log q has no gradient.
+        gradient_parameters: The same for the mean log-likelihood of some points along a random
+            direction of the weights; infinite if it has no gradient.
+        tolerance: What a relative error of a gradient may be in this precision.
+        order: In T, of the mean of |log q_T - log q_2T| over the points.
+        mass_order: In T, of |mass - 1|.
+        mass_by_steps: The mass by T, NaN where there is no density.
+        steps_enough: The least T from which on |mass - 1| < 0.001; None if there is none.
+        data_scale: Standard deviation of the data, which a forgotten scale leaves as the mass.
+    """
+
+    mass: float
+    mass_error: float
+    mass_outside: float
+    kl: float
+    sd: float
+    company: float
+    gradient_y: float
+    gradient_parameters: float
+    tolerance: float
+    data_scale: float
+    order: float = nan
+    mass_order: float = nan
+    mass_by_steps: dict[int, float] = field(default_factory=dict)
+    steps_enough: int | None = None
+
+    @property
+    def normalized_kl(self) -> float:
+        r"""KL from the truth to $q/\int q$, nats."""
+        return self.kl + float(np.log(self.mass))
+
+    @property
+    def problems(self) -> list[str]:
+        """What is wrong, a sentence each."""
+        off, data_scale = abs(self.mass - 1) > MASS_TOLERANCE, self.mass / self.data_scale
+        log_mass, no_steps = np.log(self.mass), self.mass_by_steps and not self.steps_enough
+        g, h = self.gradient_y, self.gradient_parameters
+        found = [
+            (off, f"The mass is {self.mass:.4f}, not 1: this is no density."),
+            (off and abs(data_scale - 1) < MASS_TOLERANCE, FORGOTTEN),
+            (self.kl < -NOISE_TOLERANCE, f"The mean is {-self.kl:.4f} nats above the "
+             f"truth's, which only a mass above 1 can do: its logarithm is {log_mass:.4f}."),
+            (self.mass_error > MASS_TOLERANCE, f"The mass is uncertain by {self.mass_error:.1g}: "
+             "the density is rougher than the data's, or random."),
+            (self.sd > NOISE_TOLERANCE, f"It is random, sd {self.sd:.2g} nats between calls: an "
+             "unbiased estimate of log q has an exponential that is on average above q."),
+            (self.company > NOISE_TOLERANCE + 8 * self.sd,
+             f"A point alone and beside others differ by {self.company:.2g} nats."),
+            (g > self.tolerance, f"The gradient in y is off by {g:.2g} of the largest slope."),
+            (h == inf, "There is no gradient in the parameters."),
+            (self.tolerance < h < inf, f"The gradient in the parameters is off by {h:.2g} of it."),
+            (no_steps, f"No T brings the mass to within {MASS_TOLERANCE:g} of 1: {self._masses}."),
+        ]  # fmt: skip
+        return [sentence for is_wrong, sentence in found if is_wrong]
+
+    @property
+    def _masses(self) -> str:
+        return ", ".join(f"T = {T}: {mass:.5f}" for T, mass in self.mass_by_steps.items())
+
+    def __str__(self) -> str:
+        """All numbers, and the problems."""
+        kl = f"{self.kl:z.5f} nats, {self.normalized_kl:z.5f} with the mass divided out"
+        lines = [
+            f"mass            {self.mass:.5f} ± {self.mass_error:.1g}, "
+            f"{self.mass_outside:.1g} of it outside the support",
+            f"KL from truth   {'unknown' if isnan(self.kl) else kl}",
+            f"repeatability   sd {self.sd:.2g} nats; alone and in company {self.company:.2g} nats",
+            f"gradient        in y {_relative(self.gradient_y)}; in the parameters "
+            f"{_relative(self.gradient_parameters)}",
+        ]
+        if self.mass_by_steps:
+            lines += [
+                f"order in T      {self.order:.2f}; of the mass {self.mass_order:.2f}",
+                f"mass by T       {self._masses}; enough: {self.steps_enough or 'none'}",
+            ]
+        return "\n".join(lines + [f"PROBLEM: {problem}" for problem in self.problems])
+
+
+def check(
+    log_prob: LogProb,
+    dataset: Dataset,
+    *,
+    log_prob_by_steps: Callable[[int], LogProb] | None = None,
+    parameters: Iterable[Tensor] | None = None,
+    steps: Sequence[int] = (8, 16, 32, 64),
+    n_points: int = 16,
+) -> Report:
+    """Hold a log-density to what a density must be.
+
+    Args:
+        log_prob: Called with points, torch's default type, `(n,)`; returns log q there in nats,
+            `(n,)`, as a tensor or as what NumPy makes an array of.
+        dataset: Gives the data's scale and support and, where it is known, the true density.
+        log_prob_by_steps: Gives the log_prob that takes T steps. A ValueError of it or of its
+            log_prob counts as no density.
+        parameters: Leaf tensors on which log_prob depends; they are moved and put back.
+        steps: The numbers T, each twice the one before.
+        n_points: Quantiles of the training data at which single values are compared.
+
+    Raises:
+        ValueError: If log_prob has not one number a point, or is NaN or +inf; or if `steps` or
+            `n_points` are out of range.
+    """
+    if len(steps) < 2 or steps[0] < 1 or any(b != 2 * a for a, b in pairwise(steps)):
+        raise ValueError(f"steps must be two or more, each twice the one before, not {steps!r}")
+    if n_points < 2:
+        raise ValueError(f"n_points must be at least 2, not {n_points!r}")
+    parameters = None if parameters is None else list(parameters)
+    dtype = parameters[0].dtype if parameters else dataset.train.dtype
+    levels = (np.arange(n_points) + 0.5) / n_points
+    y = torch.from_numpy(np.quantile(dataset.train.double().numpy(), levels)).to(dtype)
+    calls = torch.stack([_values(log_prob, y) for _ in range(N_REPEATS)])
+    alone = torch.cat([_values(log_prob, y[k : k + 1]) for k in range(n_points)])
+    by_steps = log_prob_by_steps and _by_steps(log_prob_by_steps, dataset, y, steps)
+    small = torch.finfo(dtype).eps ** (1 / 3)  # the best step of a central difference
+    gradients = {"gradient_y": nan, "gradient_parameters": nan}
+    if isinstance(log_prob(y.clone()), Tensor):
+        gradients["gradient_y"] = _gradient_y(log_prob, y, small * dataset.train.std().item())
+    if parameters is not None:  # of some points, since the mean over all is level at an optimum
+        some = y[: n_points // 2]
+        gradients["gradient_parameters"] = _gradient_weights(log_prob, some, small, parameters)
+    return Report(
+        **_integrate(log_prob, dataset, dtype),
+        sd=calls.std(0).square().mean().sqrt().item(),
+        company=(calls[0] - alone).abs().max().item(),
+        tolerance=1e-3 if dtype == torch.float64 else 2e-2,
+        data_scale=dataset.train.std().item(),
+        **gradients,
+        **(by_steps or {}),
+    )
+
+
+def _values(log_prob: LogProb, y: Tensor) -> Tensor:
+    """Log q at y without a gradient, float64, held to its shape."""
+    with torch.no_grad():
+        value = log_prob(y.clone())
+    value = value.detach() if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value))
+    if value.shape != y.shape:
+        raise ValueError(
+            f"log_prob must return a number for each point, shape {tuple(y.shape)}, not "
+            f"{tuple(value.shape)}"
+        )
+    value = value.double().cpu()
+    wrong = value.isnan() | (value == inf)
+    if wrong.any():
+        k = int(wrong.float().argmax())
+        raise ValueError(
+            f"log_prob must be finite or -inf, not {value[k]:g} at y = {y[k]:g}, nor at "
+            f"{int(wrong.sum())} of {len(y)} points"
+        )
+    return value
+
+
+def _integrate(log_prob: LogProb, dataset: Dataset, dtype: torch.dtype) -> dict[str, float]:
+    """Mass, its error and its part outside the support, and KL, by Gauss and Legendre on panels.
+
+    The panels are those on which the data's density is smooth, none wider than 1/32 of the
+    support; the error is the difference from a rule of fewer nodes.
+    """
+    low, high = dataset.support
+    edges = np.linspace(2 * low - high, 2 * high - low, 3 * 32 + 1)
+    of_data = dataset.breakpoints[
+        (dataset.breakpoints > edges[0]) & (dataset.breakpoints < edges[-1])
+    ]
+    edges = np.unique(np.concatenate([edges, [low, high], of_data]))
+    middle, half = (edges[1:] + edges[:-1]) / 2, np.diff(edges) / 2
+
+    def panels(n_nodes: int) -> tuple[np.ndarray, np.ndarray]:
+        """The integrals of q and of p log(p / q) over each panel."""
+        nodes, weights = np.polynomial.legendre.leggauss(n_nodes)
+        points = (middle[:, None] + half[:, None] * nodes).ravel()
+        log_q = _values(log_prob, torch.from_numpy(points).to(dtype)).numpy()
+        p_log = np.full_like(log_q, 0.0 if dataset.is_known else nan)
+        if dataset.is_known:
+            log_p = dataset.log_prob(points).numpy()
+            inside = log_p > -inf
+            p_log[inside] = np.exp(log_p[inside]) * (log_p[inside] - log_q[inside])
+        return tuple(half * (v.reshape(-1, n_nodes) @ weights) for v in (np.exp(log_q), p_log))
+
+    mass, kl = panels(N_NODES)
+    fewer, _ = panels(N_FEWER)
+    outside = (edges[:-1] >= high) | (edges[1:] <= low)
+    return {
+        "mass": float(mass.sum()),
+        "mass_error": float(np.abs(mass - fewer).sum()),
+        "mass_outside": float(mass[outside].sum()),
+        "kl": float(kl.sum()),
+    }
+
+
+def _gradient_y(log_prob: LogProb, y: Tensor, h: float) -> float:
+    """The largest error of d log q / dy, relative to the largest slope."""
+    at = y.clone().requires_grad_()
+    found = _autograd(lambda: log_prob(at).sum(), [at])
+    if found is None:
+        return nan
+    rate = _rate(lambda s: _values(log_prob, y + s), h)
+    return ((found[0] - rate).abs().max() / rate.abs().max()).item()
+
+
+def _gradient_weights(log_prob: LogProb, y: Tensor, h: float, parameters: list[Tensor]) -> float:
+    """The relative error of the mean's derivative along a random direction of the weights."""
+    gradient = _autograd(lambda: log_prob(y.clone()).mean(), parameters)
+    if gradient is None:
+        return inf
+    with seeded(1):
+        direction = [torch.randn_like(p) for p in parameters]
+    found = sum((g * v).sum() for g, v in zip(gradient, direction, strict=True)).item()
+    before = [p.detach().clone() for p in parameters]
+
+    def moved(s: float) -> Tensor:
+        for p, start, v in zip(parameters, before, direction, strict=True):
+            p.data.copy_(start + s * v)
+        return _values(log_prob, y).mean()
+
+    try:
+        rate = _rate(moved, h).item()
+    finally:
+        for p, start in zip(parameters, before, strict=True):
+            p.data.copy_(start)
+    return abs(found - rate) / max(abs(found), abs(rate), 1e-300)
+
+
+def _autograd(f: Callable[[], Tensor], inputs: list[Tensor]) -> Sequence[Tensor] | None:
+    """The gradient, zero in what the value does not depend on; None if it depends on nothing."""
+    with seeded(0):
+        value = f()
+    if not (isinstance(value, Tensor) and value.requires_grad):
+        return None
+    return torch.autograd.grad(value, inputs, allow_unused=True, materialize_grads=True)
+
+
+def _rate(f: Callable[[float], Tensor], h: float) -> Tensor:
+    """The central difference at zero; both sides draw the same random numbers."""
+    sides = []
+    for s in (h, -h):
+        with seeded(0):
+            sides.append(f(s))
+    return (sides[0] - sides[1]) / (2 * h)
+
+
+def _by_steps(
+    log_prob_by_steps: Callable[[int], LogProb], dataset: Dataset, y: Tensor, steps: Sequence[int]
+) -> dict[str, object]:
+    """The orders in T, the mass for each, and the T that is enough."""
+    log_q = {T: torch.full_like(y, nan, dtype=torch.float64) for T in steps}
+    mass = dict.fromkeys(steps, nan)
+    for T in steps:
+        with suppress(ValueError):
+            log_prob = log_prob_by_steps(T)
+            log_q[T] = _values(log_prob, y)
+            mass[T] = _integrate(log_prob, dataset, y.dtype)["mass"]
+    errors = [(log_q[2 * T] - log_q[T]).abs().mean().item() for T in steps[:-1]]
+    mass_errors = [abs(m - 1) for m in mass.values()]
+    above = lambda values: [v if v > FLOOR else nan for v in values]
+    enough = None
+    for T in reversed(steps):
+        if not abs(mass[T] - 1) < MASS_TOLERANCE:
+            break
+        enough = T
+    return {
+        "order": -slope(steps[:-1], above(errors)),
+        "mass_order": -slope(steps, above(mass_errors)),
+        "mass_by_steps": mass,
+        "steps_enough": enough,
+    }
+
+
+def _relative(error: float) -> str:
+    return "not checked or none" if isnan(error) else f"off by {error:.1g}"

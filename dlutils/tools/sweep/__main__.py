@@ -1,0 +1,72 @@
+"""The command `python -m dlutils.tools.sweep`."""
+
+import argparse
+import os
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+from dlutils.processes import cores
+from dlutils.tables import markdown_table
+from dlutils.tools.sweep.grid import read, train_and_measure
+from dlutils.tools.sweep.jobs import dask_cluster, process_pool, run_all
+from dlutils.tools.sweep.results import load, summarize
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Train over the grid of a TOML file; the same command goes on where it was stopped."""
+    parser = argparse.ArgumentParser(prog="python -m dlutils.tools.sweep", description=main.__doc__)
+    parser.add_argument("config", type=Path, help="TOML: notebook, dataset and lists of settings")
+    parser.add_argument("--results", type=Path, help="JSON lines; default: CONFIG with .jsonl")
+    parser.add_argument(
+        "--workers", type=int, default=cores(), help="processes; default: %(default)s"
+    )
+    parser.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask cluster, in their place")
+    parser.add_argument("--retry-failed", action="store_true", help="run those again that failed")
+    options = parser.parse_args(arguments)
+    results = options.results or options.config.with_suffix(".jsonl")
+    if options.workers < 1:
+        parser.error(f"--workers must be at least 1, not {options.workers}")
+    for library in ("OMP", "OPENBLAS", "MKL"):  # one thread a worker, in its libraries too
+        os.environ.setdefault(f"{library}_NUM_THREADS", "1")
+    try:
+        configs = read(options.config)
+        with _executors(options) as (make_executor, width):
+            failed = run_all(
+                train_and_measure,
+                configs,
+                results,
+                make_executor,
+                width,
+                retry_failed=options.retry_failed,
+                label=options.config.name,
+            )
+    except ValueError as error:
+        parser.error(str(error))
+    except KeyboardInterrupt:
+        print(f"stopped; the same command goes on. Results: {results}", file=sys.stderr)
+        return 130
+    print(f"{len(configs)} runs, {failed} failed: {results}")
+    rows = [row for row in load(results) if row["status"] == "done"]
+    if rows:
+        keys = dict.fromkeys(key for config in configs for key in config)  # files have others
+        values = {key: {str(config[key]) for config in configs if key in config} for key in keys}
+        by = [key for key in keys if key != "seed" and len(values[key]) > 1] or ["dataset"]
+        of_files = ("test",) if any(row.get("normalized_kl") is None for row in rows) else ()
+        table = summarize(rows, by, ("normalized_kl", *of_files, "mass", "seconds"))
+        dash = lambda value: "–" if value is None else value
+        print(markdown_table([{key: dash(row[key]) for key in row} for row in table]))
+    return 1 if failed else 0
+
+
+def _executors(options: argparse.Namespace) -> AbstractContextManager:
+    """A maker of executors and how many runs to hand them at a time."""
+    if options.scheduler:
+        return dask_cluster(options.scheduler)
+    return nullcontext(
+        (process_pool(options.workers, ["dlutils.tools.sweep.grid"]), options.workers + 1)
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
