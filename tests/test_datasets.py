@@ -238,6 +238,15 @@ def test_compress_conserves_mass_and_three_moments(name, n_bins):
         assert (weights @ nodes**power - exact).abs() <= tolerance, f"moment {power}"
 
 
+def test_compress_conserves_the_moments_of_weighted_points():
+    y = make_dataset("laplace_mixture", 500).train
+    w = torch.linspace(0.1, 3, len(y), dtype=torch.float64)
+    nodes, weights = compress(y, 9, w)
+    for power in range(4):
+        tolerance = 1e-10 * (w @ y.abs().pow(power))
+        assert (weights @ nodes**power - w @ y**power).abs() <= tolerance, f"moment {power}"
+
+
 @pytest.mark.parametrize("name", ["marron_wand_10", "laplace_mixture", "student_t", "uniform"])
 def test_no_bin_is_twice_as_wide_or_twice_as_full_as_the_mean(name):
     y, n_bins = make_dataset(name).train.double(), 32

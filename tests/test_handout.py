@@ -101,7 +101,7 @@ def test_handout_has_no_answer(small):
     assert answer.id == small.cells[-1].id
 
 
-def test_an_answer_is_nocode_of():
+def test_an_answer_is_no_code():
     cells = [tagged(new_code_cell("print('It is 3.')"), "answer")]
     with pytest.raises(ValueError, match=r"an answer is a Markdown cell, not .*It is 3"):
         handout.handout(new_notebook(cells=cells))
@@ -117,6 +117,8 @@ def test_blank_keeps_signature_and_docstring():
         assert ast.get_docstring(old[name]) == ast.get_docstring(new[name])
         same = ast.unparse(old[name]) == ast.unparse(new[name])
         assert same == (name in ("dot", "_hidden"))
+        left = [type(line) for line in new[name].body if not same]
+        assert left in ([], [ast.Expr, ast.Raise], [ast.Raise]), "a docstring, and no program"
     assert ast.unparse(new["solve"].decorator_list[0]) == "decorated"
     assert ast.unparse(before.body[-1]) == ast.unparse(after.body[-1]), "what is no function stays"
 

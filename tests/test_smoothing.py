@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from dlutils.data.datasets import make_dataset
-from dlutils.estimators.smoothing import log_density, smoothed_sample
+from dlutils.estimators.smoothing import fit, log_density, smoothed_sample
 
 
 def standardized(name, n=10_000, seed=3):
@@ -21,6 +21,16 @@ def distance(name, n=10_000, seed=3, **options):
     log_q = log_q - np.log(np.trapezoid(np.exp(log_q), x))
     log_p = dataset.log_prob(loc + scale * x).double().numpy() + np.log(scale)
     return np.trapezoid(np.exp(log_p) * (log_p - log_q), x)
+
+
+def test_weights_are_numbers_of_points():
+    _, y, _, _ = standardized("laplace_mixture", 400)
+    counts = 1 + 3 * (y > 0).long()
+    x = np.linspace(y.quantile(0.05).item(), y.quantile(0.95).item(), 101)
+    log_p = lambda y, weights=None: np.interp(x, *fit(y, weights=weights)[:2])
+    many = log_p(y.repeat_interleave(counts))
+    assert np.abs(log_p(y, counts) - many).mean() < 0.05
+    assert np.abs(log_p(y) - many).mean() > 0.3, "they matter"
 
 
 @pytest.mark.parametrize(

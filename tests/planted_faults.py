@@ -1,0 +1,430 @@
+r"""Plant faults in the package, one at a time, and say of each whether the tests catch it.
+
+`python -m tests.planted_faults` copies the working tree, changes one place of the package in the
+copy, and runs the test files that belong to the module until a test fails. Where tests have been
+thinned, `--fresh` shows whether a guard was lost. Results are written to `build/planted_faults.csv`
+as they come; a second start goes on with the rest.
+"""
+
+import argparse
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
+from pathlib import Path
+from queue import SimpleQueue
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+import pandas as pd
+from tqdm import tqdm
+
+from dlutils.processes import cores
+from dlutils.tables import markdown_table
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "build" / "planted_faults.csv"
+PYTEST = (sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-n", "0")
+SLOW = r"test_(whole_runs|configurations|failing_well|notebook_times|benchmarks|leaderboard)"
+OUT_OF_TIME = "out of time"
+
+
+class Fault(NamedTuple):
+    """What is wrong, in words; text that is there once in all of the package; what replaces it."""
+
+    name: str
+    old: str
+    new: str
+
+
+FAULTS = [
+    # Flows
+    Fault(
+        "gradient of the map without 1 / r",
+        "v_r = v / r",
+        "v_r = v.expand_as(r)",
+    ),
+    Fault(
+        "gradient in a linear term without its slope",
+        "linear = torch.stack([w * x + c, w]).T",
+        "linear = torch.stack([w * x, w]).T",
+    ),
+    Fault(
+        "penalty on the linear part of a drift of steps",
+        "R = torch.block_diag(D.T @ D + 0.1 * eye(J), 0 * eye(2))",
+        "R = torch.block_diag(D.T @ D + 0.1 * eye(J), 0.1 * eye(2))",
+    ),
+    Fault(
+        "Gauss's weights in time for [-1, 1] and not for [0, 1]",
+        "return torch.stack([x, t.expand_as(x), v, w_t / 2 * w]).flatten(1)",
+        "return torch.stack([x, t.expand_as(x), v, w_t * w]).flatten(1)",
+    ),
+    Fault(
+        "Fisher matrix of squared weights",
+        "self.J = self.weights.sqrt()[:, None] * scores",
+        "self.J = self.weights[:, None] * scores",
+    ),
+    Fault(
+        "Newton's stages all at the beginning of the step",
+        "at = (t + c_i * h).expand_as(x)",
+        "at = t.expand_as(x)",
+    ),
+    Fault(
+        "evidence for a flow without the slope of its units",
+        "value += weights.sum().item() * (mean.item() + seen.log_slope)",
+        "value += weights.sum().item() * mean.item()",
+    ),
+    # Diffusions
+    Fault(
+        "probability flows back with the diffusion of the wrong cell",
+        "left = _bernoulli(z) * D[:, 1:] / h**2",
+        "left = _bernoulli(z) * D[:, :-1] / h**2",
+    ),
+    Fault(
+        "noise not narrowed by what the grid adds",
+        "blur = np.exp(-(frequency**2) * (1 - step**2 / 6) / 2)",
+        "blur = np.exp(-(frequency**2) / 2)",
+    ),
+    Fault(
+        "gap of a denoiser without the half",
+        "return u, w, best_noise / 2 * divergence * path.time_rate(t)",
+        "return u, w, best_noise * divergence * path.time_rate(t)",
+    ),
+    Fault(
+        "shares of a mixture without the widths of its components",
+        "log_p = self.weights.log() - (variance.log() + (g - s * self.means) ** 2 / variance) / 2",
+        "log_p = self.weights.log() - (g - s * self.means) ** 2 / variance / 2",
+    ),
+    Fault(
+        "third stage of the probability flow at the end of the step",
+        "third = self.velocity(x + h / 2 * second, u + h / 2)",
+        "third = self.velocity(x + h / 2 * second, u + h)",
+    ),
+    Fault(
+        "standard error of a bound without the root of the number",
+        "error = groups.std().item() / n_groups**0.5",
+        "error = groups.std().item()",
+    ),
+    Fault(
+        "probabilities of a quadrature whose sum is not divided out",
+        "return [w.double() / w.double().sum() for w in weights]",
+        "return [w.double() for w in weights]",
+    ),
+    Fault(
+        "bound and density exchanged",
+        "for f in (model.elbo, model.log_likelihood))",
+        "for f in (model.log_likelihood, model.elbo))",
+    ),
+    Fault(
+        "two coordinates of the lattice alike",
+        "steps = torch.tensor([[1 / n], [1 / PLASTIC], [1 / PLASTIC**2]]",
+        "steps = torch.tensor([[1 / n], [1 / PLASTIC], [1 / PLASTIC]]",
+    ),
+    # Estimators
+    Fault(
+        "evidence of a penalty off by one dimension",
+        "evidence = value + (len(h) - 1) / 2 * math.log(penalty)",
+        "evidence = value + len(h) / 2 * math.log(penalty)",
+    ),
+    Fault(
+        "smooth density of points that all count the same",
+        "share = np.histogram(y.numpy(), edges, weights=counts)[0] / n",
+        "share = np.histogram(y.numpy(), edges)[0] / len(y)",
+    ),
+    Fault(
+        "rivals' densities without the slope of the coordinate",
+        "log_q(units(y)).double() + units.log_slope(y)",
+        "log_q(units(y)).double()",
+    ),
+    Fault(
+        "evidence for a coordinate without its slope",
+        "return found + (counts @ coordinate.log_slope(y)).item()",
+        "return found",
+    ),
+    # Data
+    Fault(
+        "training, validation and test points from one stream",
+        "with seeded(seed, split, dtype=torch.float64):",
+        "with seeded(seed, dtype=torch.float64):",
+    ),
+    Fault(
+        "a density that grows towards an end from the left",
+        "for side in (-1, 1):\n                log_p = self.log_prob(end + side * steps)",
+        "for side in (1,):\n                log_p = self.log_prob(end + side * steps)",
+    ),
+    Fault(
+        "teeth of the asymmetric claw the wrong way round",
+        "[1] + [2**-k / 10 for k in range(-2, 3)],",
+        "[1] + [2**k / 10 for k in range(-2, 3)],",
+    ),
+    Fault(
+        "logit without the distance of the bounds",
+        "length = self.high - self.low if len(bounded) == 2 else 1.0",
+        "length = 1.0",
+    ),
+    Fault(
+        "a point taken for a decimal mark beside decimal commas",
+        'if "_" in cell or (decimal == "," and "." in cell):',
+        'if "_" in cell:',
+    ),
+    Fault(
+        "lines of a quoted cell not counted",
+        'number + raw.count("\\n") + 1, start + len(line) + 1',
+        "number + 1, start + len(line) + 1",
+    ),
+    Fault(
+        "intervals of rounded values beyond a lower bound",
+        "return (y - rounding / 2).clamp(min=bounds[0]), (y + rounding / 2)",
+        "return y - rounding / 2, (y + rounding / 2)",
+    ),
+    # What all of it rests on
+    Fault(
+        "skewness of compressed points without their weights",
+        "g = np.bincount(bins, w * deviation**3) / count",
+        "g = np.bincount(bins, deviation**3) / count",
+    ),
+    Fault(
+        "masked values taken for data",
+        "masked = np.ma.getmaskarray(y) if isinstance(y, np.ma.MaskedArray) else None",
+        "masked = None",
+    ),
+    Fault(
+        "a seeded block moves the global random stream",
+        "with torch.random.fork_rng(devices=[]):",
+        "with torch.random.fork_rng(devices=[], enabled=False):",
+    ),
+    Fault(
+        "a truth value taken for a count",
+        "if isinstance(value, bool) or not isinstance(value, Integral) or value < least:",
+        "if not isinstance(value, Integral) or value < least:",
+    ),
+    Fault(
+        "threads of the caller not put back",
+        "if torch.get_num_threads() != before:\n                torch.set_num_threads(before)",
+        "if torch.get_num_threads() != before:\n                pass",
+    ),
+    Fault(
+        "weights of the best validation not restored",
+        "_restore(parameters, best[2])",
+        "pass",
+    ),
+    Fault(
+        "levels of a density whose mass is not divided out",
+        "np.stack([np.interp(levels, c / c[-1], x_t) for c, x_t in zip(cdf, x, strict=True)])",
+        "np.stack([np.interp(levels, c, x_t) for c, x_t in zip(cdf, x, strict=True)])",
+    ),
+    Fault(
+        "a drift that depends on the other points",
+        "if not _close(alone, values):",
+        "if False:",
+    ),
+    Fault(
+        "distance from the truth on the test points, of values on others",
+        "below = float(dataset.log_prob(dataset.val).mean()) - np.array(history.val)",
+        "below = float(dataset.log_prob(dataset.test).mean()) - np.array(history.val)",
+    ),
+    Fault(
+        "numbers of earlier cells overwritten",
+        "known = _numbers.setdefault(stem, {})",
+        "known = _numbers[stem] = {}",
+    ),
+    # Tools
+    Fault(
+        "a notebook that failed written in place",
+        "if options.in_place and whole:",
+        "if options.in_place:",
+    ),
+    Fault(
+        "lower end of a sentence's range not checked",
+        "holds = value > low if claim.order else _at_most(low, value) and _at_most(value, high)",
+        "holds = value > low if claim.order else _at_most(value, high)",
+    ),
+    Fault(
+        "runs of other code taken for finished",
+        'return mark.exists() and mark.read_text(encoding="utf-8") == stamp',
+        "return mark.exists()",
+    ),
+    Fault(
+        "answer left below the stub of an exercise",
+        "lines[start : node.end_lineno] = stub",
+        "lines[start:start] = stub",
+    ),
+    Fault(
+        "links to a heading of the other notebook",
+        r'r"^(\w+)\.ipynb(?=#|$)"',
+        r'r"^(\w+)\.ipynb$"',
+    ),
+    Fault(
+        "another objective where steps are checkpointed",
+        "(log_det - x.square() / 2).mean().backward()",
+        "(log_det - x.square()).mean().backward()",
+    ),
+    Fault(
+        "weights not put back after a check of their gradient",
+        "p.data.copy_(start)\n    return",
+        "pass\n    return",
+    ),
+    Fault(
+        "rows of another process overwritten",
+        "os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)",
+        "os.open(path, os.O_RDWR | os.O_CREAT, 0o666)",
+    ),
+]
+
+
+def module_of(fault: Fault, root: Path = ROOT) -> Path:
+    """The module that has a fault's old text, relative to the root; an error if it is not one."""
+    texts = {path: path.read_text(encoding="utf-8") for path in (root / "dlutils").rglob("*.py")}
+    found = [path for path, text in texts.items() for _ in range(text.count(fault.old))]
+    if len(found) != 1:
+        places = ", ".join(sorted(str(path.relative_to(root)) for path in found)) or "nowhere"
+        raise SystemExit(f"the text of {fault.name!r} must be there once, it is: {places}")
+    compile(texts[found[0]].replace(fault.old, fault.new), found[0], "exec")  # it is still Python
+    return found[0].relative_to(root)
+
+
+def files_for(module: Path, root: Path) -> list[str]:
+    """The test files that mention a module, or what it defines, those first that are about it.
+
+    They are those called after it or its package, then those that import it; of these the small
+    ones first, but for those that load notebooks.
+    """
+    texts = {path: path.read_text(encoding="utf-8") for path in (root / "tests").glob("test_*.py")}
+    quick = {path: text for path, text in texts.items() if not re.fullmatch(SLOW, path.stem)}
+    called = {f"test_{part}" for part in module.with_suffix("").parts}
+    word = rf"\b{module.stem}\b"
+    if not any(re.search(word, text) for text in quick.values()):
+        text = (root / module).read_text(encoding="utf-8")
+        defined = re.findall(r"^(?:def|class) (\w+)", text, re.MULTILINE)
+        word = rf"\b(?:{'|'.join(defined)})\b"
+    about = lambda path: path.stem in called or re.search(word, texts[path])
+    found = list(filter(about, quick)) or list(filter(about, texts))
+    imports = re.compile(rf"^(?:from|import) dlutils\b.*{word}", re.MULTILINE)
+    last = lambda p, text: (p.stem not in called, not imports.search(text), "ipynb" in text)
+    order = lambda path: (*last(path, texts[path]), len(texts[path]))
+    return [str(path.relative_to(root)) for path in sorted(found, key=order)]
+
+
+def copy_tree(folder: Path) -> None:
+    """Copy what git knows, or would not ignore, of the working tree."""
+    command = ["git", "ls-files", "-co", "--exclude-standard", "-z"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout.decode()
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).is_file():  # one that was deleted is listed, too
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+
+
+class Runner:
+    """Tries faults in copies of the tree, a fault in a copy at a time, for so many seconds."""
+
+    def __init__(self, limit: float) -> None:
+        self.limit, self.free, self.running, self.stopped = limit, SimpleQueue(), set(), False
+
+    def row(self, fault: Fault) -> dict[str, str]:
+        """What became of a fault; a test that fails without it too does not catch it."""
+        folder, by, spent, fail_anyway = self.free.get(), None, 0.0, []
+        module = module_of(fault, folder)
+        files, right = files_for(module, folder), (folder / module).read_text(encoding="utf-8")
+        while by is None:
+            start, wrong = time.perf_counter(), right.replace(fault.old, fault.new)
+            (folder / module).write_text(wrong, encoding="utf-8")
+            by = self.first_failure(folder, [*files, *fail_anyway], self.limit - spent)
+            (folder / module).write_text(right, encoding="utf-8")
+            spent += time.perf_counter() - start
+            if "::" in by and self.first_failure(folder, [by], self.limit) == by:
+                fail_anyway, by = [*fail_anyway, "--deselect", by], None
+        self.free.put(folder)
+        caught = "no" if by in ("", OUT_OF_TIME) else "yes"
+        found = {"fault": fault.name, "module": module.as_posix()}
+        return found | {"caught": caught, "by": by, "seconds": f"{spent:.0f}"}
+
+    def first_failure(self, folder: Path, arguments: Sequence[str], seconds: float) -> str:
+        """The test that fails first, "" if none does, or `OUT_OF_TIME`."""
+        alone = {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+        options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        options |= {"cwd": folder, "env": os.environ | alone, "start_new_session": True}
+        if self.stopped or seconds <= 0:
+            return OUT_OF_TIME
+        process = subprocess.Popen([*PYTEST, *arguments], **options)
+        self.running.add(process)
+        try:
+            said, _ = process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            return OUT_OF_TIME
+        finally:
+            self.end(process)
+        if process.returncode in (0, 5):  # 5: no test is left
+            return ""
+        failed = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", said, re.MULTILINE)
+        return failed[1] if failed else f"pytest ended with {process.returncode}"
+
+    def end(self, process: subprocess.Popen) -> None:
+        """End a process and what it has started."""
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        self.running.discard(process)
+
+
+def try_all(faults: Sequence[Fault], n: int, limit: float) -> Iterator[dict[str, str]]:
+    """Try faults, n at a time; the rows come as they are ready."""
+    runner = Runner(limit)
+    with TemporaryDirectory() as name, ThreadPoolExecutor(n) as pool:
+        for k in range(min(n, len(faults))):
+            copy_tree(Path(name, str(k)))
+            runner.free.put(Path(name, str(k)))
+        futures = [pool.submit(runner.row, fault) for fault in faults]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        finally:  # an interrupt, or an error
+            runner.stopped = True
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in list(runner.running):
+                runner.end(process)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Plant faults in a copy of the package, one at a time, and run the tests on each."""
+    parser = argparse.ArgumentParser("python -m tests.planted_faults", description=main.__doc__)
+    parser.add_argument("--list", action="store_true", help="say where each would be, and end")
+    parser.add_argument("--only", action="append", metavar="NAME", help="this fault, anew")
+    parser.add_argument("--fresh", action="store_true", help="those that were tried before, too")
+    parser.add_argument("--processes", type=int, default=cores(), help="default: %(default)s")
+    parser.add_argument("--limit", type=float, default=240, help="seconds a fault; %(default)s")
+    options, faults = parser.parse_args(arguments), {fault.name: fault for fault in FAULTS}
+    if unknown := [name for name in options.only or () if name not in faults]:
+        parser.error(f"there is no fault {unknown[0]!r}; --list has them all")
+    modules = {name: module_of(fault).as_posix() for name, fault in faults.items()}
+    if options.list:
+        print(*(f"{module}: {name}" for name, module in modules.items()), sep="\n")
+        return 0
+    rows = {}
+    if RESULTS.exists() and not options.fresh:
+        table = pd.read_csv(RESULTS, dtype=str, keep_default_na=False)
+        rows = {row["fault"]: row for row in table.to_dict("records")}
+    names = options.only or [name for name in faults if name not in rows]
+    found = try_all([faults[name] for name in names], options.processes, options.limit)
+    RESULTS.parent.mkdir(exist_ok=True)
+    try:
+        for row in tqdm(found, "faults", len(names), unit="fault", file=sys.stdout):
+            rows[row["fault"]] = row
+            rows = {name: rows[name] for name in faults if name in rows}
+            pd.DataFrame(rows.values()).to_csv(RESULTS, index=False)
+    except KeyboardInterrupt:
+        print("Interrupted. What was tried is kept; another start goes on with the rest.")
+        return 130
+    print(markdown_table(list(rows.values())))
+    print(f"{sum(row['caught'] == 'yes' for row in rows.values())} of {len(rows)} caught")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
