@@ -19,9 +19,9 @@ from tqdm import tqdm
 from dlutils.data.datasets import Dataset
 from dlutils.estimators.yardsticks import LogDensity
 from dlutils.evaluation import compare
-from dlutils.memory import keep_freed_memory
-from dlutils.processes import cores
+from dlutils.processes import cores, keep_freed_memory
 
+FOLDER = Path("build/benchmarks")  # of the reports
 Row = dict[str, str | int | float]
 Tables = dict[str, list[Row]]
 

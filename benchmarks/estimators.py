@@ -260,7 +260,8 @@ CONTENDERS: dict[str, tuple[Callable[[Dataset, int], LogDensity], Row]] = {
     ),
     "SDE, bound": (
         sde_bound,
-        {"what": "the SDE notebook's default, 300 iterations of Adam", "chooses": "nothing"},
+        {"what": "the SDE notebook's default net, 300 iterations of Adam (its default: 500)",
+         "chooses": "nothing"},
     ),
     "SDE, closed form": (
         lambda dataset, seed: sde_closed_form(dataset, seed)[1],

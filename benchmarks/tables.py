@@ -1,23 +1,28 @@
-"""Copy tables from build/benchmarks into the pages of docs/ and README.md, between their markers.
+"""Fill the tables of README.md and of the pages of docs/ from benchmarks/results/.
 
-A marker names a benchmark, a table of it and its columns:
+A marker names a benchmark, a table of it, its columns, and what a column must be to be shown:
 
-    <!-- table: ode_iteration | One step | method; contender; ms -->
+    <!-- table: ode_iteration | One step | contender; ms | method = rk4 -->
     <!-- end -->
 
-`python -m benchmarks.tables` runs after `make bench`.
+`python -m benchmarks.tables` renews the tables of all pages. With names of benchmarks it first
+takes their last whole runs from build/benchmarks/ over into benchmarks/results/.
 """
 
 import argparse
 import csv
 import re
+import shutil
 import sys
 from pathlib import Path
 
-from benchmarks.common import markdown_table
+from benchmarks.common import FOLDER, Row, Tables, markdown_table, write_csv
 
+RESULTS = Path("benchmarks/results")
+SOURCES = "sources.csv"  # the machine and the date of each benchmark
 MARKER = re.compile(
-    r"(<!-- table: (?P<name>\w+) \| (?P<table>[^|]+) \| (?P<columns>[^>]+) -->\n).*?(<!-- end -->)",
+    r"(?P<head><!-- table: (?P<name>\w+) \| (?P<table>[^|]+) \| (?P<columns>[^|>]+?)"
+    r"(?: \| (?P<key>[^|>=]+) = (?P<value>[^|>=]+))? -->\n).*?(?P<end><!-- end -->)",
     re.DOTALL,
 )
 
@@ -32,43 +37,70 @@ def number(text: str) -> str | int | float:
     return text
 
 
+def read_csv(path: Path) -> list[Row]:
+    """The rows of a file, numbers as numbers."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return [{key: number(text) for key, text in row.items()} for row in csv.DictReader(file)]
+
+
+def read_tables(path: Path) -> Tables:
+    """Rows by caption; a table has the columns that are not empty in all of its rows."""
+    tables: Tables = {}
+    for row in read_csv(path):
+        tables.setdefault(row.pop("table"), []).append(row)
+    for caption, rows in tables.items():
+        columns = [key for key in rows[0] if any(row[key] != "" for row in rows)]
+        tables[caption] = [{key: row[key] for key in columns} for row in rows]
+    return tables
+
+
 def fill(page: str, folder: Path) -> str:
     """The page with every table renewed and followed by its machine, date and command.
 
     Raises:
-        ValueError: If a benchmark, a table or a column is not there.
+        ValueError: If a benchmark, a table, a column or a row is not there.
     """
 
     def renew(match: re.Match) -> str:
-        name, caption = match["name"], match["table"]
+        name, caption, key = match["name"], match["table"], match["key"]
         path = folder / f"{name}.csv"
         if not path.exists():
             raise ValueError(f"there is no {path}: run python -m benchmarks.{name} first")
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = [row for row in csv.DictReader(file) if row["table"] == caption]
+        rows = read_tables(path).get(caption, [])
+        if key:
+            rows = [row for row in rows if str(row[key]) == match["value"]]
         columns = [column.strip() for column in match["columns"].split(";")]
         if not rows or any(column not in rows[0] for column in columns):
             raise ValueError(f"{path} has no table {caption!r} with the columns {columns}")
-        cells = [{column: number(row[column]) for column in columns} for row in rows]
-        lines = path.with_suffix(".md").read_text(encoding="utf-8").splitlines()
-        date = next(line for line in lines if line.startswith("Date: ")).removeprefix("Date: ")
-        machine = next(line for line in lines if line.startswith("Machine: "))
-        machine = machine.removeprefix("Machine: ").partition(";")[0]
-        source = f"`python -m benchmarks.{name}` on {machine}; {date}."
-        return f"{match[1]}{markdown_table(cells)}\n\n{source}\n{match[5]}"
+        table = markdown_table([{column: row[column] for column in columns} for row in rows])
+        (source,) = (row for row in read_csv(folder / SOURCES) if row["benchmark"] == name)
+        where = f"`python -m benchmarks.{name}` on {source['machine']}; {source['date']}."
+        return f"{match['head']}{table}\n\n{where}\n{match['end']}"
 
     return MARKER.sub(renew, page)
 
 
+def take(name: str, runs: Path, folder: Path) -> None:
+    """Copy the tables of a benchmark's last whole run, and note its machine and date."""
+    lines = (runs / f"{name}.md").read_text(encoding="utf-8").splitlines()
+    after = lambda start: next(x for x in lines if x.startswith(start)).removeprefix(start)
+    machine, date = after("Machine: ").partition(";")[0], after("Date: ")
+    shutil.copy(runs / f"{name}.csv", folder)
+    sources = {row["benchmark"]: row for row in read_csv(folder / SOURCES)}
+    sources[name] = {"benchmark": name, "machine": machine, "date": date}
+    write_csv(folder / SOURCES, list(sources.values()))
+
+
 def main(arguments: list[str] | None = None) -> int:
-    """Renew the tables of all pages, or of none, from the results of the benchmarks."""
+    """Renew the tables of README.md and docs/*.md, of all or none, from benchmarks/results/."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tables", description=main.__doc__)
-    parser.add_argument("pages", nargs="*", type=Path, help="default: README.md and docs/*.md")
-    parser.add_argument("--results", type=Path, default=Path("build/benchmarks"))
+    parser.add_argument("names", nargs="*", help="benchmarks to take from build/benchmarks/ first")
     options = parser.parse_args(arguments)
-    pages = options.pages or [Path("README.md"), *sorted(Path("docs").glob("*.md"))]
+    pages = [Path("README.md"), *sorted(Path("docs").glob("*.md"))]
     try:
-        texts = [fill(page.read_text(encoding="utf-8"), options.results) for page in pages]
+        for name in options.names:
+            take(name, FOLDER, RESULTS)
+        texts = [fill(page.read_text(encoding="utf-8"), RESULTS) for page in pages]
     except (OSError, ValueError) as error:
         parser.error(str(error))
     for page, text in zip(pages, texts, strict=True):
