@@ -1,4 +1,4 @@
-"""What every benchmark needs: its command line, timing in turns or by a watch, tables, a header."""
+"""What every benchmark needs: a command line, runs side by side, timing, tables, a page."""
 
 import argparse
 import csv
@@ -20,6 +20,8 @@ from dlutils.data.datasets import Dataset
 from dlutils.estimators.yardsticks import LogDensity
 from dlutils.evaluation import compare
 from dlutils.processes import cores, keep_freed_memory
+from dlutils.tools.sweep.jobs import identity, process_pool, run_all
+from dlutils.tools.sweep.results import load
 
 FOLDER = Path("build/benchmarks")  # of the reports
 Row = dict[str, str | int | float]
@@ -125,46 +127,63 @@ class Watch:
         return next(((seconds, n) for seconds, kl, n in self.curve if kl <= level), None)
 
 
-def matmul_peak(sizes: Sequence[int] = (512, 1024, 2048), repeats: int = 5) -> float:
-    """The most GFLOP/s that torch reaches in products of square float32 matrices."""
-    best = 0.0
-    for size in sizes:
-        a, b, out = torch.rand(size, size), torch.rand(size, size), torch.empty(size, size)
-        torch.mm(a, b, out=out)
-        for _ in range(repeats):
-            ms = milliseconds(lambda a=a, b=b, out=out: torch.mm(a, b, out=out))
-            best = max(best, 2e-6 * size**3 / ms)
-    return best
+def runs(
+    function: Callable[[Mapping[str, object]], Row],
+    configs: Sequence[Mapping[str, object]],
+    options: argparse.Namespace,
+    workers: int | None = None,
+) -> list[Row]:
+    """One row for each configuration; what was measured before a run was killed is kept.
+
+    Args:
+        function: From a configuration to results, both of plain values; picklable.
+        configs: Without duplicates.
+        options: Of the command line; they name the file of the results so far.
+        workers: Processes; None for one a core. Each has one thread.
+
+    Raises:
+        RuntimeError: If runs failed, with their errors; the next command tries them again.
+    """
+    for library in ("OMP", "OPENBLAS", "MKL"):
+        os.environ.setdefault(f"{library}_NUM_THREADS", "1")
+    workers = workers or cores()
+    pool, width = process_pool(workers, ["benchmarks.estimators"]), workers + (workers > 1)
+    label = f"{len(configs)} runs"
+    run_all(function, configs, options.record, pool, width, retry_failed=True, label=label)
+    found = {row["run"]: row for row in load(options.record)}
+    rows = [found[identity(config)] for config in configs]
+    if errors := {row["error"] for row in rows if row["status"] == "failed"}:
+        raise RuntimeError(f"some runs failed: {'; '.join(sorted(errors))}")
+    return rows
 
 
 def command(
-    name: str,
-    description: str,
-    quick: str,
-    packages: Sequence[str],
     make: Callable[[argparse.Namespace], tuple[list[str], Tables]],
+    packages: Sequence[str],
+    quick: str,
     arguments: list[str] | None = None,
-    flags: Mapping[str, str] | None = None,
+    options: Mapping[str, dict] | None = None,
 ) -> int:
     """Run a benchmark from the command line; print its report and write it as Markdown and CSV.
 
+    A quick run writes files of its own. What `runs` has measured goes when all is written, so that
+    the next run begins anew.
+
     Args:
-        name: Of the module and of the files.
-        description: What the benchmark does, for `--help`.
-        quick: What `--quick` leaves out.
+        make: From the options to paragraphs and tables. Its file names the benchmark and its
+            docstring is the description.
         packages: Distributions it needs; the header names their versions.
-        make: From the options to paragraphs and tables.
+        quick: What `--quick` leaves out.
         arguments: Of the command line; None for the process's own.
-        flags: Further options, with their help.
+        options: Further ones, as `argparse` takes them.
     """
-    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=description)
+    name = Path(make.__code__.co_filename).stem
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=make.__doc__)
     parser.add_argument("--quick", action="store_true", help=quick)
     parser.add_argument("--threads", type=int, default=1,
                         help="of torch and jax; default: one, as in the notebooks")  # fmt: skip
-    parser.add_argument("--output", type=Path, metavar="FOLDER", default="build/benchmarks",
-                        help="default: %(default)s")  # fmt: skip
-    for flag, text in (flags or {}).items():
-        parser.add_argument(flag, action="store_true", help=text)
+    for flag, what in (options or {}).items():
+        parser.add_argument(flag, **what)
     options = parser.parse_args(arguments)
     for package in packages:
         try:
@@ -179,10 +198,13 @@ def command(
     torch.set_num_threads(options.threads)
     os.environ["NPROC"] = str(options.threads)  # read by jax when it computes first
     keep_freed_memory()  # as in training; all contenders are in this process
-    lines, start = header(packages), time.perf_counter()
+    name += "_quick" * options.quick
+    options.record = FOLDER / f"{name}.jsonl"
+    options.machine, start = header(packages), time.perf_counter()
     notes, tables = make(options)
-    lines.append(f"This run took {time.perf_counter() - start:.0f} s.")
-    print(write_report(options.output, name, lines + notes, tables))
+    took = f"This run took {time.perf_counter() - start:.0f} s."
+    print(write_report(FOLDER, name, [*options.machine, took, *notes], tables))
+    options.record.unlink(missing_ok=True)
     return 0
 
 

@@ -14,8 +14,7 @@ from tqdm import tqdm
 
 from dlutils.compression import compress
 from dlutils.data.own_data import evenly
-from dlutils.memory import keep_freed_memory
-from dlutils.processes import few_threads
+from dlutils.processes import few_threads, keep_freed_memory
 from dlutils.settings import check_choice, check_count
 
 Model = TypeVar("Model")
@@ -132,7 +131,7 @@ def fit(
     """
     check_count("n_iterations", n_iterations)
     check_count("validate_every", validate_every)
-    if not (learning_rate > 0 and learning_rate < float("inf")):
+    if not 0 < learning_rate < math.inf:
         raise ValueError(f"learning_rate must be positive, not {learning_rate!r}")
 
     keep_freed_memory()
@@ -297,16 +296,7 @@ def check_run(
     device: str = "cpu",
     dtype: torch.dtype = torch.float64,
 ) -> None:
-    """Raise a `ValueError` that names the value and the choices, before anything is trained.
-
-    Args:
-        optimizer: One of `OPTIMIZERS`.
-        gradient: What the optimizer is to climb by.
-        batch_size: Of minibatches, or None.
-        prior_precision: Finite, not negative; or None for that of the net.
-        device: See `check_device`, as dtype.
-        dtype: Of the data.
-    """
+    """Raise a `ValueError` that names the value and the choices, before anything is trained."""
     check_choice("optimizer", optimizer, OPTIMIZERS)
     if optimizer == "natural" and (gradient != "adjoint" or batch_size is not None):
         raise ValueError(

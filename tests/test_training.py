@@ -360,7 +360,7 @@ def test_seeded_streams():
 
 PAGE_FAULTS = """
 import resource, torch
-from dlutils.memory import keep_freed_memory
+from dlutils.processes import keep_freed_memory
 
 def page_faults(rounds):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

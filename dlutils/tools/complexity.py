@@ -31,9 +31,8 @@ from dlutils.flows.adjoint import (
     mean_log_likelihood,
 )
 from dlutils.flows.kernels import AutogradKernel
-from dlutils.memory import keep_freed_memory
 from dlutils.notebook import load
-from dlutils.processes import fresh_processes
+from dlutils.processes import fresh_processes, keep_freed_memory
 from dlutils.seeding import seeded
 
 Measurement = dict[str, float | int]
