@@ -62,8 +62,8 @@ FAULTS = [
     ),
     Fault(
         "Gauss's weights in time for [-1, 1] and not for [0, 1]",
-        "return torch.stack([x, t.expand_as(x), v, w_t / 2 * w]).flatten(1)",
         "return torch.stack([x, t.expand_as(x), v, w_t * w]).flatten(1)",
+        "return torch.stack([x, t.expand_as(x), v, 2 * w_t * w]).flatten(1)",
     ),
     Fault(
         "Fisher matrix of squared weights",
@@ -71,9 +71,9 @@ FAULTS = [
         "self.J = self.weights[:, None] * scores",
     ),
     Fault(
-        "Newton's stages all at the beginning of the step",
-        "at = (t + c_i * h).expand_as(x)",
-        "at = t.expand_as(x)",
+        "stages all at the beginning of the step",
+        "F.append(f(_combine(x, h, a_i, F), t + c_i * h))",
+        "F.append(f(_combine(x, h, a_i, F), t))",
     ),
     Fault(
         "evidence for a flow without the slope of its units",
@@ -144,7 +144,7 @@ FAULTS = [
     ),
     Fault(
         "evidence for a coordinate without its slope",
-        "return found + (counts @ coordinate.log_slope(y)).item()",
+        "return found + counts.sum().item() * units.mean_log_slope(y, weights)",
         "return found",
     ),
     # Data

@@ -24,7 +24,7 @@ def sample(name="laplace_mixture", n=10_000):
 
 
 @pytest.mark.parametrize("coupling", COUPLINGS)
-@pytest.mark.parametrize("n", [3, 100, 10_000])
+@pytest.mark.parametrize("n", [3, 10_000])
 def test_both_ends_keep_their_distribution(coupling, n):
     y = sample(n=n)
     x_0, y_0, w = COUPLINGS[coupling](y)
@@ -59,15 +59,12 @@ def test_sorted_pairs_have_the_same_rank():
     assert len(w) <= 600
 
 
-@pytest.mark.parametrize("name", ["gaussian", "marron_wand_15", "student_t"])
-def test_places_increase_on_both_sides(name):
-    ends = along_quantiles(sample(name), 64)
+@pytest.mark.parametrize(
+    "y", [sample("marron_wand_15"), torch.tensor([0.0] * 50 + [1.0] * 50 + [2.0])], ids=["", "ties"]
+)
+def test_places_increase_on_both_sides(y):
+    ends = along_quantiles(y, 64)
     assert ends.shape == (2, 64)
-    assert (ends.diff(dim=1) > 0).all()
-
-
-def test_places_of_tied_data_increase():
-    ends = along_quantiles(torch.tensor([0.0] * 50 + [1.0] * 50 + [2.0]), 32)
     assert (ends.diff(dim=1) > 0).all()
 
 
@@ -135,26 +132,11 @@ def test_the_regression_of_a_net_on_sorted_pairs_keeps_almost_nothing():
     assert history.val[-1] > 0.05 * history.val[0]
 
 
-def test_the_seed_names_the_batches():
-    y = sample(n=300).double()
-
-    def trained(seed, batch_size=32):
-        f = Quadratic()
-        regress(f, y, y, "independent", batch_size, seed, **BRIEF | {"n_iterations": 10})
-        return f.c.detach()
-
-    assert torch.equal(trained(1), trained(1))
-    assert not torch.equal(trained(1), trained(2))
-    assert not torch.equal(trained(1), trained(1, 64))
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"batch_size": 0}, "batch_size must be an integer of at least 1, not 0"),
-        ({"batch_size": 2.5}, "batch_size must be an integer of at least 1, not 2.5"),
         ({"coupling": "magic"}, "unknown coupling 'magic'; choose from independent, sorted"),
-        ({"n_iterations": 0}, "n_iterations must be an integer of at least 1, not 0"),
     ],
 )
 def test_a_bad_regression_is_refused(settings, message):

@@ -60,15 +60,6 @@ def test_every_step_climbs_and_the_last_one_gains_nothing(problem):
     assert uphill.norm() < 3e-3
 
 
-def test_it_beats_adam_with_fewer_iterations(ode):
-    data = make_dataset("laplace_mixture", n_test=10)
-    settings = {"n_steps": 10, "logdet": "map", "progress": False}
-    adam = ode.train(data, "mlp", "rk4", **settings, n_iterations=200)
-    natural = ode.train(data, "mlp", "rk4", **settings, optimizer="natural", n_iterations=25)
-    assert natural.history.train[-1] > adam.history.train[-1]
-    assert len(natural.history.train) <= 25
-
-
 def test_a_step_that_folds_the_line_is_not_taken(problem):
     f, y, weights = problem
     climb = climber(f, y, weights, damping=1e-6)
@@ -174,6 +165,6 @@ def test_a_prior_around_the_start_pulls_back_to_it(problem):
         assert climb.height == pytest.approx(
             (weights @ adjoint.log_likelihood(f, y, 10, "rk4", "map")).item()
         ), "nothing to pay at the start"
-        fit(f, None, lambda: 0.0, climber=climb, n_iterations=20, progress=False)
+        fit(f, None, lambda: 0.0, climber=climb, n_iterations=10, progress=False)
         moved[precision] = (parameters_to_vector(f.parameters()).detach() - before).norm()
     assert moved[10.0] < 0.2 * moved[1e-3]

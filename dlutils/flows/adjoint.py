@@ -19,7 +19,7 @@ from torch.nn.utils import parameters_to_vector
 
 from dlutils.flows.kernels import AutogradKernel, MLPKernel, SigmoidBasisKernel
 from dlutils.processes import few_threads
-from dlutils.settings import check_count, check_points
+from dlutils.settings import check_choice, check_count, check_points
 
 Drift = Callable[[Tensor, Tensor], Tensor]
 Tableau = tuple[Sequence[Sequence[float]], Sequence[float], Sequence[float]]
@@ -41,12 +41,10 @@ CACHED_POINTS = 2304  # stages whose derivatives are computed together: they sta
 
 def check_solver(n_steps: int, method: str, logdet: str = "trace") -> None:
     """Raise a `ValueError` that names the value and the choices, or a flaw of the method."""
-    if method not in METHODS:
-        raise ValueError(f"unknown method {method!r}; choose from {', '.join(METHODS)}")
+    check_choice("method", method, METHODS)
     check_tableau(method, METHODS[method])
     check_count("n_steps", n_steps)
-    if logdet not in LOGDETS:
-        raise ValueError(f"unknown logdet {logdet!r}; choose from {', '.join(LOGDETS)}")
+    check_choice("logdet", logdet, LOGDETS)
 
 
 def check_tableau(method: str, tableau: Tableau) -> None:
@@ -107,6 +105,15 @@ def order_of(method: str) -> int:
     return order
 
 
+def runge_kutta_step(f: Drift, x: Tensor, t: Tensor | float, h: float, method: str) -> Tensor:
+    """The state one step of size h after the state x at time t."""
+    a, b, c = METHODS[method]
+    F = []
+    for a_i, c_i in zip(a, c, strict=True):
+        F.append(f(_combine(x, h, a_i, F), t + c_i * h))
+    return _combine(x, h, b, F)
+
+
 @few_threads
 def log_likelihood(
     f: Drift,
@@ -137,7 +144,7 @@ def log_likelihood(
     """
     solver = _Solver.of(f, y, n_steps, method, logdet, chunk)
     if not torch.is_grad_enabled():
-        return solver.values(y)
+        return solver.values(y)[0]
     return _LogLikelihood.apply(solver, y, *solver.kernel.parameters)
 
 
@@ -153,17 +160,9 @@ def mean_log_likelihood(
 ) -> Tensor:
     """The weighted mean of log p(y), a scalar in nats: the objective of maximum likelihood.
 
-    It evaluates every derivative once, where the mean of `log_likelihood` needs some twice.
-
-    Args:
-        f: Drift: see `log_likelihood`.
-        y: Data or the nodes of `dlutils.compression.compress`, shape `(n,)`.
-        weights: Non-negative, shape `(n,)`, not all zero; None for equal weights. Constants:
-            they get no gradient.
-        n_steps: Number of steps T.
-        method: One of `METHODS`.
-        logdet: "trace" or "map".
-        chunk: Time steps at a time.
+    It evaluates every derivative once, where the mean of `log_likelihood` needs some twice. The
+    weights, `(n,)`, are constants, not negative and not all zero; None for equal ones. All else is
+    as in `log_likelihood`.
 
     Raises:
         ValueError: As `log_likelihood`; or if the weights do not match or are not proper.
@@ -181,7 +180,7 @@ def mean_log_likelihood(
         raise ValueError(f"weights must have a positive finite sum, not {weights.sum():g}")
     weights = (weights / weights.sum()).to(y.dtype).detach()
     if not torch.is_grad_enabled():
-        return weights @ solver.values(y)
+        return weights @ solver.values(y)[0]
     return _MeanLogLikelihood.apply(solver, y, weights, *solver.kernel.parameters)
 
 
@@ -196,15 +195,8 @@ def scores(
 ) -> tuple[Tensor, Tensor]:
     r"""Log p(y) and the score $\nabla_\theta\log p(y)$ of each point, by the batched adjoint.
 
-    It costs about one gradient of the mean: the sum over the points is left out.
-
-    Args:
-        f: Drift, an `nn.Module`: see `log_likelihood`.
-        y: Points, shape `(n,)`.
-        n_steps: Number of steps T.
-        method: One of `METHODS`.
-        logdet: "trace" or "map".
-        chunk: Time steps at a time.
+    It costs about one gradient of the mean: the sum over the points is left out. The arguments are
+    those of `log_likelihood`; the drift is an `nn.Module`.
 
     Returns:
         Log-likelihoods in nats, shape `(n,)`, and scores, shape `(n, k)` for k weights that require
@@ -237,13 +229,6 @@ def continuous_gradient(
     The steps forward are not the inverse of those back, so it is the gradient of neither, but for
     an error of the order of the method.
 
-    Args:
-        f: Drift, an `nn.Module`.
-        y: Points, shape `(n,)`.
-        weights: Shape `(n,)`.
-        n_steps: Number of steps T, each way.
-        method: One of `METHODS`.
-
     Returns:
         The gradient in each of the drift's weights.
 
@@ -254,22 +239,19 @@ def continuous_gradient(
         Chen, Rubanova, Bettencourt & Duvenaud, Neural ordinary differential equations (2018),
         algorithm 1; Gholami, Keutzer & Biros, ANODE (2019), for its error.
     """
-    solver = _Solver.of(f, y, n_steps, method, "trace", 1)
+    kernel = _Solver.of(f, y, n_steps, method, "trace", 1).kernel
     a, b, c = METHODS[method]
     h, x = 1 / n_steps, y.detach()
     with torch.no_grad():
         for n in range(n_steps):
-            F = []
-            for a_i, c_i in zip(a, c, strict=True):
-                F.append(solver.kernel.velocity(_combine(x, -h, a_i, F), 1 - (n + c_i) * h))
-            x = _combine(x, -h, b, F)
-        costate, gradients = -x, [torch.zeros_like(p) for p in solver.kernel.parameters]
+            x = runge_kutta_step(kernel.velocity, x, 1 - n * h, -h, method)
+        costate, gradients = -x, [torch.zeros_like(p) for p in kernel.parameters]
         for n in range(n_steps):
             F, A = [], []
             for a_i, b_i, c_i in zip(a, b, c, strict=True):
                 X, costate_i = _combine(x, h, a_i, F), _combine(costate, h, a_i, A)
                 at = torch.full_like(X, (n + c_i) * h)
-                F_i, G, H, pullback = solver.kernel.derivatives(X, at)
+                F_i, G, H, pullback = kernel.derivatives(X, at)
                 F.append(F_i)
                 A.append(-costate_i * G - H)
                 w = -h * b_i * weights
@@ -308,16 +290,17 @@ class _Solver:
             )
         return cls(kernel, n_steps, method, logdet, chunk)
 
-    def values(self, y: Tensor) -> Tensor:
-        """Log-likelihoods without a gradient, shape (n,).
+    def values(self, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Log-likelihoods, shape (n,), and what `solve` returns.
 
         A kernel may have the slope at the price of the velocity: `with_slope`.
         """
         if not hasattr(self.kernel, "with_slope"):
-            return self.sweep(*self.solve(y), None)[0]
+            stages, x_0 = self.solve(y)
+            return self.sweep(stages, x_0, None)[0], stages, x_0
         G = y.new_empty(self.n_steps, len(METHODS[self.method][1]), len(y))
-        _, x_0 = self.solve(y, G)
-        return _log_normal(x_0) + self.stretch(G.unbind(1), 0)[0].sum(0)
+        stages, x_0 = self.solve(y, G)
+        return _log_normal(x_0) + self.stretch(G.unbind(1), 0)[0].sum(0), stages, x_0
 
     def solve(self, y: Tensor, slopes: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Step from t = 1 back to 0; all stages, shape (T, stages, n), and x_0, shape (n,).
@@ -341,9 +324,8 @@ class _Solver:
                         F.append(F_i)
                 x = _combine(x, h, b, F)
         if not x.isfinite().all():
-            states = torch.cat(
-                [stages.flatten(1).sum(1), x.sum()[None]]
-            )  # NaN and inf survive sums
+            sums = stages.flatten(1).sum(1)  # which NaN and inf survive
+            states = torch.cat([sums, x.sum()[None]])
             step = int((~states.isfinite()).float().argmax())
             raise ValueError(
                 f"the solve is not finite from t = {1 + step * h:.3g} on: the drift explodes; "
@@ -466,9 +448,9 @@ class _LogLikelihood(torch.autograd.Function):
     @staticmethod
     def forward(ctx, solver: _Solver, y: Tensor, *parameters: Tensor) -> Tensor:
         ctx.solver = solver
-        stages, x_0 = solver.solve(y)
+        log_p, stages, x_0 = solver.values(y)
         ctx.save_for_backward(stages, x_0, *parameters)
-        return solver.sweep(stages, x_0, None)[0]
+        return log_p
 
     @staticmethod
     @torch.autograd.function.once_differentiable

@@ -36,12 +36,6 @@ def effective_parameters(
     information, the mean of the products of the scores, and $\kappa$ is the prior's precision. The
     scores are taken at the compressed points, so the matrix is as small as their number.
 
-    Args:
-        flow: Trained on the dataset.
-        dataset: Its training points.
-        prior_precision: Of the weights, $\kappa$.
-        n_bins: Of the compression.
-
     Source:
         MacKay, Bayesian interpolation (1992), eq. 4.9.
     """
@@ -53,7 +47,7 @@ def effective_parameters(
     return (eigenvalues / (eigenvalues + prior_precision / dataset.n_effective)).sum().item()
 
 
-def evidence(flow: Flow, dataset: Dataset, prior_precision: float, n_bins: int = 64) -> float:
+def evidence(flow: Flow, dataset: Dataset, prior_precision: float) -> float:
     """Akaike's criterion on training and validation points together, nats in all.
 
     The log-likelihood of all of them, counted by `map`, less the number of parameters that the
@@ -65,7 +59,7 @@ def evidence(flow: Flow, dataset: Dataset, prior_precision: float, n_bins: int =
     Source:
         Akaike, A new look at the statistical model identification (1974).
     """
-    value = -effective_parameters(flow, dataset, prior_precision, n_bins)
+    value = -effective_parameters(flow, dataset, prior_precision)
     for seen in seen_in(dataset, flow.units):
         x, weights = DataSource(seen.x, 1000, weights=seen.weights)()
         mean = adjoint.mean_log_likelihood(

@@ -11,15 +11,12 @@ from torch import Tensor
 from dlutils.data.datasets import Dataset
 from dlutils.evaluation import Fitted, compare
 from dlutils.flows import adjoint
-from dlutils.settings import check_count
+
+N_NODES = 2001  # of the quadrature
 
 
 def kl_by_steps(
-    dataset: Dataset,
-    models: Mapping[str, Fitted],
-    method: str,
-    steps: Sequence[int],
-    n_nodes: int = 2001,
+    dataset: Dataset, models: Mapping[str, Fitted], method: str, steps: Sequence[int]
 ) -> dict[str, np.ndarray]:
     """The KL divergence of trained flows from the truth when they take T steps, for each T.
 
@@ -28,7 +25,6 @@ def kl_by_steps(
         models: By name, dataclasses with `method` and `n_steps`.
         method: The integrator.
         steps: The numbers T.
-        n_nodes: See `quadrature`.
 
     Returns:
         Nats by name, NaN where the steps fold the line, so that there is no density.
@@ -36,7 +32,6 @@ def kl_by_steps(
     Raises:
         ValueError: If the method is unknown or a number is out of range.
     """
-    check_count("n_nodes", n_nodes, 101)
     for n_steps in steps:
         adjoint.check_solver(n_steps, method)
     kl = {name: np.full(len(steps), np.nan) for name in models}
@@ -44,7 +39,7 @@ def kl_by_steps(
         for k, T in enumerate(steps):
             with suppress(ValueError):
                 in_T = replace(model, method=method, n_steps=T)
-                kl[name][k] = compare(dataset, in_T.log_likelihood, n_nodes).normalized_kl
+                kl[name][k] = compare(dataset, in_T.log_likelihood, N_NODES).normalized_kl
     return kl
 
 

@@ -2,7 +2,7 @@ r"""A drift and its derivatives in x, at many states at once.
 
 The batched adjoint asks two things of a drift: its velocity during the solve, and afterwards
 $F=f$, $G=\partial_xf$, $H=\partial_{xx}f$ at all stages together with the gradient in the weights
-of any $\sum(wF+cG)$. A value without a gradient needs the slope $G$ alone. `AutogradKernel` gets
+of any $\sum(wF+cG)$. A value alone needs the slope $G$ and no more. `AutogradKernel` gets
 them from autograd for any drift. `MLPKernel` writes them out for a multilayer perceptron: the same
 numbers with fewer and cheaper passes over the activations; `SigmoidBasisKernel` does so for a sum
 of steps. A drift chooses with a method `kernel()`.
@@ -151,14 +151,10 @@ class MLPKernel:
             ds = torch.addcmul(s, s, s, value=-1).mul_(dz)
         return torch.addmv(self.b_s[-1], s, self.w_last), 2 * (ds @ self.w_last)
 
-    def slope(self, x: Tensor, t: Tensor) -> Tensor:
-        """G: see `AutogradKernel.slope`."""
-        return self._forward(x, t)[1][-1] @ self.W[-1][0]
-
-    def _forward(self, x: Tensor, t: Tensor) -> tuple[list[Tensor], ...]:
-        """Of each layer the activations, their derivatives in x, and tanh' at z_l."""
+    def derivatives(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Pullback]:
+        """F, G, H and the pullback: see `AutogradKernel.derivatives`."""
         W, b, one = self.W, self.b, x.new_ones(())
-        a, da, slope = [torch.stack([x, t], dim=-1)], [None], []
+        a, da, slope = [torch.stack([x, t], dim=-1)], [None], []  # of each layer a, a' and tanh'
         dz = W[0][:, 0]
         for k in range(len(W) - 1):
             a.append(torch.addmm(b[k], a[k], W[k].T).mul_(2).sigmoid_().mul_(2).sub_(1))
@@ -166,12 +162,6 @@ class MLPKernel:
             if k:
                 dz = da[k] @ W[k].T
             da.append(slope[-1] * dz)
-        return a, da, slope
-
-    def derivatives(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Pullback]:
-        """F, G, H and the pullback: see `AutogradKernel.derivatives`."""
-        W, b = self.W, self.b
-        a, da, slope = self._forward(x, t)
         F = torch.addmv(b[-1], a[-1], W[-1][0])
 
         g, dg = [None] * len(slope), [None] * len(slope)
@@ -247,28 +237,18 @@ class SigmoidBasisKernel:
         F = torch.addmv(torch.addcmul(b - C.sum(), x, a), s, C, alpha=2)
         return F, s, C * u_x, a
 
-    def slope(self, x: Tensor, t: Tensor) -> Tensor:
-        """G: see `AutogradKernel.slope`."""
-        _, ds, u_x, _, C, _, a, _ = self._basis(x, t)
-        return a + _along_steps(ds.mul_(C), u_x)
-
-    def _basis(self, x: Tensor, t: Tensor) -> tuple[Tensor, ...]:
-        """Of u: tanh, tanh', u_x and -u at x = 0; C, the cosines, a and b; at states and times."""
+    def derivatives(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Pullback]:
+        """F, G, H and the pullback: see `AutogradKernel.derivatives`."""
         cosines = (pi * self.order * t[:, None]).cos() / (1 + self.order)
-        C, a_and_b = cosines @ self.c[:-2].T, cosines @ self.c[-2:].T
+        C, (a, b) = cosines @ self.c[:-2].T, (cosines @ self.c[-2:].T).unbind(1)
         m, g = self.m, self.g
         if self.moves:
             m = torch.addcmul(m, t[:, None], self.m_rate)
             g = torch.addcmul(g, t[:, None], self.g_rate)
         u_x = self.k / g
         at_0 = self.ks + u_x * m
-        s = torch.addcmul(-2 * at_0, x[:, None], 2 * u_x).sigmoid_().mul_(2).sub_(1)
+        s = torch.addcmul(-2 * at_0, x[:, None], 2 * u_x).sigmoid_().mul_(2).sub_(1)  # tanh u
         ds = torch.addcmul(x.new_ones(()), s, s, value=-1)
-        return s, ds, u_x, at_0, C, cosines, *a_and_b.unbind(1)
-
-    def derivatives(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Pullback]:
-        """F, G, H and the pullback: see `AutogradKernel.derivatives`."""
-        s, ds, u_x, at_0, C, cosines, a, b = self._basis(x, t)
         C_ds, one = C * ds, torch.ones_like(self.k)
         C_s_ds = C_ds * s
         F = torch.addmv(torch.addcmul(b, a, x), C.mul_(s), one)

@@ -13,6 +13,7 @@ import torch
 from scipy.special import ndtri
 from torch import Tensor, nn
 
+from dlutils.quadrature import gauss_legendre
 from dlutils.settings import check_choice, check_count
 from dlutils.training import History, fit
 
@@ -25,10 +26,6 @@ def sorted_pairs(y: Tensor, n_nodes: int = 600) -> Pairs:
 
     Neighbouring ranks are put together where neither the rank nor a position changes much: the
     nodes are equally far apart in the mean of all three, each in units of its range.
-
-    Args:
-        y: Data, shape `(n,)`.
-        n_nodes: Largest number of nodes.
 
     Returns:
         Noise, data and weights with sum one, float64, shape `(m,)` each with m up to `n_nodes`;
@@ -47,10 +44,6 @@ def independent_pairs(y: Tensor, n_nodes: int = 4096) -> Pairs:
 
     The ranks of both are a lattice that fills the unit square evenly, $((i+\frac12)/m,\;
     ig\bmod1)$ with the golden ratio $g$; in place of all $n\cdot m$ pairs.
-
-    Args:
-        y: Data, shape `(n,)`.
-        n_nodes: Number of pairs m.
 
     Source:
         Niederreiter, Random number generation and quasi-Monte Carlo methods (1992), chapter 5.
@@ -84,12 +77,9 @@ def path_nodes(y: Tensor, coupling: str, n_times: int = 8) -> Tensor:
     """
     check_choice("coupling", coupling, COUPLINGS)
     x_0, x_1, w = COUPLINGS[coupling](y)
-    t, w_t = (
-        torch.from_numpy(values)[:, None] for values in np.polynomial.legendre.leggauss(n_times)
-    )
-    t = (1 + t) / 2
+    t, w_t = (torch.from_numpy(values)[:, None] for values in gauss_legendre(n_times, 0, 1))
     x, v = torch.lerp(x_0, x_1, t), (x_1 - x_0).expand(n_times, -1)
-    return torch.stack([x, t.expand_as(x), v, w_t / 2 * w]).flatten(1)
+    return torch.stack([x, t.expand_as(x), v, w_t * w]).flatten(1)
 
 
 def regress(
@@ -158,13 +148,8 @@ def most_likely(
 def mean_squares(f: nn.Module, y: Tensor, coupling: str) -> tuple[float, float]:
     """What is left of the regression's loss, and what there was: see `regress`.
 
-    Args:
-        f: Drift.
-        y: Data, in the drift's units, shape `(n,)`.
-        coupling: One of `COUPLINGS`.
-
-    Returns:
-        Mean squares over the paths, of the drift minus the velocity and of the velocity itself.
+    Mean squares over the paths, of the drift minus the velocity and of the velocity itself; y is in
+    the drift's units.
     """
     x, t, v, w = path_nodes(y, coupling).to(next(f.parameters()).dtype)
     with torch.no_grad():
@@ -172,15 +157,7 @@ def mean_squares(f: nn.Module, y: Tensor, coupling: str) -> tuple[float, float]:
 
 
 def batch_noise(f: nn.Module, y: Tensor, coupling: str, n: int) -> float:
-    """Standard deviation of the mean square over n random nodes, in units of its own mean.
-
-    Args:
-        f: Drift.
-        y: Data, in the drift's units, shape `(n_data,)`.
-        coupling: One of `COUPLINGS`.
-        n: Nodes in a batch, at least 1.
-    """
-    check_count("n", n)
+    """Standard deviation of the mean square over n random nodes, in units of its own mean."""
     x, t, v, w = path_nodes(y, coupling).to(next(f.parameters()).dtype)
     with torch.no_grad():
         loss = (f(x, t) - v).square()
@@ -191,12 +168,7 @@ def batch_noise(f: nn.Module, y: Tensor, coupling: str, n: int) -> float:
 def along_quantiles(y: Tensor, n_places: int) -> Tensor:
     """Noise and data of equal rank at places that are equally far apart: see `sorted_pairs`.
 
-    Args:
-        y: Data, shape `(n,)`.
-        n_places: How many.
-
-    Returns:
-        Both ends of the paths, noise and data, float64, shape `(2, n_places)`, increasing.
+    Both ends of the paths, noise and data, float64, shape `(2, n_places)`, increasing.
     """
     x_0, y, along = _quantile_curve(y)
     at = (np.arange(n_places) + 0.5) / n_places

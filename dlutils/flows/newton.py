@@ -15,42 +15,29 @@ from torch import Tensor
 from torch.distributions import Normal
 
 from dlutils.flows import adjoint
-from dlutils.flows.adjoint import METHODS, Drift, check_solver
+from dlutils.flows.adjoint import Drift, check_solver, runge_kutta_step
+
+MOST_ITERATIONS = 50
 
 
 def log_likelihood(
-    f: Drift, y: Tensor, n_steps: int = 100, method: str = "euler", **options: float
+    f: Drift, y: Tensor, n_steps: int = 100, method: str = "euler", tolerance: float = 1e-6
 ) -> tuple[Tensor, int]:
     """Log p(y) by `map`, as `dlutils.flows.adjoint.log_likelihood`, and the number of iterations.
-
-    Args:
-        f: Drift.
-        y: Data, shape `(n,)`.
-        n_steps: Number of steps T.
-        method: One of `METHODS`.
-        options: Of `newton_trajectory`.
 
     Returns:
         Nats, shape `(n,)`, without a gradient; NaN where a step folds the line.
     """
-    states, slopes, iterations = newton_trajectory(f, y, 1.0, 0.0, n_steps, method, **options)
+    states, slopes, iterations = newton_trajectory(f, y, 1.0, 0.0, n_steps, method, tolerance)
     return Normal(0.0, 1.0).log_prob(states[-1]) + slopes.log().sum(dim=0), iterations
 
 
 def against_steps(
     f: Drift, y: Tensor, steps: Sequence[int], method: str, data: str
 ) -> list[dict[str, object]]:
-    """A table: Newton's log-likelihood against that of the solve step by step.
+    """For each T: Newton's iterations, and how far from the solve step by step, at most, nats.
 
-    Args:
-        f: Drift.
-        y: Data, shape `(n,)`.
-        steps: Numbers of steps T.
-        method: One of `METHODS`.
-        data: What the points are called.
-
-    Returns:
-        A row for each T: the iterations, and the largest difference in nats.
+    `data` is what the points y, `(n,)`, are called.
     """
     rows = []
     for n_steps in steps:
@@ -70,7 +57,6 @@ def newton_trajectory(
     n_steps: int = 100,
     method: str = "euler",
     tolerance: float = 1e-6,
-    max_iterations: int = 50,
 ) -> tuple[Tensor, Tensor, int]:
     """The states of dx/dt = f(x, t) after 0, 1, ..., T equal steps, all at once.
 
@@ -80,9 +66,8 @@ def newton_trajectory(
         t0: Where the solve starts.
         t1: Where it ends; t1 < t0 goes back.
         n_steps: Number of steps T.
-        method: One of `METHODS`.
+        method: One of `dlutils.flows.adjoint.METHODS`.
         tolerance: The largest correction at which the iteration ends, positive, in units of x.
-        max_iterations: Iterations after which it is given up.
 
     Returns:
         States, shape `(T + 1, n)`; the slope r of each step there, `(T, n)`; and the number of
@@ -101,7 +86,7 @@ def newton_trajectory(
     h = (t1 - t0) / n_steps
     t = t0 + h * torch.arange(n_steps, dtype=x.dtype, device=x.device)[:, None]
     states = x.detach().expand(n_steps + 1, -1).clone()
-    for iteration in range(1, max_iterations + 1):
+    for iteration in range(1, MOST_ITERATIONS + 1):
         after, slopes = _steps(f, states[:-1], t, h, method)
         defects = after - states[1:]
         delta = torch.zeros_like(x)
@@ -116,20 +101,15 @@ def newton_trajectory(
             break
     raise ValueError(
         f"Newton's method has not converged after {iteration} iterations: the last correction is "
-        f"{largest:.3g}, more than {tolerance:g}; raise n_steps or max_iterations"
+        f"{largest:.3g}, more than {tolerance:g}; raise n_steps"
     )
 
 
 def _steps(f: Drift, x: Tensor, t: Tensor, h: float, method: str) -> tuple[Tensor, Tensor]:
     """Each step from its own state: where it leads, and its slope, `(T, n)` each."""
-    a, b, c = METHODS[method]
+    at_all = lambda x, t: f(x.reshape(-1), t.expand_as(x).reshape(-1)).view_as(x)
     with torch.enable_grad():
         x = x.detach().requires_grad_()
-        F = []
-        for a_i, c_i in zip(a, c, strict=True):
-            X = x + h * sum(weight * F_j for weight, F_j in zip(a_i, F, strict=False))
-            at = (t + c_i * h).expand_as(x)
-            F.append(f(X.reshape(-1), at.reshape(-1)).view_as(x))
-        after = x + h * sum(weight * F_i for weight, F_i in zip(b, F, strict=True))
+        after = runge_kutta_step(at_all, x, t, h, method)
         (slopes,) = torch.autograd.grad(after.sum(), x)
     return after.detach(), slopes
