@@ -1,40 +1,23 @@
 """The bound solved in closed form: the quadratic is the notebook's bound, the solve its minimum."""
 
 from dataclasses import replace
-from itertools import product
 
 import numpy as np
 import pytest
 import torch
 from scipy.interpolate import RegularGridInterpolator
 
-from conftest import ROOT
-from dlutils.data.datasets import Dataset, make_dataset
-from dlutils.diffusion import closed_form
-from dlutils.diffusion.closed_form import (
-    Sample,
-    Solution,
-    Table,
-    change,
-    curvature,
-    data_nodes,
-    diffusion_terms,
-    search,
-)  # fmt: skip
+from dlutils.data.datasets import make_dataset
+from dlutils.diffusion import closed_form, quadratic
+from dlutils.diffusion.closed_form import Sample, Solution, data_nodes, search
 from dlutils.diffusion.denoisers import GaussianDenoiser, MixtureDenoiser
+from dlutils.diffusion.quadratic import Table, change, curvature, diffusion_terms
 from dlutils.estimators.yardsticks import Mixture
 from dlutils.evaluation import compare
-from dlutils.notebook import load
 
 maths = pytest.mark.usefixtures("float64")  # on tensors made by hand
 
 DELTA = 0.01
-
-
-@pytest.fixture(scope="module")
-def sde():
-    """The definitions of SDE.ipynb."""
-    return load(ROOT / "SDE.ipynb")
 
 
 def standardized(name="laplace_mixture", n=2000):
@@ -77,8 +60,9 @@ def basis_model(sde, path="linear", denoiser=None, n_knots=33):
     return model, loss_of(drift.net, nodes, denoiser), nodes
 
 
-@pytest.mark.parametrize("path", ["linear", "variance_preserving"])
-@pytest.mark.parametrize("denoiser", [None, two_bells])
+@pytest.mark.parametrize(
+    ("path", "denoiser"), [("linear", None), ("variance_preserving", two_bells)]
+)
 def test_the_quadratic_is_what_the_notebooks_bound_loses(sde, path, denoiser):
     model, loss, nodes = basis_model(sde, path, denoiser and denoiser())
     table = model.net.net
@@ -96,14 +80,14 @@ def test_the_noisy_data_are_a_convolution():
     y, w = nodes = np.array([-0.7, 0.31, 1.3]), np.array([0.2, 0.5, 0.3])
     other = np.array([0.0, 0.5]), np.array([0.5, 0.5])
     for s in (0.02, 1.0, 30.0):
-        g, mass = closed_form.noisy([nodes, other], s, 0.1)
+        g, mass = quadratic.noisy([nodes, other], s, 0.1)
         for i, (points, weights) in enumerate((nodes, other)):
             phi = 0.1 * np.exp(-((g[:, None] - s * points) ** 2) / 2) / np.sqrt(2 * np.pi)
             np.testing.assert_allclose(mass[i, 0], phi @ weights, atol=1e-4)
             np.testing.assert_allclose(mass[i, 1], phi @ (weights * points), atol=1e-4)
     y, w = np.linspace(-1, 1, 1001), np.full(1001, 1 / 1001)
     for s in (1.0, 30.0):
-        g, mass = closed_form.noisy([(y, w)], s, 0.5)
+        g, mass = quadratic.noisy([(y, w)], s, 0.5)
         spread = mass[0, 0] @ g**2 - s**2 * (w @ y**2)
         assert spread == pytest.approx(1, abs=3e-3), "what the grid adds is taken from the noise"
 
@@ -122,7 +106,7 @@ def test_the_solve_is_the_minimum():
     assert loss(c) < loss.constant - 0.01, "better than the linear denoiser"
 
 
-@pytest.mark.parametrize("shape", [(3, 2), (7, 2), (5, 6), (12, 3)])
+@pytest.mark.parametrize("shape", [(3, 2), (5, 6)])
 def test_the_banded_solve_equals_the_dense_one(shape):
     J, K = shape
     table = Table(torch.linspace(-3, 3, J, dtype=torch.float64), K)
@@ -169,8 +153,8 @@ def test_the_curvature_is_that_of_a_parabola():
     table = Table(torch.tensor([-1.0, -0.5, 0.0, 0.5, 1.0]), 4)
     bends = curvature(table, DELTA)
     parabola = np.outer(table.knots.numpy() ** 2 / 2, [0.0, 0.0, 0.0, 1.0])
-    s = closed_form.root_snr(np.array([1.0]), DELTA)
-    weight = closed_form._bounds_weight(s, DELTA)[0] / 3 / (1 + s[0] ** 2) ** 2
+    s = quadratic.root_snr(np.array([1.0]), DELTA)
+    weight = quadratic._bounds_weight(s, DELTA)[0] / 3 / (1 + s[0] ** 2) ** 2
     assert bends(parabola) == pytest.approx(1.5 * weight), "one, on three intervals of a half"
 
 
@@ -249,15 +233,6 @@ def test_a_table_corrects_where_the_truth_is_no_mixture(name, denoiser, correcte
     assert ("not corrected" in str(found)) != corrected
 
 
-@maths
-def test_where_mixtures_fail_one_gaussian_is_corrected():
-    """Values on a lattice; EM's components may not become spikes."""
-    y = torch.randn(3000, generator=torch.Generator().manual_seed(0)).mul(1.5).round().double()
-    y, val = y[:2000] / y.std(), y[2000:] / y.std()
-    found = {name: search(y, val, DELTA, name) for name in ("gaussian", "mixture", "best")}
-    assert found["best"].evidence == max(f.evidence for f in found.values())
-
-
 def test_the_bound_that_chooses_is_the_notebooks(sde):
     data = make_dataset("marron_wand_08", n_train=2000, n_val=300)
     fitted = sde.least_squares(data, "variance_preserving")
@@ -270,12 +245,15 @@ def test_the_bound_that_chooses_is_the_notebooks(sde):
     )
 
 
-def test_delta_is_halved_where_teeth_are_narrow():
+def test_delta_is_halved_where_teeth_are_narrow(monkeypatch):
     y = standardized("marron_wand_14", 4000)
     y, val = y[:2000], y[2000:]
     few = {"n_knots": 150, "n_times": 12, "n_bins": 200}
-    fit = lambda *how, **more: search(y, val, *how, **few | more)
-    coarse, once, free = (fit(DELTA, "mixture", most_halvings=n) for n in (0, 1, 3))
+    found = []
+    for most in (0, 1, 3):
+        monkeypatch.setattr(closed_form, "MOST_HALVINGS", most)
+        found.append(search(y, val, DELTA, "mixture", **few))
+    coarse, once, free = found
     assert (coarse.delta, once.delta) == (DELTA, DELTA / 2)
     assert free.delta <= once.delta
     assert coarse.evidence + 3 < once.evidence <= free.evidence
@@ -295,25 +273,6 @@ def test_nothing_is_chosen_where_there_is_no_choice():
     assert str(found) == "one Gaussian, corrected, penalties 0.001 and 0.001, delta 0.02"
 
 
-def test_training_from_the_solve_gains_nothing(sde):
-    model, loss, nodes = basis_model(sde)
-    table = model.net.net
-
-    def bound_and_slope(c):
-        bound = bound_of(sde, model, nodes, n_t=96)
-        slope = torch.autograd.grad(bound, table.c)[0]
-        return bound.item(), (slope * c).sum().item()
-
-    solution = torch.from_numpy((loss + small_penalty(table, 1e-9)).minimum())
-    before, slope = bound_and_slope(solution)
-    with torch.no_grad():
-        table.c.copy_(solution)
-    solved, no_slope = bound_and_slope(solution)
-    assert solved - before > 0.01
-    assert slope == pytest.approx(2 * (solved - before), rel=0.02), "a parabola"
-    assert abs(no_slope) < 0.02 * slope, "and its top"
-
-
 def test_the_basis_trains_as_any_other_drift_and_ends_near_the_solve(sde):
     data = make_dataset("gaussian_mixture", n_train=2000)
     trained = sde.train(data, "linear", "optimal", "basis", n_iterations=600, progress=False)
@@ -325,18 +284,14 @@ def test_the_basis_trains_as_any_other_drift_and_ends_near_the_solve(sde):
 
 
 LIMITS = {  # of KL and gap, nats
-    "gaussian": (0.0004, 0.0008),
     "laplace_mixture": (0.0015, 0.004),
     "marron_wand_10": (0.003, 0.004),
-    "marron_wand_12": (0.005, 0.008),
-    "marron_wand_14": (0.010, 0.015),
-    "marron_wand_15": (0.006, 0.012),
 }
 
 
 @pytest.mark.parametrize(
     ("name", "preconditioning"),
-    [*product(LIMITS, ["gaussian", "best"]), ("marron_wand_10", "mixture")],
+    [("laplace_mixture", "gaussian"), ("marron_wand_10", "best")],
 )
 def test_least_squares_come_close_to_the_truth(sde, name, preconditioning):
     """And bound <= log-likelihood <= truth."""
@@ -355,12 +310,6 @@ def test_the_smooth_density_is_what_makes_it_good(sde):
     assert raw > 2 * smooth
 
 
-def test_least_squares_have_no_random_part(sde):
-    data = make_dataset("laplace_mixture", n_train=500)
-    one, other = (sde.least_squares(data, seed=seed) for seed in (0, 1))
-    assert torch.equal(one.model.net.net.c, other.model.net.net.c)
-
-
 def test_another_path_is_the_same_model_on_the_clock(sde):
     data = make_dataset("laplace_mixture", n_train=1000)
     one, other = (sde.least_squares(data, path) for path in ("linear", "variance_preserving"))
@@ -369,18 +318,12 @@ def test_another_path_is_the_same_model_on_the_clock(sde):
     assert difference.abs().max() < 1e-3
 
 
-@pytest.mark.parametrize("n", [5, 20, 200])
+@pytest.mark.parametrize("n", [5, 50])
 def test_few_points(sde, n):
     data = make_dataset("gaussian", n_train=n, n_val=max(2, n // 5))
     fitted = replace(sde.least_squares(data), n_steps=100)
     assert fitted.log_likelihood(data.test).isfinite().all()
     assert compare(data, fitted.log_likelihood, 1001).kl < 10 / n
-
-
-def test_ties_and_far_values(sde):
-    y = np.concatenate([np.zeros(300), np.ones(300), np.random.default_rng(0).normal(size=400)])
-    fitted = sde.least_squares(Dataset.from_samples(np.append(y, 15.0)))
-    assert fitted.elbo(torch.linspace(-3, 16, 50)).isfinite().all()
 
 
 def test_in_the_datas_own_units(sde):
@@ -400,13 +343,10 @@ def test_bad_settings_name_the_value(sde):
         ({"path": "crooked"}, "unknown path 'crooked'"),
         ({"preconditioning": "none"}, "unknown preconditioning 'none'; choose from best, gaussian"),
         ({"delta": 0.0}, "delta must lie between 0 and 1, not 0.0"),
-        ({"delta": 1.0}, "delta must lie between 0 and 1, not 1.0"),
         ({"penalties": []}, "at least one pair of penalties"),
-        ({"penalties": [(0.0, 1.0)]}, "penalties must be pairs of positive numbers, not"),
         ({"penalties": [1.0]}, "penalties must be pairs of positive numbers, not"),
         ({"n_knots": 2}, "n_knots must be an integer of at least 3, not 2"),
         ({"n_times": 1}, "n_times must be an integer of at least 2, not 1"),
-        ({"most_halvings": -1}, "most_halvings must be an integer of at least 0, not -1"),
         ({"n_bins": 5}, "n_bins must be an integer of at least 50, not 5"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -417,8 +357,8 @@ def test_bad_settings_name_the_value(sde):
 def test_the_clock_is_the_notebooks(sde):
     path, u = sde.LinearPath(DELTA), torch.linspace(0, 0.99, 12)
     a, beta, _, _ = path.schedule(path.time(u))
-    np.testing.assert_allclose(closed_form.root_snr(u.numpy(), DELTA), (a / beta).numpy())
-    assert closed_form.root_snr(np.array(1.0), DELTA) == pytest.approx(1 / DELTA)
+    np.testing.assert_allclose(quadratic.root_snr(u.numpy(), DELTA), (a / beta).numpy())
+    assert quadratic.root_snr(np.array(1.0), DELTA) == pytest.approx(1 / DELTA)
 
 
 def test_without_validation_points_the_training_points_choose():

@@ -51,20 +51,15 @@ def test_a_model_that_is_not_a_number_somewhere_is_refused(gaussian):
         compare(gaussian, lambda y: torch.where(y > 2, torch.nan, 0.0))
 
 
-@pytest.mark.parametrize("n_nodes", [100, 301.0, True])
-def test_the_number_of_nodes_is_checked(gaussian, n_nodes):
-    with pytest.raises(ValueError, match="n_nodes must be an integer of at least 101, not"):
-        compare(gaussian, Normal(0.0, 1.0).log_prob, n_nodes)
+HARD = ("marron_wand_10", "uniform", "benchden_04", "benchden_21", "cauchy", "log-normal")
 
 
-@pytest.mark.parametrize("name", [*DISTRIBUTIONS, "cauchy", "log-normal"])
+@pytest.mark.parametrize("name", HARD)
 @pytest.mark.parametrize(("n_nodes", "tolerance"), [(401, 3e-4), (4001, 1e-5)])
 def test_quadrature_knows_mass_and_entropy_of_every_density(monkeypatch, name, n_nodes, tolerance):
     """As integrals of a constant and of p log p; mass 2e-6 lies outside."""
     monkeypatch.setitem(DISTRIBUTIONS, "cauchy", torch.distributions.Cauchy(3.0, 2.0))
     monkeypatch.setitem(DISTRIBUTIONS, "log-normal", torch.distributions.LogNormal(0.0, 2.0))
-    if n_nodes < 1000 and name in ("benchden_09", "benchden_10", "benchden_20"):
-        pytest.skip("tails without a mean take more nodes")
     data = make_dataset(name, 10, 10, 10)
     y, weights = quadrature(data, n_nodes)
     assert n_nodes / 2 < len(y) < 1.5 * n_nodes
@@ -112,7 +107,7 @@ def off_by(factor, truth=0.0):
     )
 
 
-@pytest.mark.parametrize("mass", [0.9901, 1.0, 1.0099])
+@pytest.mark.parametrize("mass", [0.9901, 1.0099])
 def test_a_density_has_mass_one(mass):
     found = off_by(mass)
     assert found.is_density
@@ -120,7 +115,7 @@ def test_a_density_has_mass_one(mass):
     assert "no density" not in found.summary()
 
 
-@pytest.mark.parametrize(("mass", "shown"), [(0.9899, "0.9899"), (1.0101, "1.01"), (2.0, "2")])
+@pytest.mark.parametrize(("mass", "shown"), [(0.9899, "0.9899"), (1.0101, "1.01")])
 def test_what_is_no_density_says_so(mass, shown):
     found = off_by(mass)
     assert not found.is_density
@@ -194,12 +189,6 @@ def test_a_reference_that_is_not_there_has_no_differences(several):
     assert [row["minus third"] for row in over_samples(*several, "third")] == ["–", "–"]
 
 
-def test_each_sample_needs_its_model(several):
-    models, datasets = several
-    with pytest.raises(ValueError, match="longer"):
-        over_samples(models, datasets[:2], "first")
-
-
 @dataclass(frozen=True)
 class Wide:
     """The flow dx/dt = log(10) x, whose end is the Gaussian data in tenths of their sd."""
@@ -215,15 +204,14 @@ class Wide:
 
 def test_the_divergence_by_steps_is_that_of_the_model_in_so_many_steps(gaussian):
     model, steps = Wide(7, "rk2"), (1, 2, 10, 20, 40)
-    kl = kl_by_steps(gaussian, {"wide": model}, "euler", steps, 501)["wide"]
+    kl = kl_by_steps(gaussian, {"wide": model}, "euler", steps)["wide"]
     assert np.isnan(kl).tolist() == [True, True, False, False, False], "two steps fold the line"
     for T, value in zip(steps[2:], kl[2:], strict=True):
         a = (1 - math.log(10) / T) ** T * 10  # the model's sd is that of the data divided by a
         assert value == pytest.approx((a**2 - 1) / 2 - math.log(a), abs=1e-3)
-    own = kl_by_steps(gaussian, {"wide": model, "again": Wide(1, "euler")}, "rk2", [7], 501)
-    assert (
-        own["wide"] == own["again"] == [compare(gaussian, model.log_likelihood, 501).normalized_kl]
-    )
+    own = kl_by_steps(gaussian, {"wide": model, "again": Wide(1, "euler")}, "rk2", [7])
+    exact = compare(gaussian, model.log_likelihood, 2001).normalized_kl
+    assert own["wide"] == own["again"] == [exact]
     assert model == Wide(7, "rk2")
 
 
@@ -292,4 +280,3 @@ def test_objectives_are_told_by_their_noise_and_how_soon_they_are_close():
     }  # fmt: skip
     assert second["to 0.03 nats"] == "–", "a mean square is no log-likelihood"
     assert (third["noise of a batch"], third["iterations"]) == ("none", "–")
-    assert objectives_table(models, data, 0.001)[0]["to 0.001 nats"] == 20

@@ -60,11 +60,6 @@ class Tightness:
         return self.dataset.expected_log_likelihood if self.dataset.is_known else math.nan
 
     @property
-    def expected_error(self) -> float:
-        """Its standard error, nats."""
-        return self.dataset.standard_error if self.dataset.is_known else math.nan
-
-    @property
     def excess(self) -> str:
         """Mean of the model's log-likelihood minus the true one, with its standard error."""
         test = self.dataset.test

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from dlutils.arrays import dtype_of
 from dlutils.data.datasets import Dataset
+from dlutils.quadrature import gauss_legendre
 
 STEP = 1 / 5  # of the grid in g; the noise has standard deviation 1
 REACH = 9.0  # how far the noise may carry a data point
@@ -217,8 +218,8 @@ def scores(
 
 def _clock(n: int) -> tuple[Tensor, Tensor]:
     """Gauss and Legendre's nodes and weights on [0, 1]."""
-    u, w = (torch.from_numpy(v) for v in np.polynomial.legendre.leggauss(n))
-    return (u + 1) / 2, w / 2
+    u, w = gauss_legendre(n, 0, 1)
+    return torch.from_numpy(u), torch.from_numpy(w)
 
 
 def _nodes(
@@ -247,10 +248,8 @@ def _rule(
     dataset: Dataset, loc: float, scale: float, ends: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Gauss and Legendre's nodes between neighbouring ends, and their probabilities."""
-    z, w = np.polynomial.legendre.leggauss(N_NODES)
-    half = np.diff(ends)[:, None] / 2
-    y = ends[:-1, None] + half * (1 + z)
-    return y, half * w * scale * dataset.log_prob(loc + scale * y).exp().numpy()
+    y, w = gauss_legendre(N_NODES, ends[:-1], ends[1:])
+    return y, w * scale * dataset.log_prob(loc + scale * y).exp().numpy()
 
 
 def _used(mass: np.ndarray) -> slice:
