@@ -125,7 +125,7 @@ def test_a_density_follows_its_sliders():
 def test_a_kernel_knows_whether_a_front_end_asks(kernel):
     """JupyterLab says which cell it runs; nbclient, nbval and papermill do not."""
     _, client = kernel
-    code = "from dlutils import explorer; assert explorer.has_front_end() is {}"
+    code = "from dlutils.tools import explorer; assert explorer.has_front_end() is {}"
     for metadata, expected in (({}, False), ({"cellId": "a"}, True)):
         content = {"code": code.format(expected), "silent": False}
         message = client.session.msg("execute_request", content, metadata=metadata)

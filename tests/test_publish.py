@@ -1,7 +1,6 @@
 """Pages and slides: nothing from a network, nothing deformed, nothing that leads nowhere."""
 
 import re
-import shutil
 from urllib.parse import unquote
 
 import nbformat
@@ -37,10 +36,8 @@ def from_network(page):
 @pytest.fixture(scope="module")
 def pages():
     """The committed notebooks, exported."""
-    return {
-        name: read(publish.page(nbformat.read(ROOT / f"{name}.ipynb", 4), ROOT, name))
-        for name in COMMITTED
-    }
+    notebooks = {name: nbformat.read(ROOT / f"{name}.ipynb", 4) for name in COMMITTED}
+    return {name: read(publish.page(notebooks[name], ROOT, name)) for name in COMMITTED}
 
 
 @pytest.fixture
@@ -89,6 +86,14 @@ def test_every_formula_is_drawn(name, pages):
     assert "$" not in pages[name].select_one("main").get_text()
 
 
+def test_contents_list_every_heading(pages):
+    for page in pages.values():
+        listed = [link.get_text() for link in page.select("#contents a")]
+        headings = page.select("main h2, main h3")
+        assert len(listed) == len(headings) > 10
+        assert all(h.get_text().startswith(text) for h, text in zip(headings, listed, strict=True))
+
+
 def test_links_lead_somewhere(pages):
     ids = {name: {tag["id"] for tag in page.select("[id]")} for name, page in pages.items()}
     links = [(name, link["href"]) for name in pages for link in pages[name].select("a[href]")]
@@ -98,14 +103,6 @@ def test_links_lead_somewhere(pages):
         name = re.sub(r"\.(ipynb|html)$", "", target) or place
         if anchor and name in pages:
             assert unquote(anchor) in ids[name] | {""}, f"{place}: {link}"
-
-
-def test_contents_list_every_heading(pages):
-    for page in pages.values():
-        listed = [link.get_text() for link in page.select("#contents a")]
-        headings = page.select("main h2, main h3")
-        assert len(listed) == len(headings) > 10
-        assert all(h.get_text().startswith(text) for h, text in zip(headings, listed, strict=True))
 
 
 def test_small_page(small, tmp_path):
@@ -124,16 +121,12 @@ def test_small_page(small, tmp_path):
     assert page.select_one("figure img")["alt"] == 'Of "T"'
     assert page.select_one("figcaption .formula")["aria-label"] == "T=10"
     assert page.select_one("figure img")["src"] == f"data:image/png;base64,{PIXEL}"
-
-
-def test_each_glyph_is_defined_once(small, tmp_path):
-    page = read(publish.page(small, tmp_path, "small"))
     defined = [symbol["id"] for symbol in page.select("symbol")]
-    assert len(defined) == len(set(defined))
+    assert len(defined) == len(set(defined)), "each glyph once"
     assert {use["href"].removeprefix("#") for use in page.select("use")} == set(defined)
 
 
-@pytest.mark.parametrize("tex", [r"\nosuchthing x", r"\frac{1", r"x_a_b"])
+@pytest.mark.parametrize("tex", [r"\nosuchthing x", r"\frac{1"])
 def test_a_formula_that_cannot_be_drawn_is_named(tex):
     with pytest.raises(ValueError, match=re.escape(f"${tex}$ cannot be drawn")):
         publish.formula(tex)
@@ -159,6 +152,8 @@ def reveal(tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("reveal")
 def test_slides(small, tmp_path):
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures" / "ODE_small.png").write_bytes(b"finer")
     page = read(publish.slides(small, tmp_path, "small"))
     assert from_network(page) == []
     text = page.select_one(".slides").get_text()
@@ -170,14 +165,8 @@ def test_slides(small, tmp_path):
     styles = "".join(style.get_text() for style in page.select("style"))
     assert ".theme" in styles
     assert "var Reveal;" in page.select("script")[-2].get_text()
-
-
-@pytest.mark.usefixtures("reveal")
-def test_slides_show_a_figure_in_print_quality(small, tmp_path):
-    (tmp_path / "figures").mkdir()
-    (tmp_path / "figures" / "ODE_small.png").write_bytes(b"finer")
-    page = read(publish.slides(small, tmp_path, "small"))
-    assert page.select_one("figure img")["src"] == "data:image/png;base64,ZmluZXI="
+    finer = "data:image/png;base64,ZmluZXI="
+    assert page.select_one("figure img")["src"] == finer, "as for print"
 
 
 def test_slides_say_what_is_missing(small, tmp_path, monkeypatch):
@@ -188,14 +177,13 @@ def test_slides_say_what_is_missing(small, tmp_path, monkeypatch):
         publish.slides(new_notebook(cells=small.cells[:2]), tmp_path, "small")
 
 
-def test_command_writes_pages(small, tmp_path, capsys, monkeypatch):
+def test_command_writes_pages(small, tmp_path, capsys):
     nbformat.write(small, tmp_path / "ODE.ipynb")
     arguments = [str(tmp_path / "ODE.ipynb"), "--output", str(tmp_path / "build")]
     assert publish.main(arguments) == 0
     assert "ODE.html" in capsys.readouterr().out
     assert "Title" in (tmp_path / "build" / "ODE.html").read_text(encoding="utf-8")
-    shutil.rmtree(tmp_path / "build")
-    monkeypatch.setattr(publish, "find_spec", lambda name: None)
+    nbformat.write(new_notebook(), tmp_path / "ODE.ipynb")
     with pytest.raises(SystemExit):
-        publish.main([str(tmp_path / "ODE.ipynb"), "--slides", "--output", str(tmp_path)])
-    assert "error" in capsys.readouterr().err
+        publish.main([*arguments, "--slides"])
+    assert "no cell has a slide_type" in capsys.readouterr().err

@@ -6,7 +6,6 @@ functions of the cells tagged `exercise` and `integrator`; the checks below them
 the student writes there is right. `--solution` writes the notebooks as they are to build/solution/.
 """
 
-import argparse
 import ast
 import json
 import re
@@ -19,6 +18,7 @@ import nbformat
 from nbformat import NotebookNode
 
 from dlutils.notebook import PROJECT
+from dlutils.tools.commands import parser_of_notebooks
 
 YOUR_ANSWER = "*Your answer*"
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
@@ -145,17 +145,14 @@ def write(
 
 def main(arguments: list[str] | None = None) -> int:
     """Write the notebooks of this folder for students."""
-    parser = argparse.ArgumentParser(
-        prog="python -m dlutils.tools.handout", description=main.__doc__
-    )
-    parser.add_argument("notebooks", nargs="*", type=Path, help="default: all in this folder")
+    parser = parser_of_notebooks("handout", main)
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--solution", action="store_true", help="with answers and outputs")
     kind.add_argument("--blank", default="", metavar="WORD,...", help="functions to empty")
     parser.add_argument("--output", type=Path, help="default: build/handout, or build/solution")
     options = parser.parse_args(arguments)
     output = options.output or Path("build", "solution" if options.solution else "handout")
-    paths = options.notebooks or sorted(Path().glob("*.ipynb"))
+    paths = options.notebooks
     blanks = [word.strip() for word in options.blank.split(",") if word.strip()]
     try:
         write(paths, output, blanks, options.solution)

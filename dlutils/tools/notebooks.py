@@ -25,6 +25,7 @@ from tqdm import tqdm
 from dlutils.notebook import read_cells, targets
 from dlutils.tables import markdown_table
 from dlutils.tools.claims import checking
+from dlutils.tools.commands import parser_of_notebooks
 
 if TYPE_CHECKING:  # slow to import
     from nbclient import NotebookClient
@@ -237,16 +238,13 @@ def main(arguments: list[str] | None = None) -> int:
 
     Then which cells failed, which settings were changed, and which sentences do not hold.
     """
-    parser = argparse.ArgumentParser(
-        prog="python -m dlutils.tools.notebooks", description=main.__doc__
-    )
-    parser.add_argument("notebooks", nargs="*", type=Path, help="default: all in this folder")
+    parser = parser_of_notebooks("notebooks", main)
     parser.add_argument("--in-place", action="store_true", help="overwrite the notebooks' outputs")
     parser.add_argument("--output", type=Path, default=Path("build"), help="default: %(default)s")
     parser.add_argument("--timeout", type=float, default=1800, help="seconds allowed for a cell")
     parser.add_argument("--count", action="store_true", help="execute nothing, count lines of code")
     options = parser.parse_args(arguments)
-    paths = options.notebooks or sorted(Path().glob("*.ipynb"))
+    paths = options.notebooks
     if not paths:
         parser.error("there is no notebook in this folder")
     try:

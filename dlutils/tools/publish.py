@@ -5,7 +5,6 @@ Formulas are drawn when the page is written, so that it needs neither a script n
 slide show (reveal.js) of the cells that have `slideshow` metadata.
 """
 
-import argparse
 import base64
 import html
 import re
@@ -23,6 +22,8 @@ from nbconvert import HTMLExporter, SlidesExporter
 from nbformat.v4 import new_markdown_cell
 from traitlets.config import Config
 from ziamath.tex import tex2mml
+
+from dlutils.tools.commands import parser_of_notebooks
 
 # What Markdown leaves alone (fenced and inline code, escaped dollars), and two kinds of formula.
 FORMULA = re.compile(
@@ -86,7 +87,7 @@ FIGURE = """
 {%- endblock -%}
 {%- block data_png scoped -%}
 <figure class="jp-RenderedImage jp-OutputArea-output {{ extra_class }}">
-<img src="{{ output | picture }}"
+<img src="data:image/png;base64,{{ output.data['image/png'] | replace('\\n', '') }}"
 {%- if output.metadata.alt %} alt="{{ output.metadata.alt | escape_html }}"{% endif %}>
 {%- if output.metadata.caption %}
 <figcaption>{{ output.metadata.caption | markdown2html }}</figcaption>
@@ -117,66 +118,44 @@ Reveal.initialize({{ hash: true, slideNumber: true, width: 1280, height: 720, ma
 """
 
 
-class _Offline:
-    """Of an exporter: formulas drawn, pictures in the page, no code where it is tagged so."""
+def _exported(
+    kind: type[HTMLExporter],
+    template: str,
+    notebook: nbformat.NotebookNode,
+    folder: Path,
+    name: str,
+    resources: dict[str, str],
+    **options: str,
+) -> BeautifulSoup:
+    """A notebook by one of nbconvert's exporters, parsed, with its formulas drawn.
 
-    def __init__(self, folder: Path, **options):
-        self.folder = folder
-        self.glyphs = {}  # each is defined once, not in every formula that has it
-        super().__init__(
-            embed_images=True, exclude_input_prompt=True, exclude_output_prompt=True, **options
-        )
-
-    @property
-    def default_config(self) -> Config:
-        """Nbconvert's, and the tag that hides a cell's code."""
-        config = super().default_config.copy()
-        hidden = {"enabled": True, "remove_input_tags": {"remove-input"}}
-        config.merge(Config({"TagRemovePreprocessor": hidden}))
-        return config
+    Each glyph of the formulas is defined once, at the beginning of the page.
+    """
+    glyphs = {}
 
     @pass_context
-    def markdown2html(self, context, source: str) -> str:
-        """Markdown to HTML, by nbconvert but for the formulas."""
-        render = super().markdown2html
-        written = with_formulas(source, lambda text: render(context, text))
-        return GLYPH.sub(lambda match: self.glyphs.setdefault(match[1], match[0]) and "", written)
+    def markdown2html(context, source: str) -> str:
+        written = with_formulas(source, lambda text: exporter.markdown2html(context, text))
+        return GLYPH.sub(lambda match: glyphs.setdefault(match[1], match[0]) and "", written)
 
-    def picture(self, output: nbformat.NotebookNode) -> str:
-        """The PNG of an output as an address that holds its bytes."""
-        return "data:image/png;base64," + output.data["image/png"].replace("\n", "")
-
-    def default_filters(self):
-        """Nbconvert's filters and `picture`."""
-        yield from super().default_filters()
-        yield "picture", self.picture
-
-    def write(self, notebook, name: str, **resources) -> BeautifulSoup:
-        """The page, parsed, with the glyphs of its formulas at its beginning."""
-        resources |= {"metadata": {"path": str(self.folder), "name": name}}
-        written, _ = self.from_notebook_node(notebook, resources)
-        written = _html(written)
-        hidden = "position:absolute;width:0;height:0"
-        glyphs = "".join(self.glyphs.values())
-        written.body.insert(0, _html(f'<svg aria-hidden="true" style="{hidden}">{glyphs}</svg>'))
-        for link in written.select("a[href]"):  # to the page of the other notebook
-            link["href"] = re.sub(r"^(\w+)\.ipynb(?=#|$)", r"\1.html", link["href"])
-        return written
-
-
-class _Page(_Offline, HTMLExporter):
-    raw_template = PAGE
-
-
-class _Slides(_Offline, SlidesExporter):
-    raw_template = SLIDES
-
-    def picture(self, output: nbformat.NotebookNode) -> str:
-        """As above, of the figure's file if there is one: it has more pixels."""
-        path = self.folder / "figures" / f"{output.metadata.get('name')}.png"
-        if not path.is_file():
-            return super().picture(output)
-        return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+    hidden = {"enabled": True, "remove_input_tags": {"remove-input"}}
+    exporter = kind(
+        raw_template=template,
+        filters={"markdown2html": markdown2html},
+        config=Config({"TagRemovePreprocessor": hidden}),
+        embed_images=True,
+        exclude_input_prompt=True,
+        exclude_output_prompt=True,
+        **options,
+    )
+    resources = resources | {"metadata": {"path": str(folder), "name": name}}
+    written = _html(exporter.from_notebook_node(notebook, resources)[0])
+    unseen = "position:absolute;width:0;height:0"
+    defined = f'<svg aria-hidden="true" style="{unseen}">{"".join(glyphs.values())}</svg>'
+    written.body.insert(0, _html(defined))
+    for link in written.select("a[href]"):  # to the page of the other notebook
+        link["href"] = re.sub(r"^(\w+)\.ipynb(?=#|$)", r"\1.html", link["href"])
+    return written
 
 
 def page(notebook: nbformat.NotebookNode, folder: Path, name: str) -> str:
@@ -190,7 +169,7 @@ def page(notebook: nbformat.NotebookNode, folder: Path, name: str) -> str:
     Raises:
         ValueError: If a formula has a command in it that cannot be drawn.
     """
-    written = _Page(folder).write(notebook, name)
+    written = _exported(HTMLExporter, PAGE, notebook, folder, name, {})
     written.head.append(_html(f"<style>{STYLE}{PAGE_STYLE}</style>"))
     items = [
         f'<li class="{heading.name}"><a href="#{html.escape(heading["id"])}">'
@@ -224,10 +203,14 @@ def slides(notebook: nbformat.NotebookNode, folder: Path, name: str) -> str:
     for cell in shown.cells:
         if cell.get("outputs"):
             cell.metadata.tags = [*cell.metadata.get("tags", []), "remove-input"]
+        for output in cell.get("outputs", []):
+            finer = folder / "figures" / f"{output.get('metadata', {}).get('name')}.png"
+            if finer.is_file():
+                output.data["image/png"] = base64.b64encode(finer.read_bytes()).decode()
     reveal = _reveal()
-    script = (reveal / "reveal.js").read_text(encoding="utf-8")
-    exporter = _Slides(folder, reveal_url_prefix="reveal", reveal_theme="white")
-    written = exporter.write(shown, name, reveal_js=script)
+    script = {"reveal_js": (reveal / "reveal.js").read_text(encoding="utf-8")}
+    options = {"reveal_url_prefix": "reveal", "reveal_theme": "white"}
+    written = _exported(SlidesExporter, SLIDES, shown, folder, name, script, **options)
     for link in written.select('link[href^="reveal/dist/"]'):
         css = (reveal / link["href"].removeprefix("reveal/dist/")).read_text(encoding="utf-8")
         css = re.sub(r"@import url\([^)]*\);", "", css)  # fonts, which the system has too
@@ -286,16 +269,13 @@ def formula(tex: str, display: bool = False) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Write the notebooks of this folder, with the outputs they have, as HTML."""
-    parser = argparse.ArgumentParser(
-        prog="python -m dlutils.tools.publish", description=main.__doc__
-    )
-    parser.add_argument("notebooks", nargs="*", type=Path, help="default: all in this folder")
+    parser = parser_of_notebooks("publish", main)
     parser.add_argument("--slides", action="store_true", help="slide shows instead of pages")
     parser.add_argument("--output", type=Path, help="default: build, or build/slides")
     options = parser.parse_args(arguments)
     output = options.output or Path("build/slides" if options.slides else "build")
     output.mkdir(parents=True, exist_ok=True)
-    for path in options.notebooks or sorted(Path().glob("*.ipynb")):
+    for path in options.notebooks:
         write = slides if options.slides else page
         try:
             text = write(nbformat.read(path, as_version=4), path.parent, path.stem)
