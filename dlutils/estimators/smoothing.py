@@ -17,8 +17,12 @@ import torch
 from scipy.ndimage import uniform_filter1d
 from torch import Tensor
 
+from dlutils.compression import along
+
 BEYOND = 0.2  # how far the bins go on beyond the sample, in units of its length
 LEAST, MOST = 1e-9, 100.0  # of a variance
+WINDOW = 25  # bins of the moving means
+N_ROUNDS = 12  # of a Newton step and new variances; in the first four one variance for all
 
 
 def smoothed_sample(y: Tensor, n_bins: int = 400, weights: Tensor | None = None) -> Tensor:
@@ -32,7 +36,7 @@ def smoothed_sample(y: Tensor, n_bins: int = 400, weights: Tensor | None = None)
     Returns:
         Increasing, shape `(n,)`, of y's dtype.
     """
-    x, log_p, _ = fit(y, n_bins, weights=weights)
+    x, log_p, _ = fit(y, n_bins, weights)
     k = np.arange(len(x))
     finer = np.linspace(0, len(x) - 1, 6 * (len(x) - 1) + 1)
     x_fine = np.interp(finer, k, x)
@@ -43,28 +47,14 @@ def smoothed_sample(y: Tensor, n_bins: int = 400, weights: Tensor | None = None)
     return torch.from_numpy(np.interp(rank, cdf, x_fine)).to(y.dtype)
 
 
-def log_density(
-    y: Tensor, n_bins: int = 400, window: int = 25, n_rounds: int = 12
-) -> tuple[np.ndarray, np.ndarray]:
-    """The smooth density's logarithm in the middle of each bin: the first two of `fit`."""
-    return fit(y, n_bins, window, n_rounds)[:2]
-
-
 def fit(
-    y: Tensor,
-    n_bins: int = 400,
-    window: int = 25,
-    n_rounds: int = 12,
-    *,
-    weights: Tensor | None = None,
+    y: Tensor, n_bins: int = 400, weights: Tensor | None = None
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """The smooth density, and how many numbers the sample had to say for it.
 
     Args:
         y: Data, standardized, shape `(n,)`.
         n_bins: Number of bins K: narrow where the points are dense, and of bounded width.
-        window: Bins of the moving means.
-        n_rounds: Of a Newton step and new variances; in the first four one variance for all.
         weights: What the points count, `(n,)`; None for one each.
 
     Returns:
@@ -84,33 +74,28 @@ def fit(
         mass = width * np.exp(np.minimum(normal + excess, 50))
         return mass, share @ excess - mass.sum() - excess @ penalty @ excess / 2
 
-    for k in range(n_rounds):
+    for k in range(N_ROUNDS):
         penalty = D.T @ (D / (n * variance)[:, None])
         for _ in range(8 if k == 0 else 1):
             mass, height = state(excess)
-            inverse = _inverse(np.diag(mass + 1e-12) + penalty)
+            # in torch's threads; no Cholesky: far out nothing but rounding is positive
+            inverse = torch.linalg.inv(torch.from_numpy(np.diag(mass + 1e-12) + penalty)).numpy()
             step, fraction = inverse @ (share - mass - penalty @ excess), 1.0
             while state(excess + fraction * step)[1] < height and fraction > 1e-3:
                 fraction /= 2
             excess = excess + fraction * step
         known = 1 - (D @ inverse * D).sum(axis=1) / (n * variance)  # by the counts, 0 to 1
-        mean = np.mean if k < 4 else lambda values: uniform_filter1d(values, window)
+        mean = np.mean if k < 4 else lambda values: uniform_filter1d(values, WINDOW)
         found = mean((D @ excess) ** 2) / np.maximum(mean(known), 1e-3)
         variance = np.clip(found, LEAST, MOST) * np.ones(n_bins - 2)
     return x, normal + excess, float(known.sum())
-
-
-def _inverse(matrix: np.ndarray) -> np.ndarray:
-    """In torch's threads; without Cholesky, because far out nothing but rounding is positive."""
-    return torch.linalg.inv(torch.from_numpy(matrix)).numpy()
 
 
 def _edges(y: np.ndarray, n_bins: int) -> np.ndarray:
     """Equally far apart in a mean of rank and, eight times as much, position; then beyond both."""
     y = np.sort(y)
     length = y[-1] - y[0]
-    along = (np.linspace(0, 1, len(y)) + 8 * (y - y[0]) / length) / 9
     far = 9 / 8 * BEYOND * length
     at = np.linspace(-BEYOND, 1 + BEYOND, n_bins + 1)
-    edges = np.interp(at, [-BEYOND, *along, 1 + BEYOND], [y[0] - far, *y, y[-1] + far])
+    edges = np.interp(at, [-BEYOND, *along(y, 8.0), 1 + BEYOND], [y[0] - far, *y, y[-1] + far])
     return edges + 1e-4 * length * at  # ties are moved apart

@@ -20,17 +20,19 @@ from torch import Tensor
 from torch.distributions import Normal
 
 from dlutils.compression import compress
+from dlutils.data.units import Units
 
 LogDensity = Callable[[Tensor], Tensor]
+N_GRID = 1000  # nodes of the penalised density
+MARGIN = 0.2  # how far they go on beyond the sample, in units of its length
+N_BINS = 512  # of the compression of a mixture's points
 APART = 0.01  # a tenth of the points, in units of the inner eight: of a Gaussian it takes 0.12
 
 
-def gaussian(y: Tensor, seed: int = 0, *, weights: Tensor | None = None) -> LogDensity:
+def gaussian(y: Tensor, *, weights: Tensor | None = None) -> LogDensity:
     """One normal distribution with the sample's mean and standard deviation."""
-    y, counts = y.double(), _counts(y, weights)
-    n = counts.sum()
-    mean = counts @ y / n
-    normal = Normal(mean, (counts @ (y - mean) ** 2 / (n - counts @ counts / n)).sqrt())
+    moments = Units.of(y.double(), weights=_counts(y, weights))
+    normal = Normal(*torch.tensor([moments.loc, moments.scale], dtype=torch.float64))
     return lambda points: normal.log_prob(points.double())
 
 
@@ -47,11 +49,7 @@ def _counts(y: Tensor, weights: Tensor | None) -> Tensor:
 
 
 def kde(
-    y: Tensor,
-    seed: int = 0,
-    bandwidth: float | str = "scott",
-    *,
-    weights: Tensor | None = None,
+    y: Tensor, bandwidth: float | str = "scott", *, weights: Tensor | None = None
 ) -> LogDensity:
     """Gaussian kernels; the bandwidth is Scott's, or given in standard deviations, as in SciPy.
 
@@ -96,14 +94,7 @@ def _binned(y: np.ndarray, grid: np.ndarray, counts: np.ndarray) -> np.ndarray:
     return np.bincount(at, counts * (1 - right), m) + np.bincount(at + 1, counts * right, m)
 
 
-def penalized(
-    y: Tensor,
-    seed: int = 0,
-    *,
-    weights: Tensor | None = None,
-    n_grid: int = 1000,
-    margin: float = 0.2,
-) -> LogDensity:
+def penalized(y: Tensor, *, weights: Tensor | None = None) -> LogDensity:
     r"""The smooth density of highest penalised likelihood, its penalty by the evidence.
 
     $\phi=\log p$ maximises
@@ -111,7 +102,7 @@ def penalized(
     on a grid, and $\lambda$ the likelihood that is left when $\phi$, with that penalty for a prior,
     is integrated out by Laplace's approximation: there is nothing to choose. Between its nodes
     $\phi$ is linear; beyond the grid it goes on with the slope of the end, or falls by one in
-    `margin` of the sample's length where that is steeper.
+    `MARGIN` of the sample's length where that is steeper.
 
     The nodes are equally far apart in asinh of y, less the median, over four interquartile ranges
     (or over the sample's length, where the quartiles are equal): nearly so in y for most samples,
@@ -120,31 +111,26 @@ def penalized(
 
     Args:
         y: Sample, shape `(n,)`, of at least two different values.
-        seed: Not used, there is nothing random; here because all yardsticks have one.
         weights: How many points each value stands for.
-        n_grid: Number of nodes, 100 to 2000.
-        margin: How far the grid goes on beyond the sample, in units of its length, positive.
 
     Raises:
-        ValueError: If a value is not finite, all are the same, or an option is out of range.
+        ValueError: If a value is not finite, or all are the same.
 
     Source:
         Silverman, On the estimation of a probability density function by the maximum penalized
         likelihood method (1982); Gu, Smoothing spline density estimation (1993); MacKay, Bayesian
         interpolation (1992), for the evidence.
     """
-    if not (100 <= n_grid <= 2000 and margin > 0):
-        raise ValueError(f"n_grid must be 100 to 2000 and margin positive: {n_grid}, {margin}")
     y, points = y.double().numpy(), _counts(y, weights).numpy()
     length = np.ptp(y) if len(y) else 0.0
     if not 0 < length < np.inf:
         raise ValueError(f"a density needs finite values, at least two of them different: {y}")
     lower, center, upper = np.quantile(y, [0.25, 0.5, 0.75])
     scale = 4 * (upper - lower) or length
-    ends = np.array([y.min() - margin * length, y.max() + margin * length])
-    grid = center + scale * np.sinh(np.linspace(*np.arcsinh((ends - center) / scale), n_grid))
+    ends = np.array([y.min() - MARGIN * length, y.max() + MARGIN * length])
+    grid = center + scale * np.sinh(np.linspace(*np.arcsinh((ends - center) / scale), N_GRID))
     counts, n = _binned(y, grid, points), points.sum()
-    log_n_p = np.full(n_grid, math.log(n / np.ptp(ends)))
+    log_n_p = np.full(N_GRID, math.log(n / np.ptp(ends)))
 
     def minus_evidence(log_penalty: float) -> float:
         nonlocal log_n_p
@@ -159,7 +145,7 @@ def penalized(
     )
     log_p, _ = _smooth(grid, counts, math.exp(found.x), log_n_p)
     width, rise = np.diff(grid), np.diff(log_p)
-    fall = np.maximum((rise / width)[[0, -1]] * [1, -1], 1 / (margin * length))
+    fall = np.maximum((rise / width)[[0, -1]] * [1, -1], 1 / (MARGIN * length))
     mass = width @ (np.exp(log_p[:-1]) * exprel(rise)) + (np.exp(log_p[[0, -1]]) / fall).sum()
     log_p = log_p - math.log(mass)
 
@@ -242,42 +228,30 @@ class Mixture:
         return self.parts(points.double()).logsumexp(dim=1)
 
 
-def em_mixture(
-    y: Tensor,
-    seed: int = 0,
-    *,
-    weights: Tensor | None = None,
-    criterion: str = "bic",
-    n_bins: int = 512,
-) -> Mixture:
+def em_mixture(y: Tensor, *, weights: Tensor | None = None) -> Mixture:
     """A mixture of Gaussians by an EM that grows one component at a time, at most n / 10.
 
     From one Gaussian on, candidates at 128 quantiles of the data, of six widths and four shares,
     are mixed in; the one that raises the likelihood most stays, and EM refines all components. When
-    the criterion rises, the mixture before it is kept. A penalty keeps components of few points
-    wide: one of a single point among 20 has 0.7 of the data's standard deviation, or of the width
-    of their groups where these are narrow and far apart. None is narrower than half the median
-    distance of neighbouring values, so rounded data do not become spikes, nor than about a
-    twentieth of the kernel bandwidth (Silverman).
+    Schwarz's Bayesian criterion (1978) rises, the mixture before it is kept. A penalty keeps
+    components of few points wide: one of a single point among 20 has 0.7 of the data's standard
+    deviation, or of the width of their groups where these are narrow and far apart. None is
+    narrower than half the median distance of neighbouring values, so rounded data do not become
+    spikes, nor than about a twentieth of the kernel bandwidth (Silverman).
 
     Args:
-        y: Sample, shape `(n,)`, of at least two different values; above `2 * n_bins` points, EM
+        y: Sample, shape `(n,)`, of at least two different values; above `2 * N_BINS` points, EM
             runs on their nodes by `dlutils.compression.compress`.
-        seed: Not used, there is nothing random; here because all yardsticks have one.
         weights: How many points each value stands for.
-        criterion: "bic", Bayesian (Schwarz 1978), or "aic", Akaike's (1974).
-        n_bins: Bins of the compression.
 
     Raises:
-        ValueError: If the criterion is unknown, a value is not finite, all are the same, or the
-            weights are not positive or not as many.
+        ValueError: If a value is not finite, all are the same, or the weights are not positive or
+            not as many.
 
     Source:
         Vlassis & Likas, A greedy EM algorithm for Gaussian mixture learning (2002); Chen, Tan &
         Zhang, Inference for normal mixtures in mean and variance (2008), for the penalty.
     """
-    if criterion not in ("bic", "aic"):
-        raise ValueError(f"unknown criterion {criterion!r}; choose from bic, aic")
     y, counts = y.double(), _counts(y, weights)
     n = counts.sum()
     loc = counts @ y / n
@@ -292,13 +266,13 @@ def em_mixture(
     x, counts = (y - loc) / scale, counts[order]
     gaps = x.unique().diff()
     least = gaps.median() * max(0.5, 0.02 * len(gaps) * n.item() ** -0.2)
-    if len(x) > 2 * n_bins:
-        x, counts = compress(x, n_bins, None if weights is None else counts)
-    best = _grow(x, counts, n.log() if criterion == "bic" else 2.0, min(least.item(), 1.0))
+    if len(x) > 2 * N_BINS:
+        x, counts = compress(x, N_BINS, counts)
+    best = _grow(x, counts, min(least.item(), 1.0))
     return Mixture(best.weights, loc + scale * best.means, scale * best.sds)
 
 
-def _grow(x: Tensor, counts: Tensor, price: Tensor | float, least: float) -> Mixture:
+def _grow(x: Tensor, counts: Tensor, least: float) -> Mixture:
     """Add components to standardized points, in order, while three more numbers are worth it."""
     n = counts.sum()
     places = np.interp((np.arange(128) + 0.5) / 128, (counts.cumsum(0) - counts / 2) / n, x)
@@ -309,7 +283,7 @@ def _grow(x: Tensor, counts: Tensor, price: Tensor | float, least: float) -> Mix
     for _ in range(max(1, int(n / 10))):
         mixture = _em(x, counts, mixture, least)
         log_p = mixture(x)
-        value = mixture.n_parameters * price - 2 * _objective(counts, mixture, log_p)
+        value = mixture.n_parameters * n.log() - 2 * _objective(counts, mixture, log_p)
         if not value < lowest:
             break
         best, lowest = mixture, value
