@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 NOTEBOOKS := $(wildcard *.ipynb)
 PARALLEL := --numprocesses=auto
 
-.PHONY: help run test test-browser lab outputs handout solution slides lint bench speedrun report clean
+.PHONY: help run test test-all test-browser lab outputs handout solution slides lint bench speedrun report clean
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 20
@@ -13,8 +13,11 @@ help:  ## list the commands
 run: $(VENV)/.run  ## execute the notebooks into build/, write figures/, print a table of results
 	$(BIN)/python -m dlutils.tools.notebooks
 
-test: $(VENV)/.test  ## pytest, and every notebook whole, also as on another processor
+test: $(VENV)/.test  ## pytest, and every notebook whole, as on another processor
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) tests
+
+test-all: $(VENV)/.test  ## the same, and all that takes long: configurations, more examples, benchmarks
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) -m "" --hypothesis-profile=many tests
 
 test-browser: $(VENV)/.browser  ## run both notebooks in JupyterLab, in Chromium
 	$(BIN)/python -m pytest tests/browser

@@ -10,6 +10,7 @@ import matplotlib as mpl
 import nbformat
 import pytest
 import torch
+from hypothesis import settings
 from jupyter_client import BlockingKernelClient, KernelManager
 from jupyter_client.manager import start_new_kernel
 from torch import nn
@@ -21,6 +22,9 @@ from dlutils.seeding import seeded
 
 mpl.use("Agg")
 ROOT = Path(__file__).parents[1]
+settings.register_profile("few", max_examples=30)  # make test
+settings.register_profile("many", max_examples=500)  # make test-all
+settings.load_profile("few")
 HANGS = 600  # seconds after which something is taken to hang, on however busy a machine
 
 

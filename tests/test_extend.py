@@ -8,7 +8,6 @@ import nbformat
 import pytest
 import torch
 from nbformat.v4 import new_code_cell
-from test_configurations import SHORT
 from torch import nn
 
 from conftest import ROOT, run_by_papermill
@@ -81,11 +80,12 @@ def test_examples_are_short_and_all_are_used():
     assert max(sum(map(bool, block.splitlines())) for block in BLOCKS) <= 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", PARTS)
 def test_a_notebook_runs_whole_with_parts_of_ones_own(which, tmp_path):
     extended(tmp_path)
     chosen = {k: v for choice in PARTS[which].values() for k, v in choice.items()}
-    text = run_by_papermill(tmp_path, f"papermill {which}.ipynb out.ipynb", SHORT[which] | chosen)
+    text = run_by_papermill(tmp_path, f"papermill {which}.ipynb out.ipynb", {"FAST": True} | chosen)
     for name in ("residual", "heun3") if which == "ODE" else ("trigonometric", "early"):
         assert re.search(rf"\b{name}\b", text), f"{name} is in no table"
 

@@ -73,7 +73,7 @@ def check(train_model):
     assert all(map(math.isfinite, model.history.train))
 
 
-@settings(max_examples=430, **EXAMPLES)
+@settings(**EXAMPLES)
 @given(
     drawn=data,
     drift=st.sampled_from(list(ODE.DRIFTS)),
@@ -98,7 +98,7 @@ def test_any_ode(drawn, drift, method, n_steps, dtype, seed, **options):
     check(train_model)
 
 
-@settings(max_examples=70, **EXAMPLES)
+@settings(**EXAMPLES)
 @given(
     drawn=data,
     path=st.sampled_from(list(SDE.PATHS)),
