@@ -1,0 +1,122 @@
+"""The house in numbers: lines and modules by room, imports that run upward, and circles.
+
+`python -m benchmarks.house` counts the working tree; `--against COMMIT` puts another commit beside
+it. Lines are those of the files, blank ones and comments included.
+"""
+
+import argparse
+import ast
+import graphlib
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.notebook_times import committed, working_tree
+from dlutils.tables import markdown_table
+
+MAY_IMPORT = {  # a room of the package: which others, itself and what all share aside
+    "data": set(),
+    "estimators": {"data"},
+    "flows": {"data", "estimators"},
+    "diffusion": {"data", "estimators"},
+    "tools": {"data", "estimators", "flows", "diffusion"},
+    "shared": {"data"},
+}
+AROUND = {"tests": "*.py", "benchmarks": "*.py", "docs": "*.md"}  # what stands around the package
+
+
+def modules(root: Path) -> dict[str, Path]:
+    """The modules of the package in a folder, by name; not what only hands names on."""
+    files = (root / "dlutils").rglob("*.py")
+    return {
+        ".".join(path.relative_to(root).with_suffix("").parts): path
+        for path in files
+        if path.name != "__init__.py"
+    }
+
+
+def room(module: str) -> str:
+    """The folder that a module is in; "shared" for those that are in none."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 2 else "shared"
+
+
+def imports(path: Path, known: dict[str, Path]) -> Iterator[str]:
+    """The package's modules that a file imports, in functions too."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("dlutils"):
+            within = {f"{node.module}.{alias.name}" for alias in node.names} & known.keys()
+            yield from within or {node.module}
+        if isinstance(node, ast.Import):
+            yield from (a.name for a in node.names if a.name.startswith("dlutils"))
+
+
+def upward(root: Path) -> list[str]:
+    """Imports of what a room may not know, a line each."""
+    known = modules(root)
+    return [
+        f"{module} imports {other}"
+        for module, path in known.items()
+        for other in imports(path, known)
+        if room(other) not in {room(module), "shared"} | MAY_IMPORT.get(room(module), set())
+    ]
+
+
+def circle(root: Path) -> list[str]:
+    """Modules that import themselves by a detour, the first such circle; empty if there is none."""
+    known = modules(root)
+    graph = {name: set(imports(path, known)) & known.keys() for name, path in known.items()}
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        return error.args[1]
+    return []
+
+
+def count(root: Path) -> dict[str, str]:
+    """Lines and files of each room and of what stands around the package, and what is wrong."""
+    lines, files = Counter(), Counter()
+    for module, path in modules(root).items():
+        where = f"dlutils/{room(module)}"
+        lines[where] += _lines(path)
+        files[where] += 1
+    for folder, pattern in AROUND.items():
+        for path in (root / folder).rglob(pattern):
+            lines[folder] += _lines(path)
+            files[folder] += 1
+    of_package = [where for where in lines if where.startswith("dlutils/")]
+    lines["dlutils"] = sum(lines[where] for where in of_package)
+    files["dlutils"] = sum(files[where] for where in of_package)
+    shown = {where: f"{lines[where]} in {files[where]}" for where in sorted(lines)}
+    circles = " → ".join(name.removeprefix("dlutils.") for name in circle(root)) or "none"
+    return shown | {"imports upward": str(len(upward(root))), "a circle": circles}
+
+
+def _lines(path: Path) -> int:
+    return len(path.read_text(encoding="utf-8").splitlines())
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print lines and files by room, imports that run upward, and whether there is a circle."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.house", description=main.__doc__)
+    parser.add_argument("--against", metavar="COMMIT", help="another commit, to stand beside")
+    options, root = parser.parse_args(arguments), Path()
+    with tempfile.TemporaryDirectory() as folder:
+        now = count(working_tree(root, Path(folder, "now")))
+        before = {}
+        if options.against:
+            before = count(committed(options.against, root, Path(folder, "before")))
+    columns = {options.against: before, "now": now} if before else {"now": now}
+    rows = dict.fromkeys([*before, *now])
+    print(
+        markdown_table(
+            [{"room": name, **{c: of.get(name, "–") for c, of in columns.items()}} for name in rows]
+        )
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
