@@ -5,7 +5,8 @@ import json
 import subprocess
 import sys
 import time
-from pathlib import Path
+
+from benchmarks.common import FOLDER
 
 NAMES = (
     "ode_iteration",
@@ -21,7 +22,6 @@ NAMES = (
     "sweep",
     "leaderboard",
 )
-FOLDER = Path("build/benchmarks")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -31,22 +31,15 @@ def main(arguments: list[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=main.__doc__)
     parser.add_argument("--quick", action="store_true", help="all in a few minutes")
-    parser.add_argument("--fresh", action="store_true", help="forget the results so far")
-    options = parser.parse_args(arguments)
-    record = FOLDER / f"finished{'_quick' if options.quick else ''}.json"
-    seconds = {} if options.fresh else _finished(record)
-    if not seconds.keys() & set(NAMES) or seconds.keys() >= set(NAMES):
-        seconds = {}
-        for path in FOLDER.glob("*.jsonl"):
-            if path.stem.endswith("_quick") == options.quick:
-                path.unlink()
+    quick = ["--quick"] if parser.parse_args(arguments).quick else []
+    record = FOLDER / f"finished{'_quick' if quick else ''}.json"
+    seconds = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
     for number, name in enumerate(NAMES, start=1):
         print(f"\n[{number}/{len(NAMES)}] {name}", flush=True)
         if name in seconds:
-            print(f"finished before, in {seconds[name]:.0f} s: {FOLDER / name}.md")
+            print(f"finished before, in {seconds[name]:.0f} s")
             continue
         start = time.perf_counter()
-        quick = ["--quick"] if options.quick else []
         done = subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *quick])
         if done.returncode:
             print(f"benchmarks.{name} failed", file=sys.stderr)
@@ -54,15 +47,8 @@ def main(arguments: list[str] | None = None) -> int:
         seconds[name] = time.perf_counter() - start
         record.write_text(json.dumps(seconds), encoding="utf-8")
     print(f"all benchmarks: {sum(seconds.values()) / 60:.1f} minutes")
+    record.unlink()
     return 0
-
-
-def _finished(record: Path) -> dict[str, float]:
-    """Seconds of each benchmark of a run that did not end, by name."""
-    try:
-        return json.loads(record.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError):
-        return {}
 
 
 if __name__ == "__main__":

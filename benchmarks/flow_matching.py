@@ -1,7 +1,6 @@
 """Flow matching by one linear solve, and second-order likelihood: how close, how soon.
 
 Samples are seeds 10 to 14, at which nothing was chosen; all is computed in double precision.
-`python -m benchmarks.flow_matching --help` lists the options.
 """
 
 import argparse
@@ -176,7 +175,7 @@ def optimizers(seeds: range) -> list[Row]:
 
 
 def make(options: argparse.Namespace) -> tuple[list[str], Tables]:
-    """Notes and tables."""
+    """Measure flow matching in closed form and second-order likelihood."""
     seeds = SEEDS[:1] if options.quick else SEEDS
     densities = list(LIMITS)[:2] if options.quick else list(LIMITS)
     tables = {
@@ -194,11 +193,5 @@ def make(options: argparse.Namespace) -> tuple[list[str], Tables]:
     return [note], tables
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Measure flow matching in closed form and second-order likelihood."""
-    quick = "two densities, one sample"
-    return command("flow_matching", main.__doc__, quick, PACKAGES, make, arguments)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(make, PACKAGES, "two densities, one sample"))

@@ -1,29 +1,24 @@
 """Every contender on every density of two collections, from 100 to 10 000 points.
 
 The densities of Marron & Wand are mixtures of Gaussians, those of Berlinet & Devroye mostly are
-not. Samples are seeds 10 to 14, at which nothing was chosen. `python -m benchmarks.leaderboard
---help` lists the options. Results go to a file as they come, so a run that was stopped goes on
-where it was. A process a core, one thread each.
+not. Samples are seeds 10 to 14, at which nothing was chosen. A process
+a core, one thread each; a run that was stopped goes on where it was.
 """
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import product
 from math import inf
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 from scipy.stats import rankdata
 
-from benchmarks.common import Row, Tables, command
+from benchmarks.common import Row, Tables, command, runs
 from benchmarks.estimators import CONTENDERS, measure
 from dlutils import plotting
 from dlutils.data.datasets import DISTRIBUTIONS, density_of
-from dlutils.processes import cores
-from dlutils.tools.sweep.jobs import process_pool, run_all
-from dlutils.tools.sweep.results import load
 
 PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "KDEpy", "zuko", "suftware")
 SEEDS = range(10, 15)
@@ -105,6 +100,15 @@ def standings(rows: Sequence[Row], densities: Sequence[str], sizes: Sequence[int
     return sorted(lines.values(), key=lambda line: line[f"rank, n = {max(sizes):,}"])
 
 
+def mean_ranks(tables: Tables, suites: Iterable[str], sizes: Sequence[int]) -> list[Row]:
+    """From the standings, the ranks alone: a line a contender."""
+    lines = {name: {"contender": name} for name in CONTENDERS}
+    for suite, n in product(suites, sizes):
+        for row in tables[f"Standings, {suite}"]:
+            lines[row["contender"]][f"{suite}, n = {n:,}"] = row[f"rank, n = {n:,}"]
+    return list(lines.values())
+
+
 def losses(rows: Sequence[Row], suites: dict[str, list[str]], sizes: Sequence[int]) -> list[Row]:
     """Where ours is behind the closest by more than a standard error."""
     lines = []
@@ -157,7 +161,7 @@ def draw(rows: Sequence[Row], shown: Sequence[tuple[str, int]]) -> None:
 
 
 def make(options: argparse.Namespace) -> tuple[list[str], Tables]:
-    """Notes and tables."""
+    """Rank ODE, SDE, mixtures, penalised likelihood, kernels and a spline flow."""
     suites, sizes, seeds = (QUICK, (1000,), (10,)) if options.quick else (SUITES, SIZES, SEEDS)
     configs = [
         {"density": density, "n": n, "seed": seed}
@@ -166,13 +170,7 @@ def make(options: argparse.Namespace) -> tuple[list[str], Tables]:
         for densities in suites.values()
         for density in densities
     ]
-    path = Path(options.output) / f"leaderboard{'_quick' if options.quick else ''}.jsonl"
-    pool = process_pool(cores(), ["benchmarks.estimators"])
-    failed = run_all(measure, configs, path, pool, cores() + 1, label="leaderboard")
-    if failed:
-        errors = {row["error"] for row in load(path) if row["status"] == "failed"}
-        raise RuntimeError(f"{failed} fits failed: {'; '.join(sorted(errors))}")
-    rows = load(path)
+    rows = runs(measure, configs, options)
     if not options.quick:
         draw(rows, [("Marron & Wand", max(sizes)), ("Berlinet & Devroye", 1000)])
     note = (
@@ -189,6 +187,7 @@ def make(options: argparse.Namespace) -> tuple[list[str], Tables]:
     tables = {"Contenders": what}
     for suite, densities in suites.items():
         tables[f"Standings, {suite}"] = standings(rows, densities, sizes)
+    tables["Mean ranks"] = mean_ranks(tables, suites, sizes)
     if len(seeds) > 1:
         tables[f"Where “{OURS}” is behind"] = losses(rows, suites, sizes)
     for (suite, densities), n in product(suites.items(), reversed(sizes)):
@@ -211,11 +210,5 @@ def _error(values: np.ndarray) -> np.ndarray:
         return values.std(axis=-1, ddof=1) / n**0.5 if n > 1 else np.zeros(values.shape[:-1])
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Rank ODE, SDE, mixtures, penalised likelihood, kernels and a spline flow."""
-    quick = "three densities, one sample of 1000 points each"
-    return command("leaderboard", main.__doc__, quick, PACKAGES, make, arguments)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(make, PACKAGES, "three densities, one sample of 1000 points each"))

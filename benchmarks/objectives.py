@@ -3,8 +3,7 @@
 All train a perceptron 2-64-64-1 on the same samples, in double precision; two of them have a closed
 form for a drift that is linear in its weights. A budget is processor time: each is a run of its
 own, whose learning rate comes down to zero as the budget ends. Learning rate and batch size were
-chosen on other samples, as `python -m benchmarks.objectives --tune` does; the whole grid was tried
-on two of them, the best two or three settings on five.
+chosen on other samples: a grid was tried on two of them, the best two or three settings on five.
 """
 
 import argparse
@@ -41,8 +40,7 @@ Samples = dict[int, Dataset]
 PACKAGES = ("torch", "numpy", "scipy")
 DENSITIES = {"laplace_mixture": "Laplace mixture", "marron_wand_10": "claw"}
 BUDGETS = (1, 4, 16)  # seconds
-TUNED_AT = 4
-SEEDS, TUNING_SEEDS = range(10, 15), range(5)
+SEEDS = range(10, 15)
 BATCH = 256
 NO_BATCH: Row = dict.fromkeys(("ms a step", "sd", "unit", "sd / mean"), "–")
 SOLVER = tuple(PROPER[name] for name in ("n_steps", "method", "logdet"))
@@ -105,14 +103,8 @@ SOLVED: dict[str, Callable] = {
     "regression, closed form": lambda data, seed: notebook("ODE.ipynb").flow_matching(data),
     "bound, closed form": lambda data, seed: notebook("SDE.ipynb").least_squares(data, seed=seed),
 }
-RATES = {"learning_rate": (0.01, 0.03, 0.1)}
-GRID = {  # None: all points, compressed
-    "likelihood, Adam": RATES | {"batch_size": (None, BATCH)},
-    "bound, Adam": RATES | {"batch_size": (BATCH, 1024)},
-    "regression, sorted pairs": RATES | {"batch_size": (BATCH, 2048)},
-    "regression, independent pairs": RATES | {"batch_size": (BATCH, 2048)},
-}
-SETTINGS = {  # the best of the grid: data, way, learning rate, batch size
+# The best of learning rates 0.01, 0.03, 0.1 and of two batch sizes; None: all points, compressed.
+SETTINGS = {
     (density, way): {"learning_rate": learning_rate, "batch_size": batch_size}
     for density, way, learning_rate, batch_size in (
         ("laplace_mixture", "likelihood, Adam", 0.03, None),
@@ -167,21 +159,6 @@ def distances(data: Samples, models: list) -> Tensor:
             return math.nan
 
     return torch.tensor([distance(*pair) for pair in zip(data.values(), models, strict=True)])
-
-
-def tune(densities: Iterable[str], seeds: Iterable[int]) -> list[Row]:
-    """Put the best settings into `SETTINGS`; a row for each that was tried."""
-    rows = []
-    for density, way in tqdm(list(product(densities, GRID)), "settings", leave=False):
-        fit, data, found = TRAINED[way][0], samples(density, seeds), []
-        for values in product(*GRID[way].values()):
-            settings = dict(zip(GRID[way], values, strict=True))
-            each = seconds_an_iteration(fit, next(iter(data.values())), **settings)
-            kl = distances(data, runs(fit, data, TUNED_AT, each, settings)).mean().item()
-            found.append((math.inf if math.isnan(kl) else kl, settings))
-            rows.append({"data": DENSITIES[density], "way": way, **words(settings), "KL": kl})
-        SETTINGS[density, way] = min(found, key=lambda pair: pair[0])[1]
-    return rows
 
 
 def words(settings: dict) -> Row:
@@ -268,13 +245,11 @@ def side_by_side(
 
 
 def make(options: argparse.Namespace) -> tuple[list[str], Tables]:
-    """Notes and tables."""
-    tables, ways = {}, [*TRAINED, *SOLVED]
+    """Compare maximum likelihood, the bound, and flow matching: cost, noise, KL by seconds."""
+    ways = [*TRAINED, *SOLVED]
     few = 1 if options.quick else None
     densities, budgets = list(DENSITIES)[:few], BUDGETS[: few and 2]
-    if options.tune:
-        tables["Settings"] = tune(densities, TUNING_SEEDS[:few])
-    tables["Three objectives"] = side_by_side(densities, ways, budgets, SEEDS[:few])
+    rows = side_by_side(densities, ways, budgets, SEEDS[:few])
     note = (
         f"10,000 points, samples with seeds from {SEEDS[0]} on; KL(truth || model) by quadrature, "
         "nats, mean ± standard error; of the SDE the exact density, by the Fokker-Planck equation. "
@@ -289,20 +264,12 @@ def make(options: argparse.Namespace) -> tuple[list[str], Tables]:
         f"and move with a batch of {BATCH}, median; the natural gradient's with all points, "
         "compressed. sd: of the objective of such a batch at the trained weights. Nats and mean "
         "squares are not comparable; the sd of a mean square says something only as a ratio to its "
-        f"own mean. Learning rates {RATES['learning_rate']} and two batch sizes were tried on "
-        f"samples {TUNING_SEEDS[0]} to {TUNING_SEEDS[-1]} with {TUNED_AT} s each (--tune); the "
-        "best by mean KL stand in the last columns, and serve all budgets; all: all points, "
-        "compressed."
+        "own mean. Learning rates 0.01, 0.03 and 0.1 and two batch sizes were tried on samples 0 "
+        "to 4 with 4 s each; the best by mean KL stand in the last columns, and serve all budgets; "
+        "all: all points, compressed."
     )
-    return [note], tables
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Compare maximum likelihood, the bound, and flow matching: cost, noise, KL by seconds."""
-    quick = "one density, one sample, no more than 4 s"
-    flags = {"--tune": "choose learning rates and batch sizes anew"}
-    return command("objectives", main.__doc__, quick, PACKAGES, make, arguments, flags)
+    return [note], {"Three objectives": rows}
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(make, PACKAGES, "one density, one sample, no more than 4 s"))

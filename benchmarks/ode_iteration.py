@@ -2,7 +2,6 @@
 
 A step is the value and the gradient, in the weights, of the mean log-likelihood of a flow with a
 perceptron 2-64-64-1 and T = 100 steps, in float32. All contenders get the same weights and points.
-`make bench` runs it; `python -m benchmarks.ode_iteration --help` lists the options.
 """
 
 import argparse
@@ -21,8 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.common import Row, Tables, command, interleaved, matmul_peak, milliseconds
-from dlutils.data.datasets import make_dataset
+from benchmarks.common import Row, Tables, command, interleaved
 from dlutils.flows.adjoint import mean_log_likelihood
 from dlutils.flows.kernels import AutogradKernel, MLPKernel
 from dlutils.notebook import load
@@ -41,18 +39,8 @@ except ImportError:  # `command` says so
 PACKAGES = ("torch", "torchdiffeq", "diffrax", "jax", "equinox")
 NOTEBOOK = Path(__file__).resolve().parents[1] / "ODE.ipynb"
 T = 100
-STAGES = {"euler": 1, "rk2": 2, "rk4": 4}
 TOLERANCE = 1e-3  # of values and gradients, relative to plain backprop
 CLOSED, AUTOGRAD, PLAIN = "adjoint, closed form", "adjoint, autograd", "plain backprop"
-
-# Floating point operations are those of the products with the one hidden 64 x 64 matrix,
-#     T * stages * points * PRODUCTS * 64 * 64 * 2,
-# where PRODUCTS counts the matrix products of one stage of one point:
-# closed form: solve 1 + forward 2 (z, z') + back 2 (g, g') + weights 2 (g' a^T, g a'^T) = 7;
-# autograd:    solve 1 + forward 1 + G 1 + H 2 + gradient in the weights of w F + c G 4    = 9;
-# plain:       forward 1 + G 1 + gradient in weights and state 4                           = 6.
-# The first and the last layer, tanh and sums are not counted.
-PRODUCTS = {CLOSED: 7, AUTOGRAD: 9, PLAIN: 6}
 
 Step = Callable[[], tuple[float, list[Tensor]]]  # the value, and a gradient for each weight
 
@@ -90,10 +78,10 @@ def torch_contender(f: nn.Module, objective: Callable[[nn.Module], Tensor], exac
     return Contender(run, run, exact)
 
 
-def ours(f: nn.Module, y: Tensor, method: str, weights: Tensor | None = None, kernel=None):
-    """The batched adjoint, with the closed form if no kernel is named."""
-    f = with_kernel(f, kernel or (lambda f: MLPKernel(f.net)))
-    return torch_contender(f, lambda f: mean_log_likelihood(f, y, weights, T, method))
+def ours(f: nn.Module, y: Tensor, method: str, kernel: Callable[[nn.Module], object]):
+    """The batched adjoint, with the derivatives of this kernel."""
+    f = with_kernel(f, kernel)
+    return torch_contender(f, lambda f: mean_log_likelihood(f, y, None, T, method))
 
 
 def torchdiffeq_step(notebook: ModuleType, f: nn.Module, y: Tensor, method: str, adjoint: bool):
@@ -187,8 +175,8 @@ def contenders(notebook: ModuleType, f: nn.Module, y: Tensor, method: str) -> di
     plain = partial(notebook.log_likelihood, y=y, n_steps=T, method=method)
     return {
         PLAIN: torch_contender(copy.deepcopy(f), lambda f: plain(f).mean()),
-        AUTOGRAD: ours(f, y, method, kernel=AutogradKernel),
-        CLOSED: ours(f, y, method),
+        AUTOGRAD: ours(f, y, method, AutogradKernel),
+        CLOSED: ours(f, y, method, lambda f: MLPKernel(f.net)),
         "torchdiffeq odeint": torchdiffeq_step(notebook, f, y, method, adjoint=False),
         "torchdiffeq odeint_adjoint": torchdiffeq_step(notebook, f, y, method, adjoint=True),
         "diffrax checkpoints, default": diffrax_step(f, y, method, checkpoint()),
@@ -220,135 +208,31 @@ def differences(found: dict[str, Contender]) -> dict[str, Row]:
     return rows
 
 
-def of_peak(name: str, n: int, method: str, ms: float, peak: float) -> Row:
-    """The share of the machine's peak that a row reaches, where its operations are counted."""
-    if name not in PRODUCTS:
-        return {}
-    operations = T * STAGES[method] * n * PRODUCTS[name] * 64 * 64 * 2
-    return {"% of peak": 100 * operations / (1e6 * ms * peak)}
-
-
-def step_table(notebook, f, methods: list[str], rounds: int, peak: float, n: int = 256):
-    """First table: one step, all contenders."""
-    with seeded(1):
-        y = torch.randn(n)
-    rows = []
-    for method in methods:
-        found = contenders(notebook, f, y, method)
-        differ = differences(found)
-        times = interleaved({name: c.run for name, c in found.items()}, rounds, label=method)
-        for name, timing in times.items():
-            row = {"method": method, "contender": name, "points": n} | timing.row()
-            row |= {"ratio to ours": timing.ms / times[CLOSED].ms} | differ[name]
-            rows.append(row | of_peak(name, n, method, timing.ms, peak))
-    return rows
-
-
-def fitted(f: nn.Module, nodes: Tensor, weights: Tensor, n_iterations: int = 60) -> nn.Module:
-    """A copy after some steps of Adam: compression is harder for it than for fresh weights."""
-    f = copy.deepcopy(f)
-    parameters = list(f.parameters())
-    optimizer = torch.optim.Adam(parameters, lr=0.02)
-    for _ in range(n_iterations):
-        step = ours(f, nodes.float(), "euler", weights.float())
-        for p, g in zip(parameters, step.result()[1], strict=True):
-            p.grad = -g
-        optimizer.step()
-    return f
-
-
-def full_data_table(f: nn.Module, rounds: int, peak: float, bins=(16, 32)) -> list[Row]:
-    """Second table: the gradient of all of 10 000 points, Euler."""
-    dataset = make_dataset("laplace_mixture").to(torch.float32)  # as jax computes
-    compressed = {f"adjoint, {n} bins": dataset.compress(n) for n in bins}
-    y = dataset.train
-    checkpoint = diffrax.RecursiveCheckpointAdjoint(checkpoints=T)
-    points = compressed | {"adjoint, all points": (y.double(), None)}
-    found = {
-        name: ours(f, y.float(), "euler", None if w is None else w.float())
-        for name, (y, w) in points.items()
-    }
-    peer = f"diffrax {T} checkpoints, all points"
-    found[peer] = diffrax_step(f, y, "euler", checkpoint)
-
-    fresh, trained = (
-        {name: ours(net, y, "euler", w).result()[1] for name, (y, w) in points.items()}
-        for net in (copy.deepcopy(f).double(), fitted(f, *dataset.compress(32)).double())
-    )
-    exact, exact_trained = fresh["adjoint, all points"], trained["adjoint, all points"]
-    times = interleaved({name: c.run for name, c in found.items()}, rounds, 1, "full data")
-    rows = []
-    for name, timing in times.items():
-        n = len(points[name][0]) if name in points else len(y)
-        row = {"contender": name, "points": n} | timing.row()
-        row["times faster than diffrax"] = times[peer].ms / timing.ms
-        row["error, float32"] = relative_error(found[name].result()[1], exact)
-        if name in compressed:
-            row["error, float64"] = relative_error(fresh[name], exact)
-            row["float64, trained"] = relative_error(trained[name], exact_trained)
-        name = CLOSED if name in points else ""
-        rows.append(row | of_peak(name, n, "euler", timing.ms, peak))
-    return rows
-
-
-def size_table(f: nn.Module, sizes: list[int], rounds: int, peak: float) -> list[Row]:
-    """Third table: the gradient of compressed data, by the number of points."""
-    found, rows = {}, []
-    for n in sizes:
-        dataset = make_dataset("laplace_mixture", n_train=n)
-        once = milliseconds(lambda dataset=dataset: dataset.compress(32))
-        nodes, weights = dataset.compress(32)
-        found[n] = ours(f, nodes.float(), "euler", weights.float()).run
-        rows.append({"points": n, "nodes": len(nodes), "compression once, ms": once})
-    times = interleaved(found, rounds, label="sizes")
-    for row in rows:
-        timing = times[row["points"]]
-        row |= timing.row() | {f"ratio to {sizes[0]:,}": timing.ms / times[sizes[0]].ms}
-        row |= of_peak(CLOSED, row["nodes"], "euler", timing.ms, peak)
-    return rows
-
-
-def tables(quick: bool) -> tuple[float, Tables]:
-    """The machine's peak in GFLOP/s, and the three tables by caption."""
+def make(options: argparse.Namespace) -> tuple[list[str], Tables]:
+    """Time one training step of the ODE flow against torchdiffeq and diffrax."""
     notebook = load(NOTEBOOK)
     with seeded(0):
         f = notebook.MLPDrift()
-    peak, rounds = matmul_peak(), 5 if quick else 12
-    methods = ["euler"] if quick else list(STAGES)
-    sizes = [10**4, 10**5] if quick else [10**4, 10**5, 10**6]
-    return peak, {
-        "One step": step_table(notebook, f, methods, rounds, peak),
-        "Gradient of 10,000 points (euler)": full_data_table(f, 2 if quick else 10, peak),
-        "Compressed gradient by the size of the data (euler)": size_table(f, sizes, rounds, peak),
-    }
-
-
-def notes(peak: float) -> list[str]:
-    """What a reader must know of the tables."""
-    return [
-        f"Peak of a float32 matrix product in this run: {peak:.0f} GFLOP/s.",
+    with seeded(1):
+        y = torch.randn(256)
+    rows = []
+    for method in ["euler"] if options.quick else ["euler", "rk2", "rk4"]:
+        found = contenders(notebook, f, y, method)
+        differ = differences(found)
+        rounds = 5 if options.quick else 12
+        times = interleaved({name: c.run for name, c in found.items()}, rounds, label=method)
+        for name, timing in times.items():
+            row = {"method": method, "contender": name, "points": len(y)} | timing.row()
+            rows.append(row | {"ratio to ours": timing.ms / times[CLOSED].ms} | differ[name])
+    note = (
         f"Value and gradient of the mean log-likelihood, perceptron 2-64-64-1, T = {T}, float32; "
         "medians over rounds in which all contenders take turns; diffrax is compiled before. "
         "“Differs” is relative to plain backprop; “ours” is the adjoint in closed form. "
         "torchdiffeq's rk4 is the 3/8 rule; odeint_adjoint solves the continuous adjoint, which "
-        "is another gradient at finite T. diffrax has the classic tableau for rk4. "
-        "“Error” is that of the gradient, relative to the adjoint on all points in float64; "
-        "weights are fresh, but for “trained”: after 60 steps of Adam, near the optimum, where the "
-        "exact gradient itself is almost zero: 16 bins do for the first steps and not there.",
-    ]
-
-
-def make(options: argparse.Namespace) -> tuple[list[str], Tables]:
-    """Notes and tables."""
-    peak, found = tables(options.quick)
-    return notes(peak), found
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Time one training step of the ODE flow against torchdiffeq and diffrax."""
-    quick = "few rounds, only euler, no 10^6"
-    return command("ode_iteration", main.__doc__, quick, PACKAGES, make, arguments)
+        "is another gradient at finite T. diffrax has the classic tableau for rk4."
+    )
+    return [note], {"One step": rows}
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(make, PACKAGES, "few rounds, only euler"))

@@ -3,105 +3,96 @@
 The files are columns of data sets that come with statsmodels, scikit-learn and vega_datasets,
 written as .csv and read back as `DATASET = "file.csv:column"` would be. Of our four models the one
 with the highest log-likelihood of the validation points is compared with the yardsticks on the test
-points. `python -m benchmarks.own_data --help` lists the options. Results go to a file as they come,
-so a run that was stopped goes on where it was. A process a core, one thread each.
+points. A process a core, one thread each; a run that was stopped goes on where it was.
 """
 
 import argparse
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from math import inf
 from pathlib import Path
 
 import pandas as pd
 import torch
 
-from benchmarks.common import Row, Tables, command
+from benchmarks.common import Row, Tables, command, runs
 from benchmarks.estimators import notebook
 from dlutils.data.datasets import Dataset, load_dataset
 from dlutils.estimators import held_out
 from dlutils.estimators.view import bends_of
-from dlutils.processes import cores
-from dlutils.tools.sweep.jobs import process_pool, run_all
-from dlutils.tools.sweep.results import load
 
 PACKAGES = ("torch", "numpy", "scipy", "pandas", "statsmodels", "scikit-learn", "vega_datasets")
 FOLDER = Path("build/own_data")
 OURS = ("ODE", "ODE, matched", "SDE", "SDE, solved")
 
 
-def _statsmodels(name: str) -> Callable[[], pd.DataFrame]:
-    def table() -> pd.DataFrame:
+def table(library: str, name: str) -> pd.DataFrame:
+    """A data set that comes with a library."""
+    if library == "statsmodels":
         import statsmodels.api as sm
 
         return getattr(sm.datasets, name).load_pandas().data
-
-    return table
-
-
-def _sklearn(name: str, **options: bool) -> Callable[[], pd.DataFrame]:
-    def table() -> pd.DataFrame:
+    if library == "sklearn":
         from sklearn import datasets
 
+        options = {"scaled": False} if name == "diabetes" else {}
         return getattr(datasets, f"load_{name}")(as_frame=True, **options).data
+    from vega_datasets import local_data
 
-    return table
-
-
-def _vega(name: str) -> Callable[[], pd.DataFrame]:
-    def table() -> pd.DataFrame:
-        from vega_datasets import local_data
-
-        return getattr(local_data, name)()
-
-    return table
+    return getattr(local_data, name)()
 
 
 POSITIVE = {"support": (0.0, inf)}
-# The column of a file; what makes the file; what `load_dataset` is told; what the numbers are.
-FILES: dict[str, tuple[Callable[[], pd.DataFrame], dict[str, object], str]] = {
+# The column of a file; whose data set it is; what `load_dataset` is told; what the numbers are.
+FILES: dict[str, tuple[str, dict[str, object], str]] = {
     "sunspots.csv:SUNACTIVITY": (
-        _statsmodels("sunspots"), POSITIVE | {"rounding": 0.1}, "a year's sunspots, 1700 to 2008",
+        "statsmodels",
+        POSITIVE | {"rounding": 0.1},
+        "a year's sunspots, 1700 to 2008",
     ),
-    "nile.csv:volume": (_statsmodels("nile"), {"rounding": 1}, "a year's flow of the Nile"),
+    "nile.csv:volume": ("statsmodels", {"rounding": 1}, "a year's flow of the Nile"),
     "randhie.csv:mdvis": (
-        _statsmodels("randhie"), POSITIVE | {"rounding": 1}, "visits to a physician, counts",
+        "statsmodels",
+        POSITIVE | {"rounding": 1},
+        "visits to a physician, counts",
     ),
-    "engel.csv:income": (_statsmodels("engel"), POSITIVE, "incomes of Belgian households"),
+    "engel.csv:income": ("statsmodels", POSITIVE, "incomes of Belgian households"),
     "co2.csv:co2": (
-        _statsmodels("co2"), {"drop_missing": True, "rounding": 0.1}, "carbon dioxide, weekly",
+        "statsmodels",
+        {"drop_missing": True, "rounding": 0.1},
+        "carbon dioxide, weekly",
     ),
     "star98.csv:AVYRSEXP": (
-        _statsmodels("star98"),
+        "statsmodels",
         POSITIVE | {"weights": "NABOVE"},
         "teachers' years in schools, weighted by pupils",
     ),
-    "breast_cancer.csv:mean area": (_sklearn("breast_cancer"), POSITIVE, "areas of cell nuclei"),
-    "wine.csv:alcohol": (_sklearn("wine"), {"rounding": 0.01}, "alcohol in Italian wines"),
-    "diabetes.csv:bmi": (
-        _sklearn("diabetes", scaled=False), {"rounding": 0.1}, "body mass index of patients",
-    ),
+    "breast_cancer.csv:mean area": ("sklearn", POSITIVE, "areas of cell nuclei"),
+    "wine.csv:alcohol": ("sklearn", {"rounding": 0.01}, "alcohol in Italian wines"),
+    "diabetes.csv:bmi": ("sklearn", {"rounding": 0.1}, "body mass index of patients"),
     "seattle_weather.csv:precipitation": (
-        _vega("seattle_weather"), POSITIVE | {"rounding": 0.1}, "a day's rain, half of them none",
+        "vega",
+        POSITIVE | {"rounding": 0.1},
+        "a day's rain, half of them none",
     ),
-    "seattle_temps.csv:temp": (
-        _vega("seattle_temps"), {"rounding": 0.1}, "hourly temperatures",
-    ),
+    "seattle_temps.csv:temp": ("vega", {"rounding": 0.1}, "hourly temperatures"),
     "cars.csv:Miles_per_Gallon": (
-        _vega("cars"), POSITIVE | {"drop_missing": True, "rounding": 0.1}, "cars' miles a gallon",
+        "vega",
+        POSITIVE | {"drop_missing": True, "rounding": 0.1},
+        "cars' miles a gallon",
     ),
-}  # fmt: skip
+}
 QUICK = ("nile.csv:volume", "engel.csv:income")
 
 
 def read(source: str, seed: int) -> Dataset:
     """Write the table to a file, and read the column as a notebook does."""
-    table, options, _ = FILES[source]
+    library, options, _ = FILES[source]
     FOLDER.mkdir(parents=True, exist_ok=True)
     file, column = source.split(":")
     path = FOLDER / f"{seed}_{file}"
-    table().to_csv(path, index=False)
+    table(library, file.removesuffix(".csv")).to_csv(path, index=False)
     return load_dataset(f"{path}:{column}", seed=seed, **options)
 
 
@@ -156,15 +147,10 @@ def measure(config: Mapping[str, object]) -> dict[str, object]:
 
 
 def make(options: argparse.Namespace) -> tuple[list[str], Tables]:
-    """Notes and tables."""
+    """Fit ODE and SDE to twelve real files and compare them with four yardsticks."""
     sources = QUICK if options.quick else tuple(FILES)
     configs = [{"source": source, "seed": 0} for source in sources]
-    path = Path(options.output) / f"own_data{'_quick' if options.quick else ''}.jsonl"
-    pool = process_pool(cores(), ["benchmarks.estimators"])
-    if run_all(measure, configs, path, pool, cores() + 1, label="own data"):
-        errors = {row["error"] for row in load(path) if row["status"] == "failed"}
-        raise RuntimeError(f"some files failed: {'; '.join(sorted(errors))}")
-    rows = {row["source"]: row for row in load(path)}
+    rows = {row["source"]: row for row in runs(measure, configs, options)}
     note = (
         "Mean log-likelihood of the test points in nats, of their intervals where data are "
         "rounded; ours is the one of four that is best on the validation points. Then ours minus "
@@ -208,10 +194,5 @@ def _ours(source: str, row: Row) -> Row:
     return {"file": source.partition(":")[2], **cells, "seconds": seconds}
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Fit ODE and SDE to twelve real files and compare them with four yardsticks."""
-    return command("own_data", main.__doc__, "two files", PACKAGES, make, arguments)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(make, PACKAGES, "two files"))

@@ -1,12 +1,9 @@
 """Question 2.4 in full: every path with every noise and every drift net, on several seeds.
 
-`python -m benchmarks.parameterizations --help` lists the options. Results go to a file as they
-come, so a run that was stopped goes on where it was; after a whole one the next begins anew. A
-process a core, one thread each.
+A process a core, one thread each; a run that was stopped goes on where it was.
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,21 +14,19 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from benchmarks.common import Row, Tables, header, page, short, write_csv, write_report
+from benchmarks.common import Row, Tables, command, page, runs, short, write_csv
 from benchmarks.estimators import notebook
 from dlutils import plotting
 from dlutils.data.datasets import make_dataset
 from dlutils.evaluation import compare
-from dlutils.processes import cores
-from dlutils.tools.sweep import load
-from dlutils.tools.sweep.jobs import Config, identity, process_pool, run_all
+from dlutils.tools.sweep.jobs import Config
 
 PACKAGES = ("torch", "numpy", "scipy")
 DATASET = "laplace_mixture"
 AXES = ("path", "noise", "drift")
 POINTS = 401  # of the quadrature
 STEPS = 200  # of the Fokker-Planck equation
-FOLDER = Path("build/benchmarks")
+SEEDS, ITERATIONS = 3, 300
 Names = tuple[str, ...]  # of path, noise and drift
 PAGE = Path("docs/parameterizations.md")
 RAW = Path("benchmarks/results/parameterizations.csv")
@@ -104,12 +99,10 @@ def measure(config: Config) -> Row:
     return {"gap": gap, "KL": kl}
 
 
-def raw(rows: Sequence[Row], configs: Sequence[Config]) -> list[Row]:
-    """One row a run in the order of the grid; six digits, the last ones differ by machine."""
-    by_run = {row["run"]: row for row in rows}
-    found = [by_run[identity(config)] for config in configs]
+def raw(rows: Sequence[Row]) -> list[Row]:
+    """Configuration and results alone; six digits, the last ones differ by machine."""
     digits = lambda row: {key: float(f"{row[key]:.6g}") for key in ("gap", "KL")}
-    return [{**config, **digits(row)} for config, row in zip(configs, found, strict=True)]
+    return [{key: row[key] for key in (*AXES, "seed", "iterations")} | digits(row) for row in rows]
 
 
 def means(rows: Sequence[Row]) -> dict[Names, Mean]:
@@ -155,8 +148,8 @@ def lines(rows: Sequence[Row]) -> list[str]:
         "own density, both in nats. The gap less the KL is how loose the bound is. Two cells that "
         "differ by less than twice their standard errors are not told apart by these seeds. What "
         f"was still to learn after {iterations} iterations is part of every number.",
-        f"`python -m benchmarks.parameterizations --seeds {seeds} --iterations {iterations}` "
-        f"writes this page, its figure and `{RAW.as_posix()}`, a row a run.",
+        "`python -m benchmarks.parameterizations` writes this page, its figure and "
+        f"`{RAW.as_posix()}`, a row a run.",
     ]
 
 
@@ -170,48 +163,13 @@ def write(rows: Sequence[Row], machine: Sequence[str], root: Path) -> None:
     (root / PAGE).write_text(text, encoding="utf-8")
 
 
-def main(arguments: list[str] | None = None) -> int:
+def make(options: argparse.Namespace) -> tuple[list[str], Tables]:
     """Train and measure every parameterization of question 2.4, on several seeds."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.parameterizations", description=main.__doc__
-    )
-    parser.add_argument("--seeds", type=int, default=3, help="how many; default: %(default)s")
-    parser.add_argument("--iterations", type=int, default=300, help="default: %(default)s")
-    parser.add_argument("--quick", action="store_true",
-                        help="four models, one seed, two iterations; the page stays")  # fmt: skip
-    parser.add_argument("--fresh", action="store_true", help="forget the results so far")
-    options = parser.parse_args(arguments)
-    if min(options.seeds, options.iterations) < 1:
-        parser.error("--seeds and --iterations must be at least 1")
-    configs = grid(1, 2, True) if options.quick else grid(options.seeds, options.iterations)
-    record = FOLDER / f"parameterizations{'_quick' if options.quick else ''}.jsonl"
-    if options.fresh:
-        record.unlink(missing_ok=True)
-    torch.set_num_threads(1)
-    machine = header(PACKAGES)
-    try:
-        failed = run(configs, record)
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on", file=sys.stderr)
-        return 130
-    if failed:
-        print(f"{failed} runs failed, see {record}; the same command tries again", file=sys.stderr)
-        return 1
-    rows = raw(load(record), configs)
-    print(write_report(FOLDER, "parameterizations", [*lines(rows), *machine], tables(rows)))
+    configs = grid(1, 2, True) if options.quick else grid(SEEDS, ITERATIONS)
+    rows = raw(runs(measure, configs, options))
     if not options.quick:
-        write(rows, machine, Path())
-    record.unlink()
-    return 0
-
-
-def run(configs: Sequence[Config], record: Path) -> int:
-    """Measure what is not in the record yet; return how many runs failed."""
-    for library in ("OMP", "OPENBLAS", "MKL"):  # one thread a process, in its libraries too
-        os.environ.setdefault(f"{library}_NUM_THREADS", "1")
-    pool = process_pool(cores(), [measure.__module__])
-    label = f"{len(configs)} models"
-    return run_all(measure, configs, record, pool, cores() + 1, retry_failed=True, label=label)
+        write(rows, options.machine, Path())
+    return lines(rows), tables(rows)
 
 
 def _words(name: str) -> str:
@@ -219,4 +177,4 @@ def _words(name: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(make, PACKAGES, "four models, one seed, two iterations; the page stays"))

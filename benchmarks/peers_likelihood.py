@@ -314,7 +314,7 @@ def measure(dataset: Dataset, flow: Flow, setting: str, solve: Callable, T: int 
 
 
 def make(options: argparse.Namespace) -> tuple[list[str], Tables]:
-    """Notes and the table."""
+    """Check the log-likelihoods of torchdiffeq, diffrax, zuko and flow_matching."""
     jax.config.update("jax_enable_x64", True)
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
@@ -338,10 +338,5 @@ def make(options: argparse.Namespace) -> tuple[list[str], Tables]:
     return [note], {"One flow": rows}
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Check the log-likelihoods of torchdiffeq, diffrax, zuko and flow_matching."""
-    return command("peers_likelihood", main.__doc__, "every fourth row", PACKAGES, make, arguments)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(make, PACKAGES, "every fourth row"))

@@ -1,20 +1,18 @@
 """The SDE's bound solved in closed form: how close, how tight, how soon.
 
-Samples are seeds 10 to 14, at which nothing was chosen. `python -m benchmarks.sde_closed_form
---help` lists the options. Results go to a file as they come, so a run that was stopped goes on
-where it was.
+Samples are seeds 10 to 14, at which nothing was chosen. A run that was stopped goes on where it
+was.
 """
 
 import argparse
 import sys
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from statistics import mean, median
 
 import torch
 
-from benchmarks.common import Row, Tables, command, milliseconds
+from benchmarks.common import Row, Tables, command, milliseconds, runs
 from benchmarks.estimators import notebook
 from dlutils.data.datasets import Dataset, make_dataset
 from dlutils.diffusion import closed_form
@@ -22,8 +20,6 @@ from dlutils.diffusion.denoisers import GaussianDenoiser
 from dlutils.estimators import yardsticks
 from dlutils.estimators.view import units_of
 from dlutils.evaluation import compare
-from dlutils.tools.sweep.jobs import process_pool, run_all
-from dlutils.tools.sweep.results import load
 
 PACKAGES = ("torch", "numpy", "scipy")
 SEEDS = range(10, 15)
@@ -69,20 +65,19 @@ def distance(dataset: Dataset, log_q) -> float:
     return compare(dataset, log_q, GRID).normalized_kl
 
 
-def by_density(rows: list[Row], densities: list[str]) -> dict[str, Row]:
+def by_density(rows: list[Row], densities: list[str]) -> list[Row]:
     """A line each: means over the samples, thousandths of a nat; seconds; how it was chosen."""
-    lines = {}
+    lines = []
     for density in densities:
         of = {way: [r for r in rows if r["density"] == density and r["way"] == way] for way in WAYS}
-        line = {"EM": 1e3 * mean(row["kl"] for row in of["EM"])}
+        line: Row = {"density": density, "EM": 1e3 * mean(row["kl"] for row in of["EM"])}
         for way, name in (("gaussian", "one Gaussian"), ("best", "best")):
             line[name] = 1e3 * mean(row["kl"] for row in of[way])
             line[f"{name}, gap"] = 1e3 * mean(row["gap"] for row in of[way])
             line[f"{name}, s"] = mean(row["seconds"] for row in of[way])
-        line["best - EM"] = line["best"] - line["EM"]
         line["corrected"] = sum(row["corrected"] for row in of["best"]) / len(of["best"])
         line["median delta"] = median(row["delta"] for row in of["best"])
-        lines[density] = line
+        lines.append(line)
     return lines
 
 
@@ -125,8 +120,7 @@ def times(dataset: Dataset, repeats: int = 5) -> Row:
 
 
 def make(options: argparse.Namespace) -> tuple[list[str], Tables]:
-    """Notes and tables."""
-    torch.set_num_threads(1)
+    """Measure the SDE in closed form: distance from the truth, gap of the bound, seconds."""
     seeds = SEEDS[:1] if options.quick else SEEDS
     densities = ["laplace_mixture", "marron_wand_10"] if options.quick else DENSITIES
     configs = [
@@ -135,34 +129,18 @@ def make(options: argparse.Namespace) -> tuple[list[str], Tables]:
         for density in densities
         for way in WAYS
     ]
-    path = Path(options.output) / f"sde_closed_form{'_quick' if options.quick else ''}.jsonl"
-    if options.fresh:
-        path.unlink(missing_ok=True)
-    pool = process_pool(1, ["benchmarks.sde_closed_form"])  # one at a time: seconds are measured
-    failed = run_all(measure, configs, path, pool, 1, label="sde_closed_form")
-    rows = [row for row in load(path) if row["seed"] in seeds]
-    if failed:
-        errors = {row["error"] for row in rows if row["status"] == "failed"}
-        raise RuntimeError(f"{failed} fits failed: {'; '.join(sorted(errors))}")
+    rows = runs(measure, configs, options, workers=1)  # one at a time: seconds are measured
     note = (
         f"10,000 points, {len(seeds)} samples with seeds from {seeds[0]} on; KL(truth || model) by "
         "quadrature, the SDE's density by the Fokker-Planck equation; gap: of the bound. EM: the "
         "mixture by itself. One Gaussian, best: what is corrected; the bound chooses all else, in "
         "the seconds. Corrected: share of the samples."
     )
-    lines = by_density(rows, densities)
     return [note], {
-        "Distances, thousandths of a nat": [{"density": d} | line for d, line in lines.items()],
+        "Distances, thousandths of a nat": by_density(rows, densities),
         "What was aimed at": targets(rows, [d for d in LIMITS if d in densities]),
     }
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Measure the SDE in closed form: distance from the truth, gap of the bound, seconds."""
-    quick = "two densities, one sample"
-    flags = {"--fresh": "forget the results so far"}
-    return command("sde_closed_form", main.__doc__, quick, PACKAGES, make, arguments, flags)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(make, PACKAGES, "two densities, one sample"))

@@ -2,8 +2,7 @@
 
 Both have the same path, noise, drift net, weights and points, in single precision. torchsde
 simulates the posterior SDE in T steps with the ratio of path densities (`logqp`) and backpropagates
-through them, which is how a latent SDE is trained. `python -m benchmarks.sde_step --help` lists the
-options.
+through them, which is how a latent SDE is trained.
 """
 
 import argparse
@@ -99,7 +98,7 @@ def megabytes(name: str, n_steps: int) -> float:
 
 
 def make(options: argparse.Namespace) -> tuple[list[str], Tables]:
-    """Notes and table."""
+    """Time one simulation-free step of the SDE against simulated ones by torchsde."""
     rows: list[Row] = []
     for n_steps in (10,) if options.quick else (10, 30, 100, 300, 1000):
         run = {name: step(name, n_steps) for name in NAMES}
@@ -121,10 +120,5 @@ def make(options: argparse.Namespace) -> tuple[list[str], Tables]:
     return [note], {"One step": rows}
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Time one simulation-free step of the SDE against simulated ones by torchsde."""
-    return command("sde_step", main.__doc__, "T = 10 alone", PACKAGES, make, arguments)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(make, PACKAGES, "T = 10 alone"))

@@ -1,4 +1,4 @@
-"""How soon is a density within 0.005 nats of the truth? Ours, diffrax, torchdiffeq and zuko.
+"""How soon is a density within 0.005 nats of the truth? Ours, diffrax and zuko.
 
 Each contender starts from 10 000 points and may compress them into weighted nodes. All train in
 single precision, as jax does; what is solved for at once is in double. A training is watched: KL
@@ -32,7 +32,7 @@ from benchmarks.estimators import CONTENDERS as ESTIMATORS
 from benchmarks.estimators import notebook
 from benchmarks.ode_iteration import classic_rk4, equinox_net, with_kernel
 from dlutils.data.datasets import Dataset, make_dataset
-from dlutils.estimators.coordinates import Units
+from dlutils.data.units import Units
 from dlutils.estimators.view import units_of
 from dlutils.estimators.yardsticks import LogDensity
 from dlutils.flows.kernels import AutogradKernel
@@ -47,10 +47,9 @@ with contextlib.suppress(ImportError):  # `command` says so
     import jax
     import jax.numpy as jnp
     import optax
-    import torchdiffeq
     import zuko
 
-PACKAGES = ("torch", "diffrax", "jax", "equinox", "optax", "torchdiffeq", "zuko", "KDEpy")
+PACKAGES = ("torch", "diffrax", "jax", "equinox", "optax", "zuko")
 DENSITIES = {
     "laplace_mixture": "Laplace mixture",
     "marron_wand_10": "claw",
@@ -98,18 +97,18 @@ def climb(
 
 
 def flow(
-    dataset: Dataset, seed: int, watch: Watch, drift: str = "mlp", n_steps: int = 4,
-    logdet: str = "map", gradient: str = "adjoint", n_bins: int = 32,
+    dataset: Dataset, seed: int, watch: Watch, net: Callable[[], nn.Module] | None = None,
+    n_steps: int = 4, logdet: str = "map", gradient: str = "adjoint", n_bins: int = 32,
     batch_size: int | None = None, optimizer: str = "adam", damping: float = 1e-2,
     **options: object,
 ) -> None:  # fmt: skip
     """Our flow by maximum likelihood, rk4: `train` of the notebook without its validations."""
     ode, units, solver = notebook("ODE.ipynb"), units_of(dataset), (n_steps, "rk4", logdet)
-    net, mean_of = ode.DRIFTS[drift], ode.GRADIENTS[gradient]
+    mean_of = ode.GRADIENTS[gradient]
     draw = DataSource(units(dataset.train), n_bins, batch_size, seed)
     with seeded(seed, dtype=dataset.train.dtype):
-        f = net()
-    options["precision"] = getattr(net, "prior_precision", 1.0) / len(dataset.train)
+        f = (net or ode.MLPDrift)()
+    options["precision"] = 1.0 / len(dataset.train)
     if optimizer == "natural":
         options["climber"] = NaturalGradient(
             f, *draw(), *solver, options["precision"], damping=damping
@@ -119,27 +118,9 @@ def flow(
     climb(f, lambda: mean_of(f, *draw(), *solver), fitted.log_likelihood, watch, **options)
 
 
-def flow_by_autograd(dataset: Dataset, seed: int, watch: Watch, **settings: object) -> None:
-    """Our flow, the adjoint's derivatives of its drift by autograd."""
-    ode = notebook("ODE.ipynb")
-    ode.DRIFTS["mlp by autograd"] = lambda: with_kernel(ode.MLPDrift(), AutogradKernel)
-    flow(dataset, seed, watch, "mlp by autograd", **settings)
-
-
-def bound(
-    dataset: Dataset, seed: int, watch: Watch, n_iterations: int = 1000, **settings: object
-) -> None:
-    """The notebook's default SDE by its bound; its exact density by the Fokker-Planck equation."""
-    sde = notebook("SDE.ipynb")
-    units, reach = sde.units(dataset)
-
-    def seen(model, history) -> None:
-        fitted = sde.FittedSDE(model, history, units, reach, 100)  # KL to a thousandth of it
-        watch(fitted.log_likelihood, history.val_iteration[-1])
-
-    few = replace(dataset, val=dataset.val[:8])
-    settings |= {"n_iterations": n_iterations, "validate_every": every(n_iterations)}
-    sde.train(few, seed=seed, callback=seen, progress=False, **settings)
+def by_autograd() -> nn.Module:
+    """The same perceptron; the adjoint takes its derivatives by autograd."""
+    return with_kernel(notebook("ODE.ipynb").MLPDrift(), AutogradKernel)
 
 
 def once(estimate: Callable[[Dataset, int], LogDensity]) -> Callable[..., None]:
@@ -233,12 +214,21 @@ def diffrax_cnf(
             watch(partial(as_torch, net), k + 1)
 
 
-def by_autograd(
-    model: nn.Module, log_density: LogDensity, y: Tensor, units: Units, watch: Watch,
-    n_bins: int, batch_size: int | None, seed: int, **options: object,
+def zuko_nsf(
+    dataset: Dataset, seed: int, watch: Watch, transforms: int = 1, bins: int = 16,
+    batch_size: int | None = None, **options: object,
 ) -> None:  # fmt: skip
-    """Climb the weighted mean of a log-density of units(y), differentiable by autograd."""
-    draw = DataSource(units(y), n_bins, batch_size, seed)
+    """A neural spline flow of zuko, on data scaled into [-5, 5], where its splines are.
+
+    It has so many `bins` in each spline, `transforms` one after the other; by autograd.
+    """
+    y = dataset.train
+    loc = y.mean().item()
+    units = Units(loc, max(y.std(), (y - loc).abs().max() / 5).item())
+    with seeded(seed, dtype=y.dtype):
+        model = zuko.flows.NSF(features=1, transforms=transforms, bins=bins)
+    draw = DataSource(units(y), 256, batch_size, seed)
+    log_density = lambda x: model().log_prob(x[:, None])
 
     def objective() -> Tensor:
         x, w = draw()
@@ -246,54 +236,6 @@ def by_autograd(
 
     in_units = lambda y: log_density(units(y)).detach() + units.log_slope(y)
     climb(model, objective, in_units, watch, **options)
-
-
-def torchdiffeq_cnf(
-    dataset: Dataset, seed: int, watch: Watch, n_steps: int = 4, n_bins: int = 32,
-    batch_size: int | None = None, **options: object,
-) -> None:  # fmt: skip
-    """A CNF in torchdiffeq with the net of ours: odeint and backprop, rk4 by the 3/8 rule."""
-    ode, units = notebook("ODE.ipynb"), units_of(dataset)
-    with seeded(seed, dtype=dataset.train.dtype):
-        f = ode.MLPDrift()
-        times, grid = torch.tensor([1.0, 0.0]), {"step_size": 1 / n_steps}
-
-    def log_density(x: Tensor) -> Tensor:
-        field = lambda t, state: ode.drift_and_slope(f, state[0], t)
-        state = (x, torch.zeros_like(x))
-        x_0, log_det = torchdiffeq.odeint(field, state, times, method="rk4", options=grid)
-        return -0.5 * x_0[-1] ** 2 - 0.5 * math.log(2 * math.pi) + log_det[-1]
-
-    by_autograd(f, log_density, dataset.train, units, watch, n_bins, batch_size, seed, **options)
-
-
-def zuko_flow(
-    dataset: Dataset, seed: int, watch: Watch, build: Callable[[], nn.Module], n_bins: int = 256,
-    batch_size: int | None = None, **options: object,
-) -> None:  # fmt: skip
-    """A flow of zuko, on data scaled into [-5, 5], where its splines are."""
-    y = dataset.train
-    loc = y.mean().item()
-    scale = max(y.std(), (y - loc).abs().max() / 5).item()
-    with seeded(seed, dtype=y.dtype):
-        model = build()
-    log_density = lambda x: model().log_prob(x[:, None])
-    by_autograd(
-        model, log_density, y, Units(loc, scale), watch, n_bins, batch_size, seed, **options
-    )
-
-
-def zuko_nsf(*arguments: object, transforms: int = 1, bins: int = 16, **options: object) -> None:
-    """A neural spline flow: so many `bins` in each spline, `transforms` one after the other."""
-    build = lambda: zuko.flows.NSF(features=1, transforms=transforms, bins=bins)
-    zuko_flow(*arguments, build=build, **options)
-
-
-def zuko_cnf(*arguments: object, tolerance: float = 1e-3, **options: object) -> None:
-    """A CNF as zuko has it, by an adaptive method and its adjoint, with a net of our size."""
-    shape = {"hidden_features": (64, 64), "activation": nn.Tanh}
-    build = lambda: zuko.flows.CNF(features=1, atol=tolerance, rtol=tolerance, **shape)
-    zuko_flow(*arguments, build=build, **options)
 
 
 @dataclass(frozen=True)
@@ -304,27 +246,19 @@ class Contender:
         train: Takes a dataset, a seed, a watch and settings.
         side: "ours", "rival" or "yardstick".
         grid: What is tried of each setting, the quick ones first.
-        settings_of: Whose settings it has, where the computation is the same.
     """
 
     train: Callable[..., None]
     side: str
     grid: dict[str, tuple] = field(default_factory=dict)
-    settings_of: str | None = None
 
 
 ON_NODES = {"n_iterations": (40, 80, 160, 320, 640), "learning_rate": (0.01, 0.02, 0.05)}
 ON_BATCHES = {"n_iterations": (120, 240, 480, 960), "learning_rate": (0.01, 0.02)}
 SPLINES = {"learning_rate": (0.1, 0.3), "transforms": (1, 3), "bins": (32, 64)}
 batches = {"batch_size": BATCH}
+TWO_STEPS = "ODE, flow matching, two steps"
 CONTENDERS: dict[str, Contender] = {
-    "ODE, mlp": Contender(flow, "ours", ON_NODES),
-    "ODE, mlp, minibatches of 256": Contender(
-        partial(flow, **batches), "ours", settings_of="diffrax, minibatches of 256"
-    ),
-    "ODE, sigmoid_basis": Contender(
-        partial(flow, drift="sigmoid_basis", n_bins=64), "ours", ON_NODES
-    ),
     "ODE, mlp, natural gradient": Contender(
         partial(flow, optimizer="natural"),
         "ours",
@@ -333,35 +267,9 @@ CONTENDERS: dict[str, Contender] = {
     "ODE, flow matching": Contender(
         once(lambda data, seed: notebook("ODE.ipynb").flow_matching(data).log_likelihood), "ours"
     ),
-    "ODE, flow matching, two steps": Contender(once(matched_in_two_steps), "ours"),
-    "ODE, flow matching, smooth": Contender(
-        once(
-            lambda data, seed: notebook("ODE.ipynb").flow_matching(data, smooth=True).log_likelihood
-        ),
-        "ours",
-    ),
-    "SDE, closed form": Contender(
-        once(lambda data, seed: notebook("SDE.ipynb").least_squares(data).log_likelihood), "ours"
-    ),
-    "SDE, bound": Contender(
-        bound,
-        "ours",
-        {"n_iterations": (250, 500, 1000), "learning_rate": (0.02, 0.05)},
-    ),
+    TWO_STEPS: Contender(once(matched_in_two_steps), "ours"),
     "diffrax, minibatches of 256": Contender(partial(diffrax_cnf, **batches), "rival", ON_BATCHES),
-    "diffrax, minibatches of 256, T = 10": Contender(
-        partial(diffrax_cnf, n_steps=10, **batches),
-        "rival",
-        settings_of="diffrax, minibatches of 256",
-    ),
     REFERENCE: Contender(diffrax_cnf, "rival", ON_NODES),
-    "diffrax on our nodes, T = 10": Contender(
-        partial(diffrax_cnf, n_steps=10), "rival", settings_of=REFERENCE
-    ),
-    "torchdiffeq, minibatches of 256": Contender(
-        partial(torchdiffeq_cnf, **batches), "rival", settings_of="diffrax, minibatches of 256"
-    ),
-    "torchdiffeq on our nodes": Contender(torchdiffeq_cnf, "rival", settings_of=REFERENCE),
     "zuko NSF, minibatches of 256": Contender(
         partial(zuko_nsf, **batches),
         "rival",
@@ -370,107 +278,41 @@ CONTENDERS: dict[str, Contender] = {
     "zuko NSF on our nodes": Contender(
         zuko_nsf, "rival", {"n_iterations": (50, 100, 200, 400)} | SPLINES
     ),
-    "zuko CNF on our nodes": Contender(
-        zuko_cnf,
-        "rival",
-        {"n_iterations": (60, 120), "tolerance": (1e-2, 1e-3)},
-    ),
     "EM, grown": Contender(once(ESTIMATORS["EM, grown"][0]), "yardstick"),
-    "KDE, Botev": Contender(once(ESTIMATORS["KDE, Botev"][0]), "yardstick"),
 }
-SETTINGS: dict[tuple[str, str], dict[str, object]] = {  # the best of the grids
-    ("laplace_mixture", "ODE, mlp"): {"n_iterations": 40, "learning_rate": 0.02},
-    ("laplace_mixture", "ODE, sigmoid_basis"): {"n_iterations": 40, "learning_rate": 0.05},
-    ("laplace_mixture", "ODE, mlp, natural gradient"): {"n_bins": 32, "damping": 0.01},
-    ("laplace_mixture", "SDE, bound"): {"n_iterations": 250, "learning_rate": 0.05},
-    ("laplace_mixture", "diffrax, minibatches of 256"): {
-        "n_iterations": 120,
-        "learning_rate": 0.02,
-    },
-    ("laplace_mixture", "diffrax on our nodes, T = 4"): {"n_iterations": 80, "learning_rate": 0.02},
-    ("laplace_mixture", "zuko NSF, minibatches of 256"): {
-        "n_iterations": 400,
-        "learning_rate": 0.1,
-        "transforms": 1,
-        "bins": 32,
-    },
-    ("laplace_mixture", "zuko NSF on our nodes"): {
-        "n_iterations": 200,
-        "learning_rate": 0.1,
-        "transforms": 1,
-        "bins": 32,
-    },
-    ("laplace_mixture", "zuko CNF on our nodes"): {"n_iterations": 120, "tolerance": 0.001},
-    ("marron_wand_10", "ODE, mlp"): {"n_iterations": 320, "learning_rate": 0.02},
-    ("marron_wand_10", "ODE, sigmoid_basis"): {"n_iterations": 40, "learning_rate": 0.02},
-    ("marron_wand_10", "ODE, mlp, natural gradient"): {"n_bins": 32, "damping": 0.001},
-    ("marron_wand_10", "SDE, bound"): {"n_iterations": 1000, "learning_rate": 0.02},
-    ("marron_wand_10", "diffrax, minibatches of 256"): {"n_iterations": 960, "learning_rate": 0.02},
-    ("marron_wand_10", "diffrax on our nodes, T = 4"): {"n_iterations": 320, "learning_rate": 0.02},
-    ("marron_wand_10", "zuko NSF, minibatches of 256"): {
-        "n_iterations": 800,
-        "learning_rate": 0.1,
-        "transforms": 1,
-        "bins": 32,
-    },
-    ("marron_wand_10", "zuko NSF on our nodes"): {
-        "n_iterations": 400,
-        "learning_rate": 0.3,
-        "transforms": 1,
-        "bins": 32,
-    },
-    ("marron_wand_10", "zuko CNF on our nodes"): {"n_iterations": 120, "tolerance": 0.001},
-    ("marron_wand_12", "ODE, mlp"): {"n_iterations": 640, "learning_rate": 0.05},
-    ("marron_wand_12", "ODE, sigmoid_basis"): {"n_iterations": 160, "learning_rate": 0.02},
-    ("marron_wand_12", "ODE, mlp, natural gradient"): {"n_bins": 64, "damping": 0.01},
-    ("marron_wand_12", "SDE, bound"): {"n_iterations": 1000, "learning_rate": 0.02},
-    ("marron_wand_12", "diffrax, minibatches of 256"): {"n_iterations": 960, "learning_rate": 0.01},
-    ("marron_wand_12", "diffrax on our nodes, T = 4"): {"n_iterations": 640, "learning_rate": 0.01},
-    ("marron_wand_12", "zuko NSF, minibatches of 256"): {
-        "n_iterations": 800,
-        "learning_rate": 0.1,
-        "transforms": 1,
-        "bins": 64,
-    },
-    ("marron_wand_12", "zuko NSF on our nodes"): {
-        "n_iterations": 200,
-        "learning_rate": 0.3,
-        "transforms": 1,
-        "bins": 64,
-    },
-    ("marron_wand_12", "zuko CNF on our nodes"): {"n_iterations": 60, "tolerance": 0.001},
+CHOSEN = {  # the best of the grids, in the order of their keys: by contender, for each density
+    "ODE, mlp, natural gradient": ((32, 0.01), (32, 0.001), (64, 0.01)),
+    "diffrax, minibatches of 256": ((120, 0.02), (960, 0.02), (960, 0.01)),
+    REFERENCE: ((80, 0.02), (320, 0.02), (640, 0.01)),
+    "zuko NSF, minibatches of 256": ((400, 0.1, 1, 32), (800, 0.1, 1, 32), (800, 0.1, 1, 64)),
+    "zuko NSF on our nodes": ((200, 0.1, 1, 32), (400, 0.3, 1, 32), (200, 0.3, 1, 64)),
 }
+SETTINGS: dict[tuple[str, str], dict[str, object]] = {
+    (density, name): dict(zip(CONTENDERS[name].grid, values, strict=True))
+    for name, of_densities in CHOSEN.items()
+    for density, values in zip(DENSITIES, of_densities, strict=True)
+}
+ADAM = {"n_iterations": 40, "learning_rate": 0.02}  # the best of ON_NODES for our perceptron
 PLAIN = {"n_steps": 10, "logdet": "trace"}
-CREDIT: dict[str, tuple[Callable[..., None], str]] = {  # one change a row; whose settings it has
+CREDIT: dict[str, tuple[Callable[..., None], str | None]] = {  # one change a row; whose settings
     "CNF on minibatches, backprop, T = 10": (
         partial(flow, gradient="backprop", **PLAIN, **batches),
-        "diffrax, minibatches of 256, T = 10",
+        "diffrax, minibatches of 256",
     ),
     "discrete adjoint": (
-        partial(flow_by_autograd, **PLAIN, **batches),
-        "diffrax, minibatches of 256, T = 10",
+        partial(flow, net=by_autograd, **PLAIN, **batches),
+        "diffrax, minibatches of 256",
     ),
     "derivatives in closed form": (
         partial(flow, **PLAIN, **batches),
-        "diffrax, minibatches of 256, T = 10",
+        "diffrax, minibatches of 256",
     ),
-    "compressed data": (partial(flow, **PLAIN), "diffrax on our nodes, T = 10"),
-    "T = 4 with map": (CONTENDERS["ODE, mlp"].train, "ODE, mlp"),
-    "natural gradient": (
-        CONTENDERS["ODE, mlp, natural gradient"].train,
-        "ODE, mlp, natural gradient",
-    ),
-    "closed form": (CONTENDERS["ODE, flow matching"].train, "ODE, flow matching"),
-    "two steps, penalty given": (
-        CONTENDERS["ODE, flow matching, two steps"].train,
-        "ODE, flow matching, two steps",
-    ),
+    "compressed data": (partial(flow, **PLAIN), REFERENCE),
+    "T = 4 with map": (partial(flow, **ADAM), None),
+    "natural gradient": (partial(flow, optimizer="natural"), "ODE, mlp, natural gradient"),
+    "closed form": (CONTENDERS["ODE, flow matching"].train, None),
+    "two steps, penalty given": (CONTENDERS[TWO_STEPS].train, None),
 }
-
-
-def settings_of(density: str, name: str) -> dict[str, object]:
-    """The best of a contender's grid; nothing for one that has no choice."""
-    return SETTINGS.get((density, CONTENDERS[name].settings_of or name), {})
 
 
 def watched(train: Callable[..., None], dataset: Dataset, seed: int, watch: Watch, **settings):
@@ -523,7 +365,7 @@ def rehearse(contender: Contender, dataset: Dataset, seed: int, **settings: obje
     What is loaded at first use is not anyone's work; and a training of milliseconds finds its own
     code in the cache, not a rival's, as one of seconds does but at its start.
     """
-    if "n_iterations" in contender.grid or contender.settings_of:
+    if "n_iterations" in contender.grid:
         settings |= {"n_iterations": 2}
     watched(contender.train, dataset, seed, Watch(dataset), **settings)
 
@@ -532,7 +374,7 @@ def race(density: str, seeds: Iterable[int]) -> dict[str, list[Watch]]:
     """The watches of each contender, a watch a sample; all take turns, each after a rehearsal."""
     found: dict[str, list[Watch]] = {name: [] for name in CONTENDERS}
     for seed, name in tqdm(list(product(seeds, CONTENDERS)), density, leave=False):
-        dataset, settings = sample(density, seed), settings_of(density, name)
+        dataset, settings = sample(density, seed), SETTINGS.get((density, name), {})
         contender = CONTENDERS[name]
         rehearse(contender, replace(dataset), seed, **settings)  # a copy: a dataset remembers
         watch = watched(contender.train, dataset, seed, Watch(dataset, most=MOST), **settings)
@@ -573,7 +415,7 @@ def rows_of(density: str, found: dict[str, list[Watch]]) -> list[Row]:
                 "s": median(watch.curve[-1][0] for watch in watches),
                 "KL at the end": median(watch.curve[-1][1] for watch in watches),
             }
-            | settings_of(density, name)
+            | SETTINGS.get((density, name), {})
         )
     return rows
 
@@ -613,7 +455,7 @@ def credit(seeds: Iterable[int], density: str = "laplace_mixture") -> list[Row]:
     """What each change brings: seconds to the level, and how many times sooner than before it."""
     rows, before, data = [], None, {seed: sample(density, seed) for seed in seeds}
     for name, (train, whose) in tqdm(CREDIT.items(), "credit", leave=False):
-        settings = settings_of(density, whose)
+        settings = SETTINGS.get((density, whose), {})
         watches = [
             watched(train, dataset, seed, Watch(dataset, LEVEL), **settings)
             for seed, dataset in data.items()
@@ -634,7 +476,7 @@ def credit(seeds: Iterable[int], density: str = "laplace_mixture") -> list[Row]:
 
 
 def make(options: argparse.Namespace) -> tuple[list[str], Tables]:
-    """Notes and tables."""
+    """Race to 0.005 nats: ours, diffrax and zuko, each with its best settings."""
     few = 1 if options.quick else None
     densities, seeds, tables = list(DENSITIES)[:few], SEEDS[:few], {}
     if options.tune:
@@ -656,25 +498,19 @@ def make(options: argparse.Namespace) -> tuple[list[str], Tables]:
         f"what is solved at once, the clock stopped; after {MOST:g} s of work a training ends. "
         "Adam has betas 0.9 and 0.99; its rate rises for a fifth of the run and comes down to zero "
         "at its end. Perceptron 2-64-64-1 and rk4 with T = 4 but where another T is named; ours "
-        "with the log-determinant map; diffrax and torchdiffeq integrate the trace. All train in "
+        "with the log-determinant map; diffrax integrates the trace. All train in "
         "single precision, as jax does; solves are in double. Reference: "
         f"“{REFERENCE}”. Compilation: of jax, not counted, once a program. Settings, in the last "
         f"columns, by the least processor time to {MARGIN * LEVEL:g} nats on samples "
-        f"{TUNING_SEEDS[0]} and {TUNING_SEEDS[-1]} (--tune shows the grid); those with the same "
-        "net, points and objective, but for the solver or the log-determinant, share them. “Two "
-        "steps”, of rk2, has one penalty, 10 / n, on all densities. What brings what: a change a "
+        f"{TUNING_SEEDS[0]} and {TUNING_SEEDS[-1]} (--tune shows the grid). “Two steps”, "
+        "of rk2, has one penalty, 10 / n, on all densities. What brings what: a change a "
         "row, on the Laplace mixture; the first three have the settings of diffrax on minibatches, "
         "the fourth those of diffrax on nodes, with which they share the objective."
     )
     return [note], tables
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Race to 0.005 nats: ours, diffrax, torchdiffeq and zuko, each with its best settings."""
-    quick = "one density, one sample, and not what brings what"
-    flags = {"--tune": "choose the settings anew, in half an hour"}
-    return command("speedrun", main.__doc__, quick, PACKAGES, make, arguments, flags)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    tuning = {"action": "store_true", "help": "choose the settings anew, in half an hour"}
+    quick = "one density, one sample, and not what brings what"
+    sys.exit(command(make, PACKAGES, quick, options={"--tune": tuning}))

@@ -1,7 +1,4 @@
-"""Parallel efficiency of a sweep: the same trainings by one process and by one a core.
-
-`python -m benchmarks.sweep --help` lists the options.
-"""
+"""Parallel efficiency of a sweep: the same trainings by one process and by one a core."""
 
 import argparse
 import sys
@@ -27,7 +24,7 @@ seed = {seeds}
 
 
 def make(options: argparse.Namespace) -> tuple[list[str], Tables]:
-    """Notes and table."""
+    """Measure the parallel efficiency of a sweep."""
     runs, n_iterations = (8, 100) if options.quick else (20, 300)
     rows, numbers = [], {}
     with tempfile.TemporaryDirectory() as folder:
@@ -62,10 +59,5 @@ def make(options: argparse.Namespace) -> tuple[list[str], Tables]:
     return [note], {"Scaling": rows}
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Measure the parallel efficiency of a sweep."""
-    return command("sweep", main.__doc__, "fewer and shorter runs", PACKAGES, make, arguments)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(make, PACKAGES, "fewer and shorter runs"))

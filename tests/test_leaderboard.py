@@ -8,6 +8,7 @@ import torch
 
 from benchmarks import estimators, leaderboard
 from benchmarks.estimators import CONTENDERS, held_out, measure
+from dlutils import plotting
 from dlutils.data.datasets import make_dataset
 
 OTHERS = [name for name in CONTENDERS if name not in ("ODE or SDE", "EM, grown")]
@@ -57,6 +58,14 @@ def test_standings_count_and_rank(rows):
     assert next(iter(lines)) == "ODE or SDE", "by rank"
 
 
+def test_mean_ranks_are_those_of_the_standings(rows):
+    of = {"Standings, all": leaderboard.standings(rows, DENSITIES, [1000])}
+    lines = leaderboard.mean_ranks(of, ["all"], [1000])
+    assert [line["contender"] for line in lines] == list(CONTENDERS)
+    found = {line["contender"]: line["all, n = 1,000"] for line in lines}
+    assert found == {line["contender"]: line["rank, n = 1,000"] for line in of["Standings, all"]}
+
+
 def test_losses_name_who_is_closer_and_by_how_much(rows):
     (loss,) = leaderboard.losses(rows, {"all": DENSITIES}, [1000])
     assert loss == {
@@ -78,11 +87,12 @@ def test_a_table_has_the_closest_in_bold_and_the_mean(rows):
     assert (mean["ODE or SDE"], mean["EM, grown"], mean["NSF"]) == ("3.75", "–", "1e+03")
 
 
-def test_the_figure_is_drawn(rows, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_the_figure_is_drawn(rows, monkeypatch):
+    saved = {}
+    monkeypatch.setattr(plotting, "save_figure", lambda fig, name: saved.update({name: fig}))
     monkeypatch.setattr(leaderboard, "SUITES", {"all": DENSITIES, "one": DENSITIES[:1]})
     leaderboard.draw(rows, [("all", 1000), ("one", 1000)])
-    assert (tmp_path / "figures/leaderboard.png").exists()
+    assert [len(ax.lines) for ax in saved["leaderboard"].axes] == 2 * [len(CONTENDERS)]
 
 
 def test_measuring_compares_all_on_one_sample_and_says_who_has_no_density(monkeypatch):

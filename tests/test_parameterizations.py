@@ -1,14 +1,17 @@
 """The grid of question 2.4: its page and files from rows that are made up; one model measured."""
 
 import csv
-import json
 
 import numpy as np
 import pytest
 import torch
 
 from benchmarks import parameterizations
-from benchmarks.parameterizations import AXES, PAGE, RAW, grid, lines, main, measure, tables
+from benchmarks.common import command, markdown_table
+from benchmarks.parameterizations import AXES, PAGE, RAW, grid, lines, make, measure, tables
+from benchmarks.tables import read_csv
+from conftest import ROOT
+from dlutils import plotting
 from dlutils.tools.sweep.jobs import identity
 
 
@@ -45,7 +48,6 @@ def test_a_table_a_path_with_means_and_standard_errors(rows):
         "Variance preserving path": [{"noise": "constant", "free": "2 ± 1 (0.5)"}],
     }
     assert "5 models, trained by the bound for 7 iterations" in lines(rows)[0]
-    assert "--seeds 2 --iterations 7`" in lines(rows)[-1]
 
 
 def test_one_seed_has_no_standard_error(rows):
@@ -67,6 +69,7 @@ def test_the_grid_is_every_combination_with_every_seed():
     assert len(grid(1, 2, quick=True)) == 4
 
 
+@pytest.mark.bench
 def test_a_bound_is_measured_below_its_density():
     threads = torch.get_num_threads()
     config = dict(zip(AXES, ("linear", "optimal", "preconditioned"), strict=True))
@@ -77,53 +80,39 @@ def test_a_bound_is_measured_below_its_density():
 
 @pytest.fixture
 def pretend(tmp_path, monkeypatch):
-    """Runs in no time, of which some fail; the record is written as by real ones."""
+    """Runs in no time."""
     monkeypatch.chdir(tmp_path)
-    failed = []
-
-    def run(configs, record):
-        record.parent.mkdir(parents=True, exist_ok=True)
-        with record.open("w", encoding="utf-8") as file:
-            for k, config in enumerate(reversed(configs)):
-                value = {"gap": 0.1234567 + k, "KL": 0.1, "status": "done"}
-                file.write(json.dumps({"run": identity(config)} | config | value) + "\n")
-        return len(failed)
-
-    monkeypatch.setattr(parameterizations, "run", run)
-    return failed
+    value = lambda k: {"gap": 0.1234567 + k, "KL": 0.1, "status": "done"}
+    run = lambda _, configs, options: [config | value(k) for k, config in enumerate(configs)]
+    monkeypatch.setattr(parameterizations, "runs", run)
 
 
-def test_a_whole_run_writes_page_figure_and_rows_and_the_next_begins_anew(pretend, tmp_path):
-    assert main(["--seeds", "2", "--iterations", "7"]) == 0
+def test_a_whole_run_writes_page_figure_and_rows(pretend, tmp_path, monkeypatch):
+    saved = []
+    monkeypatch.setattr(plotting, "save_figure", lambda fig, name, folder: saved.append(name))
+    assert command(make, [], "less", []) == 0
     page = (tmp_path / PAGE).read_text(encoding="utf-8")
     assert page.startswith("# Parameterizations of the SDE\n")
     assert page.count("\n## ") == 3
-    (figure,) = (tmp_path / "figures").glob("*.png")
-    assert f"](../figures/{figure.name})" in page
+    assert f"](../figures/{saved[0]}.png)" in page
     with (tmp_path / RAW).open(encoding="utf-8", newline="") as file:
         found = list(csv.DictReader(file))
     assert list(found[0]) == [*AXES, "seed", "iterations", "gap", "KL"]
-    assert [row["seed"] for row in found] == 45 * ["0"] + 45 * ["1"], "in the order of the grid"
+    assert [row["seed"] for row in found] == 45 * ["0"] + 45 * ["1"] + 45 * ["2"]
     gaps = [float(row["gap"]) for row in found]
-    np.testing.assert_allclose(gaps, 0.123457 + np.arange(90)[::-1], atol=1e-4)
-    assert not list((tmp_path / "build/benchmarks").glob("*.jsonl"))
+    np.testing.assert_allclose(gaps, 0.123457 + np.arange(135), atol=1e-3)
 
 
 def test_the_quick_one_leaves_the_page_alone(pretend, tmp_path, capsys):
-    assert main(["--quick"]) == 0
+    assert command(make, [], "less", ["--quick"]) == 0
     assert "## Linear path" in capsys.readouterr().out
     assert not (tmp_path / PAGE).exists()
 
 
-def test_a_run_that_failed_writes_no_page(pretend, tmp_path, capsys):
-    pretend.append("one")
-    assert main(["--seeds", "1"]) == 1
-    assert "1 runs failed" in capsys.readouterr().err
-    assert not (tmp_path / PAGE).exists()
-    assert list((tmp_path / "build/benchmarks").glob("*.jsonl")), "to go on from"
-
-
-def test_no_seed_is_refused(capsys):
-    with pytest.raises(SystemExit):
-        main(["--seeds", "0"])
-    assert "at least 1" in capsys.readouterr().err
+def test_the_page_is_that_of_the_rows():
+    """Which no table of another page shows; its machine and date are its own."""
+    page = (ROOT / PAGE).read_text(encoding="utf-8")
+    rows = read_csv(ROOT / RAW)
+    for rows_of_path in tables(rows).values():
+        assert markdown_table(rows_of_path) in page
+    assert all(line in page for line in lines(rows))
