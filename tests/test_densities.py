@@ -28,22 +28,11 @@ TRIANGLE = (
     (-1, 0, 1),
 )
 KNOWN = {
-    "gumbel": (d.Gumbel(0.0, 1.0), stats.gumbel_r()),
-    "log-normal": (d.LogNormal(-1.0, 1.0), stats.lognorm(1, scale=math.exp(-1))),
-    "cauchy": (d.Cauchy(0.0, 1.0), stats.cauchy()),
-    "half-cauchy": (d.HalfCauchy(1.0), stats.halfcauchy()),
-    "exponential": (d.Exponential(2.0), stats.expon(scale=0.5)),
-    "weibull": (d.Weibull(1.0, 1.5), stats.weibull_min(1.5)),
-    "beta": (d.Beta(2.0, 5.0), stats.beta(2, 5)),
     "beta with a jump": (d.Beta(1.0, 3.0), stats.beta(1, 3)),
     "gamma": (d.Gamma(2.0, 1.0), stats.gamma(2)),
-    "half-normal": (d.HalfNormal(1.0), stats.halfnorm()),
-    "chi2": (d.Chi2(3.0), stats.chi2(3)),
-    "pareto": (d.Pareto(1.0, 3.0), stats.pareto(3)),
+    "half-cauchy": (d.HalfCauchy(1.0), stats.halfcauchy()),
     "pareto without a mean": (d.Pareto(1.0, 0.5), stats.pareto(0.5)),
     "student t, heavy": (d.StudentT(1.5), stats.t(1.5)),
-    "inverse gamma": (d.InverseGamma(2.0, 1.0), stats.invgamma(2)),
-    "f": (d.FisherSnedecor(5.0, 6.0), stats.f(5, 6)),
     "shifted log-normal": (shifted(d.LogNormal(0.0, 1.0), -3.0, 2.0), stats.lognorm(1, -3, 2)),
     "logistic": (LOGISTIC, stats.logistic()),
     "triangle": (TRIANGLE, stats.triang(0.5, -1, 2)),
@@ -61,8 +50,7 @@ def test_a_density_is_scipys(name):
     y = torch.linspace(low, high, 999, dtype=torch.float64)
     assert torch.allclose(density.log_prob(y).exp(), torch.from_numpy(exact.pdf(y)), rtol=1e-5)
     assert density.population_log_likelihood == pytest.approx(-exact.entropy(), abs=1e-6)
-    with torch.random.fork_rng():
-        sample = density.sample(20_000)
+    sample = density.sample(20_000)
     assert sample.dtype == torch.float64
     assert density.log_prob(sample).isfinite().all()
     assert stats.kstest(sample.numpy(), exact.cdf).pvalue > 1e-6
@@ -71,8 +59,6 @@ def test_a_density_is_scipys(name):
 MIXTURES = {
     "gammas": mixture(d.Gamma, [0.3, 0.7], [2.0, 9.0], [1.0, 0.5]),
     "uniforms apart": mixture(d.Uniform, [0.3, 0.7], [0.0, 2.0], [1.0, 2.5]),
-    "betas": mixture(d.Beta, [0.3, 0.7], [2.0, 20.0], [10.0, 3.0]),
-    "student ts": mixture(d.StudentT, [0.5, 0.5], [3.0, 5.0], [-2.0, 2.0], [1.0, 0.5]),
 }
 
 
@@ -114,24 +100,18 @@ def test_samples_of_a_triple_are_double_precision_whatever_the_default(monkeypat
     assert torch.equal(draws, make_dataset("single", 1000, 2, 2).train)
 
 
-FORMS = {
-    "function": ("Gumbel", lambda: d.Gumbel(0.5, 2.0)),
-    "distribution": ("Gumbel", d.Gumbel(0.5, 2.0)),
-    "one_line": d.Gumbel(0.5, 2.0),
-    "one_line_function": lambda: d.Gumbel(0.5, 2.0),
-}
+GUMBEL = d.Gumbel(0.5, 2.0)
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_forms_of_an_entry(form, monkeypatch):
-    torch.set_default_dtype(torch.float32)
-    monkeypatch.setitem(DISTRIBUTIONS, form, FORMS[form])
-    description, density = density_of(form)
-    assert description == ("Gumbel: loc 0.5, scale 2" if "line" in form else "Gumbel")
+@pytest.mark.parametrize("entry", [("Gumbel", lambda: GUMBEL), ("Gumbel", GUMBEL), GUMBEL])
+def test_forms_of_an_entry(entry, monkeypatch):
+    monkeypatch.setitem(DISTRIBUTIONS, "new", entry)
+    description, density = density_of("new")
+    assert description == ("Gumbel: loc 0.5, scale 2" if entry is GUMBEL else "Gumbel")
     assert density.population_log_likelihood == pytest.approx(
         -stats.gumbel_r(0.5, 2).entropy(), abs=1e-6
     )
-    assert density_of(form)[1] is density, "made once"
+    assert density_of("new")[1] is density, "made once"
 
 
 def test_an_entry_that_is_replaced_is_made_anew(monkeypatch):
@@ -157,13 +137,10 @@ def normal(**changes):
     [
         (d.Poisson(2.0), "is discrete"),
         (d.Normal(torch.zeros(1), torch.ones(1)), r"of one number, not of shape \(1,\)"),
-        (d.Dirichlet(torch.ones(3)), r"of one number, not of shape \(3,\)"),
         (d.Beta(0.5, 2.0), "mine grows without bound towards 0"),
         (d.Beta(2.0, 0.9), "mine grows without bound towards 1"),
         (d.Gamma(0.97, 2.0), "grows without bound"),
-        (d.Weibull(1.0, 0.8), "grows without bound"),
         (d.VonMises(0.0, 1.0), "integrates to .*, not to 1"),
-        ("normal", "mine must be a distribution of torch.distributions or a triple"),
         (normal()[:2], "mine must be a distribution of torch.distributions or a triple"),
         (normal(log_prob=lambda y: -(y**2)), "integrates to 1.77.*, not to 1: log_prob must be"),
         (normal(log_prob=lambda y: -y[:, None]), r"shape \(4096,\), not \(4096, 1\)"),

@@ -1,4 +1,4 @@
-"""A thousand generated files and arrays: read as pandas reads them, or refused for a reason named.
+"""Generated files and arrays: read as pandas reads them, or refused for a reason named.
 
 The seeds are fixed, so no test fails by chance.
 """
@@ -15,7 +15,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from dlutils.data.datasets import check_sample
+from dlutils.data.own_data import check_sample
 from dlutils.data.samples import load_sample
 
 MARKS = ["", "NA", "#N/A", "<NA>", "-", ".", "?", "#DIV/0!", "nan", "NULL"]
@@ -105,7 +105,7 @@ def path(tmp_path_factory):
     return tmp_path_factory.mktemp("generated") / "my.csv"
 
 
-@settings(max_examples=700, derandomize=True, deadline=None)
+@settings(derandomize=True, deadline=None)
 @given(file=files())
 def test_files_are_read_as_pandas_reads_them(path: Path, file):
     table, where, how, before, comments, after, wrong, encoding = file
@@ -158,7 +158,7 @@ HOLDERS = {
 }
 
 
-@settings(max_examples=400, derandomize=True, deadline=None)
+@settings(derandomize=True, deadline=None)
 @given(
     values=st.lists(st.integers(0, 9), max_size=12),
     dtype=st.sampled_from(REAL + OTHERS),

@@ -23,13 +23,10 @@ def test_ties_are_counted_and_their_step_is_found():
     assert "ROUNDING = 1?" in str(ties)
 
 
-STEPS = [(0.5, 0.0), (0.1, 37.0), (5.0, 2.0), (0.01, 0.0)]
-IN_TYPES = [(torch.float32, *step) for step in STEPS] + [
-    (torch.float64, *step) for step in [*STEPS, (0.01, 1e6)]
-]
-
-
-@pytest.mark.parametrize(("dtype", "step", "shift"), IN_TYPES)
+@pytest.mark.parametrize(
+    ("dtype", "step", "shift"),
+    [(torch.float32, 0.1, 37.0), (torch.float64, 5.0, 2.0), (torch.float64, 0.01, 1e6)],
+)
 def test_the_step_of_rounding(dtype, step, shift):
     with seeded(0, dtype=dtype):
         y = torch.randn(3000).mul(20).round() * step + shift

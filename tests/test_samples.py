@@ -10,8 +10,8 @@ import pytest
 from pandas._libs.parsers import STR_NA_VALUES
 
 from dlutils.data.datasets import Dataset
-from dlutils.data.reading import MISSING
-from dlutils.data.samples import is_source, load_sample, read_sample, split_source
+from dlutils.data.reading import MISSING, is_source, split_source
+from dlutils.data.samples import load_sample
 
 TEXTS = {
     "one column": "1\n2.5\n-3e-1\n",
@@ -29,22 +29,36 @@ TABLES = {
 }
 
 
+def values_of(source):
+    return load_sample(source).values.tolist()
+
+
+@pytest.fixture
+def load(tmp_path):
+    """A text, or bytes, written to my.csv and read; `column` is what stands after the name."""
+
+    def write_and_load(text, column="", **options):
+        data = text if isinstance(text, bytes) else text.encode()
+        (tmp_path / "my.csv").write_bytes(data)
+        return load_sample(f"{tmp_path}/my.csv{column}", **options)
+
+    return write_and_load
+
+
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
-def test_one_column(tmp_path, text):
-    (tmp_path / "my.csv").write_text(text, encoding="utf-8")
-    assert read_sample(tmp_path / "my.csv").tolist() == [1, 2.5, -0.3]
+def test_one_column(load, text):
+    assert load(text).values.tolist() == [1, 2.5, -0.3]
 
 
 @pytest.mark.parametrize("text", TABLES.values(), ids=TABLES)
-def test_one_of_several_columns(tmp_path, text):
-    (tmp_path / "my.txt").write_text(text, encoding="utf-8")
-    assert read_sample(f"{tmp_path}/my.txt:2").tolist() == [1, 2.5, -0.3]
+def test_one_of_several_columns(load, text):
+    assert load(text, ":2").values.tolist() == [1, 2.5, -0.3]
     if text.startswith("a"):
-        assert read_sample(f"{tmp_path}/my.txt:b").tolist() == [1, 2.5, -0.3]
-    with pytest.raises(ValueError, match=r"my.txt has 2 columns; say which, as in 'my.txt:[b2]'"):
-        read_sample(tmp_path / "my.txt")
+        assert load(text, ":b").values.tolist() == [1, 2.5, -0.3]
+    with pytest.raises(ValueError, match=r"my.csv has 2 columns; say which, as in 'my.csv:[b2]'"):
+        load(text)
     with pytest.raises(ValueError, match=r"has no column 'c'; choose from [a1], [b2]"):
-        read_sample(f"{tmp_path}/my.txt:c")
+        load(text, ":c")
 
 
 @pytest.mark.parametrize(
@@ -59,23 +73,16 @@ def test_one_of_several_columns(tmp_path, text):
         ("height\n", r"my.csv has no numbers under its names"),
     ],
 )
-def test_what_is_wrong_is_named(tmp_path, text, message):
-    (tmp_path / "my.csv").write_text(text, encoding="utf-8")
-    source = tmp_path / "my.csv" if "," not in text else f"{tmp_path}/my.csv:1"
+def test_what_is_wrong_is_named(load, text, message):
     with pytest.raises(ValueError, match=message):
-        read_sample(source)
-
-
-def test_missing_values_are_dropped_when_told_to(tmp_path):
-    (tmp_path / "my.csv").write_text("1\nnan\nNA\n2\n")
-    assert read_sample(tmp_path / "my.csv", drop_missing=True).tolist() == [1, 2]
+        load(text, ":1" if "," in text else "")
 
 
 def test_numpy_files(tmp_path):
     np.save(tmp_path / "my.npy", np.array([1.0, 2.0]))
-    assert read_sample(tmp_path / "my.npy").tolist() == [1, 2]
+    assert values_of(tmp_path / "my.npy") == [1, 2]
     np.save(tmp_path / "my.npy", np.array([[1, 5], [2, 6]]))
-    assert read_sample(f"{tmp_path}/my.npy:2").tolist() == [5, 6]
+    assert values_of(f"{tmp_path}/my.npy:2") == [5, 6]
     for wrong, message in (
         (np.zeros((2, 2, 2)), r"shape \(2, 2, 2\), not one column"),
         (np.array(["a"]), "does not hold an array of real numbers"),
@@ -84,17 +91,17 @@ def test_numpy_files(tmp_path):
     ):
         np.save(tmp_path / "my.npy", wrong, allow_pickle=True)
         with pytest.raises(ValueError, match=message):
-            read_sample(tmp_path / "my.npy")
+            load_sample(tmp_path / "my.npy")
 
 
 def test_files_that_cannot_be_read(tmp_path):
     with pytest.raises(ValueError, match=r"there is no file '.*none.csv'"):
-        read_sample(tmp_path / "none.csv")
+        load_sample(tmp_path / "none.csv")
     with pytest.raises(ValueError, match=r"'my.xls' is not a .csv, .* .xlsx or .parquet file, or"):
-        read_sample("my.xls")
+        load_sample("my.xls")
     (tmp_path / "my.csv").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ValueError, match="is not text"):
-        read_sample(tmp_path / "my.csv")
+        load_sample(tmp_path / "my.csv")
     assert is_source("a/b.csv")
     assert is_source(r"C:\a\b.CSV:height")
     assert not is_source("laplace_mixture")
@@ -115,21 +122,8 @@ def test_dataset_from_file(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["", ":waiting time", ":1"])
-def test_the_name_of_one_column_may_have_blanks(tmp_path, name):
-    (tmp_path / "a.csv").write_text("waiting time\n1.5\n2.5\n3.0\n")
-    assert list(read_sample(f"{tmp_path / 'a.csv'}{name}")) == [1.5, 2.5, 3.0]
-
-
-@pytest.fixture
-def load(tmp_path):
-    """A text, or bytes, written to my.csv and read; `column` is what stands after the name."""
-
-    def write_and_load(text, column="", **options):
-        data = text if isinstance(text, bytes) else text.encode()
-        (tmp_path / "my.csv").write_bytes(data)
-        return load_sample(f"{tmp_path}/my.csv{column}", **options)
-
-    return write_and_load
+def test_the_name_of_one_column_may_have_blanks(load, name):
+    assert load("waiting time\n1.5\n2.5\n3.0\n", name).values.tolist() == [1.5, 2.5, 3.0]
 
 
 @pytest.mark.parametrize(
@@ -320,13 +314,13 @@ def test_packed_files(tmp_path):
     for suffix, pack in packs.items():
         path = tmp_path / f"my.csv.{suffix}"
         path.write_bytes(pack(b"x,y\n1,2\n3,4\n"))
-        assert read_sample(f"{path}:y").tolist() == [2, 4]
+        assert values_of(f"{path}:y") == [2, 4]
         path.write_bytes(b"no")
         with pytest.raises(ValueError, match=rf"my.csv.{suffix} cannot be unpacked as one file"):
-            read_sample(path)
+            load_sample(path)
     with zipfile.ZipFile(tmp_path / "my.txt.zip", "w") as folder:
         folder.writestr("my.txt", "1 2\n3 4\n")
-    assert read_sample(f"{tmp_path}/my.txt.zip:2").tolist() == [2, 4]
+    assert values_of(f"{tmp_path}/my.txt.zip:2") == [2, 4]
 
 
 def test_excel_and_parquet(tmp_path, monkeypatch):
@@ -339,24 +333,24 @@ def test_excel_and_parquet(tmp_path, monkeypatch):
         sample = load_sample(f"{path}:x", drop_missing=True)
         assert sample.values.tolist() == [1.5, 2]
         assert sample.description == "2 rows under the header 'x', 1 missing left out"
-        assert read_sample(f"{path}:3").tolist() == [1, 2, 3]
+        assert values_of(f"{path}:3") == [1, 2, 3]
         with pytest.raises(ValueError, match=f"1 of 3 values .* the first in line {line};"):
-            read_sample(f"{path}:x")
+            load_sample(f"{path}:x")
         with pytest.raises(ValueError, match=f"line {line - 1}: 'a' is not a number"):
-            read_sample(f"{path}:name")
+            load_sample(f"{path}:name")
         with pytest.raises(
             ValueError, match=r"has 3 columns; say which, as in 'my.*:n': name, x, n"
         ):
-            read_sample(path)
+            load_sample(path)
     pd.DataFrame().to_excel(tmp_path / "none.xlsx")
     with pytest.raises(ValueError, match=r"none.xlsx is not .*: its first sheet is empty"):
-        read_sample(tmp_path / "none.xlsx")
+        load_sample(tmp_path / "none.xlsx")
     for engine, path in (("openpyxl", "my.xlsx"), ("pyarrow", "my.parquet")):
         monkeypatch.setitem(sys.modules, engine, None)
         with pytest.raises(
             ValueError, match=f"{path} needs a package that is not there: .*{engine}"
         ):
-            read_sample(f"{tmp_path / path}:x")
+            load_sample(f"{tmp_path / path}:x")
 
 
 def test_weights(load, tmp_path):
@@ -364,8 +358,8 @@ def test_weights(load, tmp_path):
     assert (sample.values.tolist(), sample.weights.tolist()) == ([1, 4], [2, 0.5])
     about = "2 rows under the header 'x', 1 missing left out, 1 of weight zero left out"
     assert sample.description == about
-    values, counts = read_sample(f"{tmp_path}/my.csv:w", weights=1, drop_missing=True)
-    assert (values.tolist(), counts.tolist()) == ([2, 0, 0.5], [1, 2, 4])
+    sample = load_sample(f"{tmp_path}/my.csv:w", weights=1, drop_missing=True)
+    assert (sample.values.tolist(), sample.weights.tolist()) == ([2, 0, 0.5], [1, 2, 4])
     assert load("x\n1\n2\n").weights is None
     for wrong, message in (
         ("x,w\n1,2\n2,-1\n", "line 3: a weight is negative"),

@@ -14,7 +14,7 @@ from dlutils.settings import check_count
 from dlutils.training import DataSource, fit
 
 
-@pytest.mark.parametrize("kind", [np.int64, np.int32, np.uint8])
+@pytest.mark.parametrize("kind", [np.int64, np.uint8])
 def test_integers_of_numpy_are_integers(kind):
     check_count("n", kind(3))
     with seeded(kind(1)):
@@ -32,7 +32,7 @@ def test_integers_of_numpy_are_integers(kind):
     assert len(fit(f, objective, lambda: 0.0, **options).train) == 2
 
 
-@pytest.mark.parametrize("value", [True, np.True_, 2.0, np.float64(2), "2", 0])
+@pytest.mark.parametrize("value", [True, np.True_, 2.0, "2", 0])
 def test_what_is_no_count_is_refused(value):
     with pytest.raises(ValueError, match="n must be an integer of at least 1, not"):
         check_count("n", value)

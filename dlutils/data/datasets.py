@@ -5,7 +5,6 @@
 does either, by what it is given: a name or a file.
 """
 
-import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -21,29 +20,29 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.distributions import Distribution, Laplace, Normal, StudentT, Uniform
 
-from dlutils.arrays import check_precision, doubles
+from dlutils.arrays import check_precision
 from dlutils.compression import compress
 from dlutils.data.benchden import LEFT_OUT, benchden
-from dlutils.data.densities import LEVELS, Density, Triple, between
+from dlutils.data.densities import Density, Triple, between
 from dlutils.data.marron_wand import marron_wand, mixture, single
 from dlutils.data.own_data import (
     EVERYWHERE,
     FEW,
-    Range,
     Ties,
+    as_good_as_the_line,
     check_rounding,
+    check_sample,
     check_support,
     check_weights,
+    panels,
     spread,
 )
-from dlutils.data.reading import SUFFIXES
-from dlutils.data.samples import is_source, load_sample, split_source
-from dlutils.data.units import Coordinate
+from dlutils.data.reading import SUFFIXES, is_source, split_source
+from dlutils.data.samples import load_sample
+from dlutils.data.units import Coordinate, Range
 from dlutils.seeding import seeded
+from dlutils.settings import check_count
 
-NEAREST = 8  # powers of four of a distance, how near to its end the nearest breakpoint is
-LARGEST, LEAST = 1e100, 1e-100  # of the data and of what they span: squares must be numbers
-FAR = 1e9  # lengths of a user's own data, to where a quadrature goes
 Target = Distribution | Triple | Callable[[], Distribution | Triple]
 
 # What `density_of` reads.
@@ -145,11 +144,11 @@ class Dataset:
                 outside the support or on a bound, two lie nearer than the rounding, or the weights
                 are negative, not finite or not as many as the values.
         """
-        y, counts = check_sample(y), None
+        y = check_sample(y)
         if weights is not None:
-            counts = check_weights(weights, len(y))
-            y, counts = y[counts > 0], counts[counts > 0]
-            counts = counts * (counts.sum() / (counts @ counts))
+            weights = check_weights(weights, len(y))
+            y, weights = y[weights > 0], weights[weights > 0]
+            weights = weights * (weights.sum() / (weights @ weights))
         for label, fraction in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
             if not 0 < fraction < 1:
                 raise ValueError(f"{label} must lie between 0 and 1, not {fraction!r}")
@@ -164,17 +163,14 @@ class Dataset:
         if rounding is not None:
             check_rounding(rounding, y)
         with seeded(seed):
-            order = torch.randperm(n)
-        sizes = {"val": n_val, "test": n_test, "train": n - n_val - n_test}
-        parts = dict(zip(sizes, y[order].split(list(sizes.values())), strict=True))
+            where = torch.randperm(n).split([n_val, n_test, n - n_val - n_test])
+        where = dict(zip(("val", "test", "train"), where, strict=True))
+        parts = {part: y[k] for part, k in where.items()}
         check_sample(parts["train"])
+        as_read = None
         if rounding is not None:
-            as_read = {"as_read": parts["test"]}
+            as_read = parts["test"]
             parts = {part: spread(points, rounding, bounds) for part, points in parts.items()}
-            parts |= as_read
-        if counts is not None:
-            split = counts[order].split(list(sizes.values()))
-            counts = dict(zip(sizes, split, strict=True))
         margin = 0.1 * float(y.max() - y.min()) + (rounding or 0) / 2
         ends = max(float(y.min()) - margin, bounds[0]), min(float(y.max()) + margin, bounds[1])
         about = f"; {about}" if about else ""
@@ -185,7 +181,8 @@ class Dataset:
             support=ends,
             bounds=bounds,
             rounding=rounding,
-            weights=counts or {},
+            as_read=as_read,
+            weights={} if weights is None else {part: weights[k] for part, k in where.items()},
             coordinates=None,
         )
 
@@ -287,39 +284,15 @@ class Dataset:
 
     @cached_property
     def breakpoints(self) -> np.ndarray:
-        """Points between which a density of such data is smooth on its own scale, increasing.
-
-        Of the true density where it is known (`Density.breakpoints`); else quantiles of all points
-        (`densities.LEVELS`) and both ends of the reach, and where these are much farther apart than
-        their neighbours, and beside a bound or the most frequent value, distances from them that
-        grow geometrically.
-        """
-        if self.distribution is not None:
+        """Points between which a density of such data is smooth on its own scale, increasing."""
+        if self.is_known:
             return self.distribution.breakpoints
-        atom = [self.ties.value] * self.ties.is_atom
-        edges = np.quantile(self.points.numpy(), LEVELS, method="lower")
-        edges = np.unique([*self.reach, *edges, *atom])
-        gaps, added = np.diff(edges), []
-        for k, gap in enumerate(gaps):
-            for end, sign, near in ((k, 1, k - 1), (k + 1, -1, k + 1)):
-                first = gaps[near] if 0 <= near < len(gaps) else gap  # or at an end of the reach
-                if first == gap or edges[end] in atom:
-                    first = min(first, gap) / 4.0**NEAREST
-                out = first * 4.0 ** np.arange(math.log(gap / first / 2, 4))
-                added.append(edges[end] + sign * out)
-        return np.unique(np.concatenate([edges, *added]))
+        return panels(self.points, self.reach, self.ties)
 
     @property
     def reach(self) -> Range:
-        """The interval of quadratures: the support, or for a user's own data as good as the line.
-
-        That is a billion times their length to either side, or up to their bounds.
-        """
-        if self.is_known:
-            return self.support
-        first, last = self.points.min().item(), self.points.max().item()
-        far, (low, high) = FAR * (last - first), self.bounds
-        return max(first - far, low), min(last + far, high)
+        """The interval of quadratures: the support, or as good as the line for a user's own."""
+        return self.support if self.is_known else as_good_as_the_line(self.points, self.bounds)
 
     @property
     def n_effective(self) -> float:
@@ -385,12 +358,10 @@ def make_dataset(
         Statistique de l'Université de Paris 38 (1994), section 3.2.
     """
     description, density = density_of(name)
-    sizes = {"n_train": n_train, "n_val": n_val, "n_test": n_test}
-    for label, n in sizes.items():
-        if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 2:
-            raise ValueError(f"{label} must be an integer of at least 2, not {n!r}")
     splits = []
-    for split, n in enumerate(sizes.values()):
+    sizes = {"n_train": n_train, "n_val": n_val, "n_test": n_test}
+    for split, (label, n) in enumerate(sizes.items()):
+        check_count(label, n, least=2)
         with seeded(seed, split, dtype=torch.float64):
             splits.append(density.sample(n))
     return Dataset(name, description, *splits, density.support, density)
@@ -440,35 +411,6 @@ def waiting_times(seed: int = 0) -> Dataset:
         path = Path(folder) / "waiting_times.csv"
         np.savetxt(path, np.random.default_rng(seed).gamma(2.0, 30.0, size=3000), fmt="%.6f")
         return load_dataset(str(path), seed=seed)
-
-
-def check_sample(y: ArrayLike | Tensor) -> Tensor:
-    """Return `y` as float64 of shape `(n,)`, or say what is wrong with it.
-
-    Raises:
-        ValueError: If `y` is not of real numbers, has missing ones, is empty, not 1-D, not finite,
-            beyond what squares can hold, constant, or too coarse in double precision
-            (`dlutils.arrays`).
-    """
-    y = doubles(y)
-    if len(y) == 0:
-        raise ValueError("data must not be empty")
-    wrong = ~(y.abs() <= LARGEST)
-    if wrong.any():
-        first = int(wrong.nonzero()[0])
-        raise ValueError(
-            f"data must be finite, and between ±{LARGEST:g}: {int(wrong.sum())} of {len(y)} values "
-            f"are not, the first is {y[first].item()} at index {first}"
-        )
-    if y.min() == y.max():
-        raise ValueError(
-            f"data must not be constant: all {len(y)} values are {y[0].item():g}, "
-            "and a point mass has no density"
-        )
-    if (span := (y.max() - y.min()).item()) < LEAST:
-        raise ValueError(f"data must span at least {LEAST:g}, not {span:g}: multiply them")
-    check_precision(y, torch.float64)
-    return y
 
 
 def check_name(name: str) -> None:

@@ -23,6 +23,7 @@ from torch.distributions import (
 )
 from torch.distributions.transforms import Transform
 
+from dlutils.quadrature import gauss_legendre
 from dlutils.seeding import seeded
 
 TAIL = 1e-6  # probability on either side of `Density.support`
@@ -134,11 +135,10 @@ class Density:
             y, mass = y[::-1], mass[::-1]
         k = int(np.searchsorted(np.cumsum(mass), TAIL))
         before = mass[:k].sum()
-        nodes, weights = np.polynomial.legendre.leggauss(64)
 
         def excess(z: float) -> float:
-            p = self.log_prob((y[k] + z + (z - y[k]) * nodes) / 2).exp().numpy()
-            return before + abs(z - y[k]) / 2 * (p @ weights) - TAIL
+            nodes, weights = gauss_legendre(64, y[k], z)
+            return before + abs(self.log_prob(nodes).exp().numpy() @ weights) - TAIL
 
         return brentq(excess, y[k], y[k + 1], xtol=1e-9 * abs(y[k + 1] - y[k]))
 

@@ -10,11 +10,17 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-Range = tuple[float, float]
+from dlutils.arrays import check_precision, doubles
+from dlutils.data.densities import LEVELS
+from dlutils.data.units import Range
+
 EVERYWHERE = (-math.inf, math.inf)
+LARGEST, LEAST = 1e100, 1e-100  # of the data and of what they span: squares must be numbers
 OFTEN = 0.05  # share of repeated values from which on it is worth saying
 ATOM = 0.03  # and of one value from which on likelihoods are not compared
 FEW = 100  # training points below which it is said that there are few
+FAR = 1e9  # lengths of the data, to where a quadrature goes
+NEAREST = 8  # powers of four of a distance, how near to its end the nearest breakpoint is
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,35 @@ def _last_place(values: np.ndarray) -> float:
     """A unit in the last place of the largest: of single precision if that is what they come in."""
     single = values.astype(np.float32)
     return float(np.spacing(np.abs(single if (single == values).all() else values).max()))
+
+
+def check_sample(y: ArrayLike | Tensor) -> Tensor:
+    """Return `y` as float64 of shape `(n,)`, or say what is wrong with it.
+
+    Raises:
+        ValueError: If `y` is not of real numbers, has missing ones, is empty, not 1-D, not finite,
+            beyond what squares can hold, constant, or too coarse in double precision
+            (`dlutils.arrays`).
+    """
+    y = doubles(y)
+    if len(y) == 0:
+        raise ValueError("data must not be empty")
+    wrong = ~(y.abs() <= LARGEST)
+    if wrong.any():
+        first = int(wrong.nonzero()[0])
+        raise ValueError(
+            f"data must be finite, and between ±{LARGEST:g}: {int(wrong.sum())} of {len(y)} values "
+            f"are not, the first is {y[first].item()} at index {first}"
+        )
+    if y.min() == y.max():
+        raise ValueError(
+            f"data must not be constant: all {len(y)} values are {y[0].item():g}, "
+            "and a point mass has no density"
+        )
+    if (span := (y.max() - y.min()).item()) < LEAST:
+        raise ValueError(f"data must span at least {LEAST:g}, not {span:g}: multiply them")
+    check_precision(y, torch.float64)
+    return y
 
 
 def check_support(support: Range | None, y: Tensor, rounding: float | None = None) -> Range:
@@ -199,3 +234,31 @@ def evenly(y: Tensor, weights: Tensor | None) -> Tensor:
     cdf = weights[order].cumsum(0)
     rank = (torch.arange(len(y), dtype=cdf.dtype) + 0.5) / len(y) * cdf[-1]
     return y[order][torch.searchsorted(cdf, rank).clamp(max=len(y) - 1)]
+
+
+def as_good_as_the_line(points: Tensor, bounds: Range) -> Range:
+    """A billion times the length of the data to either side, or up to their bounds."""
+    first, last = points.min().item(), points.max().item()
+    far, (low, high) = FAR * (last - first), bounds
+    return max(first - far, low), min(last + far, high)
+
+
+def panels(points: Tensor, reach: Range, ties: Ties) -> np.ndarray:
+    """Places between which a density of such data is smooth on its own scale, increasing.
+
+    Quantiles (`densities.LEVELS`) and both ends of the reach; and where these are much farther
+    apart than their neighbours, and beside a bound or the most frequent value, distances from them
+    that grow geometrically.
+    """
+    atom = [ties.value] * ties.is_atom
+    edges = np.quantile(points.numpy(), LEVELS, method="lower")
+    edges = np.unique([*reach, *edges, *atom])
+    gaps, added = np.diff(edges), []
+    for k, gap in enumerate(gaps):
+        for end, sign, near in ((k, 1, k - 1), (k + 1, -1, k + 1)):
+            first = gaps[near] if 0 <= near < len(gaps) else gap  # or at an end of the reach
+            if first == gap or edges[end] in atom:
+                first = min(first, gap) / 4.0**NEAREST
+            out = first * 4.0 ** np.arange(math.log(gap / first / 2, 4))
+            added.append(edges[end] + sign * out)
+    return np.unique(np.concatenate([edges, *added]))

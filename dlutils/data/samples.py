@@ -7,9 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from dlutils.data.reading import COMMAS, MISSING, Table, is_source, read_table, split_source
-
-__all__ = ["Sample", "is_source", "load_sample", "read_sample", "split_source"]
+from dlutils.data.reading import COMMAS, MISSING, Table, read_table, split_source
 
 CODES = {-1.0} | {sign * (10.0**k - 1) for sign in (-1, 1) for k in range(1, 10)}
 NEARLY = re.compile(r"[+-]?[.,]?\d")
@@ -30,14 +28,6 @@ class Sample:
     values: np.ndarray
     weights: np.ndarray | None
     description: str
-
-
-def read_sample(
-    source: str | Path, *, weights: str | int | None = None, **options: object
-) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
-    """The numbers of `load_sample`, which takes the options; with `weights` also those."""
-    sample = load_sample(source, weights=weights, **options)
-    return sample.values if weights is None else (sample.values, sample.weights)
 
 
 def load_sample(

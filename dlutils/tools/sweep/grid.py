@@ -15,7 +15,7 @@ from types import ModuleType
 import torch
 
 from dlutils.data.datasets import Dataset, check_name, load_dataset, make_dataset
-from dlutils.data.samples import is_source, split_source
+from dlutils.data.reading import is_source, split_source
 from dlutils.estimators import held_out
 from dlutils.evaluation import compare
 from dlutils.notebook import find, load, read_cells
