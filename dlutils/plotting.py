@@ -44,6 +44,7 @@ SDES = {  # where one that is trained stands beside those that are solved for
     "solved, chosen": {"color": COLORS["model"], "ls": "--"},
 }
 PAGE_DPI = 110  # of figures as wide as a page, on the screen
+Styles = Mapping[str, Mapping[str, object]]  # of some of the lines, by name
 MARKERS = "os^vDxP*"
 DASHES = ("-", "--", "-.", ":")
 
@@ -69,9 +70,7 @@ def density(dataset: Dataset, fit: Comparison, ax: Axes | None = None) -> Axes:
     low, high = fit.y[0], fit.y[-1]
     bins = np.linspace(low, high, 121)
     ax.hist(dataset.train, bins=bins, density=True, color=COLORS["data"], label="training data")
-    if fit.log_p is not None:
-        ax.plot(fit.y, np.exp(fit.log_p), color=COLORS["truth"], label="truth $p(y)$")
-    ax.plot(fit.y, np.exp(fit.log_q), "--", color=COLORS["model"], label="model")
+    _truth_and_model(ax, fit)
     ax.set(xlabel="$y$", ylabel="density", xlim=(low, high), title=dataset.title)
     ax.set_ylim(top=1.2 * ax.get_ylim()[1])  # room for the legend above the data
     ax.legend(loc="upper center", ncols=3, columnspacing=1, handlelength=1.5)
@@ -82,88 +81,60 @@ def outline(dataset: Dataset, fit: Comparison, ax: Axes) -> Axes:
     """Histogram, truth and model as `density` shows them, drawn in a tenth of the time."""
     counts, edges = np.histogram(dataset.train, np.linspace(fit.y[0], fit.y[-1], 81), density=True)
     ax.stairs(counts, edges, fill=True, color=COLORS["data"], label="training data")
-    if fit.log_p is not None:
-        ax.plot(fit.y, np.exp(fit.log_p), color=COLORS["truth"], label="truth $p(y)$")
-    ax.plot(fit.y, np.exp(fit.log_q), "--", color=COLORS["model"], label="model")
+    _truth_and_model(ax, fit)
     ax.set(xlim=(fit.y[0], fit.y[-1]), ylim=(0, None))
     ax.legend(fontsize=6)
     return ax
 
 
-def densities(
-    dataset: Dataset,
-    fits: Mapping[str, Comparison],
-    limit: float = 0.3,
-    styles: Mapping[str, Mapping[str, object]] | None = None,
-) -> Figure:
-    """Any number of fitted densities over the true one, and below it their errors in the logarithm.
-
-    Args:
-        dataset: Its density must be known.
-        fits: By name. One whose error leaves the lower panel almost everywhere is not drawn there.
-        limit: Of the lower panel, nats.
-        styles: Of some of the lines, in place of `line_style`.
-    """
-    fig, (top, bottom) = plt.subplots(2, 1, figsize=(COLUMN, 3.8), sharex=True)
-    density_and_errors(dataset, fits, top, bottom, limit, styles)
-    fig.legend(*top.get_legend_handles_labels(), loc="outside upper center", ncols=3)
-    return fig
-
-
-def density_and_errors(
-    dataset: Dataset,
-    fits: Mapping[str, Comparison],
-    top: Axes,
-    bottom: Axes,
-    limit: float = 0.3,
-    styles: Mapping[str, Mapping[str, object]] | None = None,
-) -> None:
-    """The two panels of `densities` on axes that are given."""
-    some = next(iter(fits.values()))
-    p = np.exp(some.log_p)
-    seen = p > 1e-3 * p.max()
-    top.plot(some.y, p, color=COLORS["truth"], lw=0.8, label="truth")
-    bottom.axhline(0, color=COLORS["truth"], lw=0.5)
-    for k, (name, fit) in enumerate(fits.items()):
-        style = line_style(k) | {"marker": None, "lw": 0.9} | dict((styles or {}).get(name, {}))
-        top.plot(fit.y, np.exp(fit.log_q), label=name.replace("_", " "), **style)
-        error = fit.log_q - fit.log_p
-        if np.median(np.abs(error[seen])) < limit:
-            bottom.plot(fit.y, error, **style)
-    top.set(ylabel="density", xlim=(some.y[seen][0], some.y[seen][-1]), title=dataset.title)
-    bottom.set(xlabel="$y$", ylabel=r"$\log q(y)-\log p(y)$", ylim=(-limit, limit))
+def densities(dataset: Dataset, fits: Mapping[str, Comparison]) -> Figure:
+    """`densities_side_by_side` of one data set."""
+    return densities_side_by_side([(dataset, fits)])
 
 
 def densities_side_by_side(
     columns: Sequence[tuple[Dataset, Mapping[str, Comparison]]],
     limit: float = 0.3,
-    styles: Mapping[str, Mapping[str, object]] | None = None,
+    styles: Styles | None = None,
 ) -> Figure:
-    """`densities` of any number of data sets, one column each, with one legend."""
-    size = (COLUMN if len(columns) == 1 else PAGE, 3.8)
-    fig, axes = plt.subplots(
-        2, len(columns), figsize=size, dpi=PAGE_DPI, sharex="col", squeeze=False
-    )
+    """Any number of fitted densities over the true one, and below it their errors in the logarithm.
+
+    Args:
+        columns: Of each column the data set, whose density must be known, and fits by name. One
+            whose error leaves the lower panel almost everywhere is not drawn there.
+        limit: Of the lower panel, nats.
+        styles: Of some of the lines, in place of `line_style`.
+    """
+    one = len(columns) == 1
+    shape = {"figsize": (COLUMN if one else PAGE, 3.8), "dpi": None if one else PAGE_DPI}
+    fig, axes = plt.subplots(2, len(columns), sharex="col", squeeze=False, **shape)
     for (dataset, fits), (top, bottom) in zip(columns, axes.T, strict=True):
-        density_and_errors(dataset, fits, top, bottom, limit, styles)
-    for ax in axes[:, 1:].flat:
-        ax.set_ylabel("")
-    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
+        some = next(iter(fits.values()))
+        p = np.exp(some.log_p)
+        seen = p > 1e-3 * p.max()
+        top.plot(some.y, p, color=COLORS["truth"], lw=0.8, label="truth")
+        bottom.axhline(0, color=COLORS["truth"], lw=0.5)
+        for k, (name, fit) in enumerate(fits.items()):
+            style = line_style(k) | {"marker": None, "lw": 0.9} | _own(name, styles)
+            top.plot(fit.y, np.exp(fit.log_q), label=name.replace("_", " "), **style)
+            error = fit.log_q - fit.log_p
+            if np.median(np.abs(error[seen])) < limit:
+                bottom.plot(fit.y, error, **style)
+        top.set(xlim=(some.y[seen][0], some.y[seen][-1]), title=dataset.title)
+        bottom.set(xlabel="$y$", ylim=(-limit, limit))
+    axes[0, 0].set_ylabel("density")
+    axes[1, 0].set_ylabel(r"$\log q(y)-\log p(y)$")
+    _legend_above(fig, axes[0, 0], 3 if one else 4)
     return fig
 
 
 def gallery(fits: Sequence[tuple[Dataset, Comparison]]) -> Figure:
     """Fitted and true densities side by side, one panel each, with one legend; three a row."""
-    columns = min(len(fits), 3)
-    rows = -(-len(fits) // columns)
-    size = (PAGE, 0.4 + 2 * rows)
-    fig, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
-    for (dataset, fit), ax in zip(fits, axes.flat, strict=False):
+    fig, axes = _three_a_row(len(fits), 2)
+    for (dataset, fit), ax in zip(fits, axes, strict=True):
         density(dataset, fit, ax).get_legend().remove()
-        ax.set_ylabel("density" if ax in axes[:, 0] else "")
-    for ax in axes.flat[len(fits) :]:
-        ax.remove()
-    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
+        ax.set_ylabel("density" if ax in axes[::3] else "")
+    _legend_above(fig, axes[0], 3)
     return fig
 
 
@@ -173,7 +144,7 @@ def lines(
     ax: Axes | None = None,
     *,
     slopes: bool = False,
-    styles: Mapping[str, Mapping[str, object]] | None = None,
+    styles: Styles | None = None,
     **labels: object,
 ) -> Axes:
     """Any number of lines on logarithmic axes, with ticks where the measurements are.
@@ -188,7 +159,7 @@ def lines(
     """
     ax = _axes(ax)
     for k, (name, values) in enumerate(series.items()):
-        style = line_style(k) | dict((styles or {}).get(name, {}))
+        style = line_style(k) | _own(name, styles)
         values = np.maximum(np.asarray(values, dtype=float), 1e-16)  # zero has no logarithm
         label = f"{name}: slope {slope(x, values):.2f}" if slopes else name
         ax.loglog(x, values, label=label.replace("_", " "), **style)
@@ -203,28 +174,27 @@ def curves(
     x: ArrayLike,
     series: Mapping[str, ArrayLike],
     ax: Axes | None = None,
-    styles: Mapping[str, Mapping[str, object]] | None = None,
+    styles: Styles | None = None,
     errors: Mapping[str, ArrayLike] | None = None,
     **labels: object,
 ) -> Axes:
-    """Any number of smooth curves, some with error bars.
+    """Any number of smooth curves, with or without error bars.
 
     Args:
         x: Shape `(k,)`.
         series: By name, `(k,)` each.
         ax: Where to draw.
         styles: Of some of the curves, in place of colour and dashes of `line_style`.
-        errors: Of some of the curves, `(k,)` each.
+        errors: Of all curves, `(k,)` each.
         labels: Of `Axes.set`: xlabel, ylabel, xscale, yscale, xlim, ylim.
     """
     ax = _axes(ax)
     for k, (name, values) in enumerate(series.items()):
-        style = line_style(k) | {"marker": None} | dict((styles or {}).get(name, {}))
-        error = (errors or {}).get(name)
-        if error is None:
+        style = line_style(k) | {"marker": None} | _own(name, styles)
+        if errors is None:
             ax.plot(x, values, label=name, **style)
         else:
-            ax.errorbar(x, values, error, label=name, **style)
+            ax.errorbar(x, values, errors[name], label=name, **style)
     ax.set(**labels)
     ax.legend(fontsize=6)
     return ax
@@ -232,12 +202,12 @@ def curves(
 
 def curve_panels(
     panels: Sequence[tuple[ArrayLike, Mapping[str, ArrayLike], Mapping[str, object]]],
-    styles: Mapping[str, Mapping[str, object]] | None = None,
+    styles: Styles | None = None,
 ) -> Figure:
     """`curves` side by side: of each panel the x, the series by name, and the axes' settings."""
-    fig, axes = plt.subplots(1, len(panels), figsize=(PAGE, 2.5), dpi=PAGE_DPI, squeeze=False)
+    fig, axes = _side_by_side(len(panels), 2.5)
     named = [list(series) for _, series, _ in panels]
-    for k, ((x, series, labels), ax) in enumerate(zip(panels, axes[0], strict=True)):
+    for k, ((x, series, labels), ax) in enumerate(zip(panels, axes, strict=True)):
         curves(x, series, ax, styles, **labels)
         if named[k] in named[:k]:  # the legend stands in the first of those with the same names
             ax.get_legend().remove()
@@ -264,14 +234,13 @@ def family(
         kl: Of the density, nats.
         ax: Where to draw.
     """
-    series = {"gap of the bound": gaps, "KL of the density": kl}
+    series = {"by the formula": predicted, "gap of the bound": gaps, "KL of the density": kl}
     styles = {
-        name: {"color": COLORS[color], "ls": "--"}
-        for name, color in zip(series, ("bound", "model"), strict=True)
+        "by the formula": {"color": "0.8", "marker": None, "ls": "-", "lw": 5},  # under the others
+        "gap of the bound": {"color": COLORS["bound"], "ls": "--"},
+        "KL of the density": {"color": COLORS["model"], "ls": "--"},
     }
-    under = {"color": "0.8", "marker": None, "ls": "-", "lw": 5}
     labels = {"xlabel": r"$r=\sigma^2/\sigma_*^2$", "ylabel": "nats"}
-    series, styles = {"by the formula": predicted} | series, styles | {"by the formula": under}
     return lines(r, series, ax, styles=styles, **labels)
 
 
@@ -317,12 +286,10 @@ def heat_maps(
         colorbar: What the colour shows.
     """
     titles, rows, columns = (list(dict.fromkeys(key[k] for key in values)) for k in range(3))
-    lines, across = -(-len(titles) // 3), min(len(titles), 3)
-    size = (PAGE, 0.4 + lines * (0.3 + 0.38 * len(rows)))
-    fig, axes = plt.subplots(lines, across, figsize=size, dpi=PAGE_DPI, sharey=True, squeeze=False)
+    fig, axes = _three_a_row(len(titles), 0.3 + 0.38 * len(rows), dpi=PAGE_DPI, sharey=True)
     norm = LogNorm(min(values.values()), max(values.values()))
     words = lambda name: name.replace("_", " ")
-    for title, ax in zip(titles, axes.flat, strict=False):
+    for title, ax in zip(titles, axes, strict=True):
         cells = np.array([[values[title, row, column] for column in columns] for row in rows])
         image = ax.imshow(cells, norm=norm, cmap="cividis_r", aspect="auto")
         for i, row in enumerate(rows):
@@ -334,11 +301,9 @@ def heat_maps(
         ax.set_yticks(range(len(rows)), map(words, rows))
         ax.set_title(words(labels[0].format(title)))
         ax.tick_params(length=0)
-    for ax in axes.flat[len(titles) :]:
-        ax.remove()
     fig.supylabel(labels[1], fontsize=8)
     fig.supxlabel(labels[2], fontsize=8)
-    fig.colorbar(image, ax=list(axes.flat[: len(titles)]), label=colorbar, pad=0.01)
+    fig.colorbar(image, ax=list(axes), label=colorbar, pad=0.01)
     return fig
 
 
@@ -350,10 +315,8 @@ def panels(
     **options: object,
 ) -> Figure:
     """`lines` in panels side by side, each with what its vertical axis shows as its key."""
-    fig, axes = plt.subplots(
-        1, len(series_by_title), figsize=(PAGE, 2.6), dpi=PAGE_DPI, squeeze=False
-    )
-    for (title, series), ax in zip(series_by_title.items(), axes[0], strict=True):
+    fig, axes = _side_by_side(len(series_by_title), 2.6)
+    for (title, series), ax in zip(series_by_title.items(), axes, strict=True):
         lines(x, series, ax, xlabel=xlabel, ylabel=title, **options)
     return fig
 
@@ -403,7 +366,7 @@ def training(history: History, dataset: Dataset, quantity: str = "log-likelihood
     """
     if not dataset.is_known:
         return training_curve(history, dataset, quantity=quantity).figure
-    fig, (left, right) = plt.subplots(1, 2, figsize=(PAGE, 2.6), dpi=PAGE_DPI)
+    fig, (left, right) = _side_by_side(2, 2.6)
     training_curve(history, dataset, left, quantity)
     below = float(dataset.log_prob(dataset.val).mean()) - np.array(history.val)
     right.semilogy(history.val_iteration, below, ".-", color=COLORS["validation"], lw=0.8)
@@ -482,16 +445,16 @@ def flows(
     quantiles = constant_cdf(np.broadcast_to(x, p.shape), p, levels)
     seen = np.flatnonzero((x > limits[0] - 0.1) & (x < limits[1] + 0.1))
     seen, thin = seen[:: max(1, len(seen) // 200)], slice(None, None, max(1, len(times) // 200))
-    fig, axes = plt.subplots(
-        1, len(paths), figsize=(PAGE, 2.4), dpi=PAGE_DPI, sharey=True, squeeze=False
-    )
-    for (title, lines_of), ax in zip(paths.items(), axes[0], strict=True):
-        states = np.broadcast_to(x[seen], (len(times[thin]), len(seen)))
-        flow(times[thin], states, p[thin][:, seen], lines_of[thin], quantiles[thin], levels, ax=ax)
-        ax.set(xlabel=xlabel, ylim=limits, ylabel="$x_t$" if ax is axes[0, 0] else "")
-        ax.get_legend().remove()
+    states = np.broadcast_to(x[seen], (len(times[thin]), len(seen)))
+    shown = [
+        (times[thin], states, p[thin][:, seen], lines_of[thin], quantiles[thin])
+        for lines_of in paths.values()
+    ]
+    fig, axes = _side_by_side(len(paths), 2.4, sharey=True)
+    _flow_row(axes, shown, levels, limits)
+    for title, ax in zip(paths, axes, strict=True):
+        ax.set_xlabel(xlabel)
         ax.text(0.03, 0.04, title, transform=ax.transAxes)
-    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return fig
 
 
@@ -507,13 +470,26 @@ def flow_panels(
         levels: See `flow`.
         limits: Of the states that are shown.
     """
-    fig, axes = plt.subplots(1, len(flows), figsize=(PAGE, 2.4), dpi=80, sharey=True, squeeze=False)
-    for (title, (times, x, p, paths)), ax in zip(flows.items(), axes[0], strict=True):
-        flow(times, x, p, paths, constant_cdf(x, p, levels), levels, ax=ax)
-        ax.get_legend().remove()
-        ax.set(title=title, ylim=limits, ylabel="$x_t$" if ax is axes[0, 0] else "")
-    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    shown = [(*parts, constant_cdf(*parts[1:3], levels)) for parts in flows.values()]
+    fig, axes = _side_by_side(len(flows), 2.4, dpi=80, sharey=True)
+    _flow_row(axes, shown, levels, limits)
+    for title, ax in zip(flows, axes, strict=True):
+        ax.set_title(title)
     return fig
+
+
+def _flow_row(
+    axes: Sequence[Axes],
+    flows: Sequence[tuple[ArrayLike, ...]],
+    levels: Sequence[float],
+    limits: tuple[float, float],
+) -> None:
+    """Panels of `flow` with one legend, the same limits, and the label of x at the first."""
+    for parts, ax in zip(flows, axes, strict=True):
+        flow(*parts, levels, ax=ax)
+        ax.get_legend().remove()
+        ax.set(ylim=limits, ylabel="$x_t$" if ax is axes[0] else "")
+    _legend_above(axes[0].figure, axes[0], 2)
 
 
 def moment(
@@ -522,8 +498,8 @@ def moment(
     p: ArrayLike,
     paths: ArrayLike,
     k: int,
-    ax: Axes | None = None,
-) -> Axes:
+    ax: Axes,
+) -> None:
     """The density at the k-th time with samples under it, on the axes that all times need.
 
     Args:
@@ -534,7 +510,6 @@ def moment(
         k: Which time.
         ax: Where to draw; what was there is wiped out.
     """
-    ax = _axes(ax)
     p, paths = np.asarray(p), np.asarray(paths)
     x = np.broadcast_to(x, p.shape)
     seen, top = x[p > 1e-3 * p.max()], p.max()
@@ -544,28 +519,14 @@ def moment(
     ax.text(0.03, 0.9, f"$t={times[k]:.2f}$", transform=ax.transAxes)
     ax.set(xlim=(seen.min(), seen.max()), ylim=(-0.08 * top, 1.05 * top))
     ax.set(xlabel="$x_t$", ylabel="$p(x, t)$")
-    return ax
 
 
 def animate_flow(
-    path: str | Path,
-    times: ArrayLike,
-    x: ArrayLike,
-    p: ArrayLike,
-    paths: ArrayLike,
-    fps: int = 16,
-    hold: int = 16,
+    path: Path, times: ArrayLike, x: ArrayLike, p: ArrayLike, paths: ArrayLike
 ) -> None:
-    """Write a GIF of a density on its way from prior to data, with samples under it.
+    """Write a GIF of a density on its way from prior to data: `moment` for each of the times.
 
-    Args:
-        path: The file.
-        times: See `moment`; a frame each.
-        x: See `moment`.
-        p: See `moment`.
-        paths: See `moment`.
-        fps: Frames a second.
-        hold: Frames for which the last one stays.
+    It has 16 frames a second and stays at the last for another second.
     """
     fig = Figure(figsize=(COLUMN, 2), dpi=144)
     canvas, ax = FigureCanvasAgg(fig), fig.subplots()
@@ -577,16 +538,13 @@ def animate_flow(
         frames.append(Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB"))
     palette = frames[0].quantize()
     frames = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
-    milliseconds = [1000 // fps] * (len(frames) - 1) + [1000 * (1 + hold) // fps]
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    milliseconds = [1000 // 16] * (len(frames) - 1) + [1000 * 17 // 16]
+    path.parent.mkdir(parents=True, exist_ok=True)
     frames[0].save(path, save_all=True, append_images=frames[1:], duration=milliseconds, loop=0)
 
 
-def save_figure(fig: Figure, name: str, folder: str | Path = "figures") -> tuple[Path, Path]:
+def save_figure(fig: Figure, name: str, folder: str | Path = "figures") -> None:
     """Write `folder/name.pdf` and `.png`, the same bytes every time.
-
-    Returns:
-        The two paths.
 
     Raises:
         ValueError: If the name is empty or has a path or an ending in it.
@@ -595,10 +553,8 @@ def save_figure(fig: Figure, name: str, folder: str | Path = "figures") -> tuple
         raise ValueError(f"a figure's name is a bare word such as 'ODE_density', not {name!r}")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    pdf, png = folder / f"{name}.pdf", folder / f"{name}.png"
-    fig.savefig(pdf, metadata={"CreationDate": None, "ModDate": None})
-    fig.savefig(png, metadata={"Software": None})
-    return pdf, png
+    fig.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None, "ModDate": None})
+    fig.savefig(folder / f"{name}.png", metadata={"Software": None})
 
 
 def _short(value: float) -> str:
@@ -606,5 +562,39 @@ def _short(value: float) -> str:
     return f"{value:.0f}" if abs(value) >= 10 else f"{value:.2g}"
 
 
+def _truth_and_model(ax: Axes, fit: Comparison) -> None:
+    if fit.log_p is not None:
+        ax.plot(fit.y, np.exp(fit.log_p), color=COLORS["truth"], label="truth $p(y)$")
+    ax.plot(fit.y, np.exp(fit.log_q), "--", color=COLORS["model"], label="model")
+
+
+def _own(name: str, styles: Styles | None) -> dict[str, object]:
+    """What is set for one of the lines."""
+    return dict((styles or {}).get(name, {}))
+
+
 def _axes(ax: Axes | None) -> Axes:
     return plt.subplots()[1] if ax is None else ax
+
+
+def _side_by_side(
+    n: int, height: float, dpi: float = PAGE_DPI, **options: object
+) -> tuple[Figure, Sequence[Axes]]:
+    """A figure as wide as a page with n panels."""
+    fig, axes = plt.subplots(1, n, figsize=(PAGE, height), dpi=dpi, squeeze=False, **options)
+    return fig, axes[0]
+
+
+def _three_a_row(n: int, height: float, **options: object) -> tuple[Figure, Sequence[Axes]]:
+    """A figure as wide as a page with n panels in rows of three, each so many inches high."""
+    rows = -(-n // 3)
+    size = (PAGE, 0.4 + rows * height)
+    fig, axes = plt.subplots(rows, min(n, 3), figsize=size, squeeze=False, **options)
+    for ax in axes.flat[n:]:
+        ax.remove()
+    return fig, axes.flat[:n]
+
+
+def _legend_above(fig: Figure, ax: Axes, ncols: int) -> None:
+    """One legend for all panels, as that of one of them."""
+    fig.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=ncols)

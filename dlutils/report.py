@@ -7,7 +7,7 @@ them, and writes `figures/NOTEBOOK.tex`, which puts every one into a LaTeX docum
 
 import csv
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,15 +74,7 @@ def figure(fig: Figure, name: str, task: str, caption: str) -> None:
 def animation(
     times: ArrayLike, x: ArrayLike, p: ArrayLike, paths: ArrayLike, name: str
 ) -> Markdown:
-    """Write `figures/name.gif` (`dlutils.plotting.animate_flow`); return a link to it.
-
-    Args:
-        times: See `dlutils.plotting.moment`, as the next three.
-        x: States.
-        p: Densities there.
-        paths: Samples.
-        name: Of the file, without ending.
-    """
+    """Write `figures/name.gif` (`dlutils.plotting.animate_flow`); return a link to it."""
     path = FOLDER / f"{name}.gif"
     _or_say_so(lambda: animate_flow(path, times, x, p, paths), name)
     return Markdown(f"![The flow in motion]({path.as_posix()})")
@@ -114,10 +106,7 @@ def table(
         FOLDER.mkdir(parents=True, exist_ok=True)
         (FOLDER / f"{name}.md").write_text(text + "\n", encoding="utf-8")
         (FOLDER / f"{name}.tex").write_text(latex_table(rows), encoding="utf-8")
-        with (FOLDER / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows({key: cell(value) for key, value in row.items()} for row in rows)
+        _write_csv(name, [list(rows[0]), *(map(cell, row.values()) for row in rows)])
 
     _note(Entry(name, task, caption, wide=len(rows[0]) > 4, is_figure=False), write)
     return shown
@@ -147,13 +136,13 @@ def numbers(notebook: str, values: Mapping[str, object], *, measured: bool = Fal
     new = {_name(name): _short(_number(name, value)) for name, value in values.items()}
     known = _numbers.setdefault(stem, {})
     known |= new
+    _or_say_so(lambda: _write_csv(stem, [("name", "value"), *known.items()]), stem)
 
-    def write() -> None:
-        FOLDER.mkdir(parents=True, exist_ok=True)
-        with (FOLDER / f"{stem}.csv").open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file, lineterminator="\n").writerows([("name", "value"), *known.items()])
 
-    _or_say_so(write, stem)
+def _write_csv(name: str, rows: Iterable[Iterable[object]]) -> None:
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with (FOLDER / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows(rows)
 
 
 def _name(name: str) -> str:
