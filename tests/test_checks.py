@@ -15,14 +15,12 @@ from dlutils.notebook import load
 ODE, SDE = load(ROOT / "ODE.ipynb"), load(ROOT / "SDE.ipynb")
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("name", ODE.DRIFTS)
-def test_the_drifts_pass(name, dtype):
-    torch.set_default_dtype(dtype)
+def test_the_drifts_pass(name):
     check_drift(ODE.DRIFTS[name]())
 
 
-@pytest.mark.parametrize("delta", [1e-4, 0.01, 0.5])
+@pytest.mark.parametrize("delta", [1e-4, 0.5])
 @pytest.mark.parametrize("name", SDE.PATHS)
 def test_the_parts_of_an_sde_pass(name, delta):
     path = SDE.PATHS[name](delta)

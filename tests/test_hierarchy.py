@@ -49,8 +49,7 @@ def sampled(model, y, n_levels, n_samples, generator):
     return value + Normal(x, model.sigma_y).log_prob(y)
 
 
-@pytest.mark.parametrize("wrong", [False, True])
-@pytest.mark.parametrize("path", ["linear", "variance_preserving"])
+@pytest.mark.parametrize(("path", "wrong"), [("linear", False), ("variance_preserving", True)])
 def test_the_bound_is_the_mean_over_chains(sde, path, wrong):
     """Each Gaussian transition is spelled out; none of the formula's squares is used."""
     model = sde.build_sde(path, "optimal", "preconditioned", DELTA)

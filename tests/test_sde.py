@@ -172,24 +172,25 @@ def test_slope_of_a_diffusion_that_depends_on_the_state(sde):
     torch.testing.assert_close(sigma, model.sigma(x, t))
 
 
-@pytest.mark.parametrize("path", ["linear", "variance_preserving", "learned"])
-@pytest.mark.parametrize(
-    "diffusion", ["constant", "root_two_beta", "learned_in_t", "learned_in_x_and_t", "optimal"]
-)
-def test_the_bound_lies_below_the_exact_log_likelihood(sde, path, diffusion):
-    """For every parameterization, with random weights and after a little training."""
-    dataset = make_dataset("laplace_mixture", 500, 50, 50)
-    y = torch.linspace(-3, 3, 13)
-    for drift in sde.DRIFTS:
-        settings = {"n_iterations": 4, "batch_size": 128, "progress": False, "delta": 0.05}
-        fitted = sde.train(dataset, path, diffusion, drift, **settings)
-        for weights in ("trained", "random"):
-            if weights == "random":
-                fitted = replace(fitted, model=perturbed(fitted.model, 3))
-            fitted = replace(fitted, n_steps=200)
-            nodes = (96, 100) if drift == "basis" else (48, 24)  # more, for its kinks
-            below = fitted.log_likelihood(y) - fitted.elbo(y, *nodes)
-            assert below.min() > (-1e-3 if drift == "basis" else -1e-4), (drift, weights)
+PARTS = [  # every path, diffusion and drift
+    ("linear", "constant", "free"),
+    ("variance_preserving", "root_two_beta", "predict_y"),
+    ("learned", "learned_in_t", "preconditioned"),
+    ("linear", "learned_in_x_and_t", "basis"),
+    ("learned", "optimal", "free"),
+]
+
+
+@pytest.mark.parametrize("parts", PARTS)
+def test_the_bound_lies_below_the_exact_log_likelihood(sde, parts):
+    """With random weights and after a little training."""
+    dataset, y = make_dataset("laplace_mixture", 500, 50, 50), torch.linspace(-3, 3, 13)
+    settings = {"n_iterations": 4, "batch_size": 128, "progress": False, "delta": 0.05}
+    trained = replace(sde.train(dataset, *parts, **settings), n_steps=200)
+    kinks = "basis" in parts
+    for fitted in (trained, replace(trained, model=perturbed(trained.model, 3))):
+        below = fitted.log_likelihood(y) - fitted.elbo(y, *((96, 100) if kinks else (48, 24)))
+        assert below.min() > (-1e-3 if kinks else -1e-4)
 
 
 def test_fokker_planck_agrees_with_the_simulation(sde):
@@ -224,7 +225,7 @@ def test_an_exact_gaussian_model(sde):
 SAMPLERS = ["iid", "low_discrepancy", "log_snr", "lattice"]
 
 
-def elbo_estimate(sde, model, y, t_sampler, generator=None, n_repeats=16):
+def elbo_estimate(sde, model, y, t_sampler, generator, n_repeats):
     """The bound by sampling, nats, (n,), and the error of its mean from independent repeats."""
     values = torch.empty(n_repeats, len(y), dtype=y.dtype)
     for k in range(n_repeats):
@@ -240,34 +241,14 @@ def check_unbiased(sde, name):
     y = torch.linspace(-2, 2, 256)
     random = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        exact = sde.elbo(model, y, 96, 48).mean().item()
-        values, error = elbo_estimate(sde, model, y, name, random, n_repeats=1000)
+        exact = sde.elbo(model, y).mean().item()
+        values, error = elbo_estimate(sde, model, y, name, random, n_repeats=200)
     assert abs(values.mean().item() - exact) < Z * error
     return error
 
 
 @maths
-@pytest.mark.parametrize("name", SAMPLERS)
-def test_every_sampler_is_unbiased(sde, name):
-    check_unbiased(sde, name)
-
-
-@pytest.mark.parametrize(
-    ("default", "dtype"), [(torch.float32, torch.float64), (torch.float64, torch.float32)]
-)
-def test_the_sampled_bound_has_the_type_of_its_points(sde, default, dtype):
-    torch.set_default_dtype(default)
-    model = sde.build_sde("linear", "optimal", "preconditioned", 0.1).to(dtype)
-    y = torch.linspace(-2, 2, 512, dtype=dtype)
-    with torch.no_grad():
-        values, error = elbo_estimate(sde, model, y, "lattice", n_repeats=64)
-        exact = sde.elbo(model, y).mean().item()
-    assert values.dtype == dtype
-    assert abs(values.mean().item() - exact) < Z * error + 1e-4
-
-
-@maths
-def test_samplers_differ_in_variance_and_not_in_shape(sde):
+def test_samplers_are_unbiased_and_differ_in_variance_and_not_in_shape(sde):
     errors = {name: check_unbiased(sde, name) for name in SAMPLERS}
     assert errors["lattice"] < errors["log_snr"] < errors["iid"]
     path = sde.LinearPath()
@@ -281,53 +262,17 @@ def test_samplers_differ_in_variance_and_not_in_shape(sde):
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-def test_importance_noise_has_its_density(sde):
-    """Quantiles of (1 + eps^2) phi(eps) / 2: Kolmogorov-Smirnov distance of the lattice."""
-    draw = sde.lattice(sde.LinearPath(), 4096, torch.Generator().manual_seed(0))
-    cdf = lambda e: stats.norm.cdf(e) - e * stats.norm.pdf(e) / 2
-    assert stats.kstest(draw.eps.numpy(), cdf).statistic < 2e-3
-    assert stats.kstest(draw.eps.numpy(), stats.norm.cdf).statistic > 0.05
-
-
-@maths
-def test_standard_error_of_the_estimate(sde):
-    model = perturbed(sde.build_sde("linear", "optimal", "preconditioned", 0.1))
-    y = torch.linspace(-2, 2, 32)
-    random = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        runs = [elbo_estimate(sde, model, y, "lattice", random, 16) for _ in range(60)]
-    spread = np.std([values.mean().item() for values, _ in runs], ddof=1)
-    claimed = np.sqrt(np.mean([error**2 for _, error in runs]))
-    assert spread / claimed == pytest.approx(1, abs=0.4)
-
-
-def test_the_estimate_has_the_precision_of_its_points(sde):
-    """A model and points in float64 while torch's default is float32."""
-    assert torch.get_default_dtype() == torch.float32
-    model = sde.build_sde("linear", "optimal", "preconditioned", 0.1).double()
-    y = torch.linspace(-2, 2, 256, dtype=torch.float64)
-    random = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name in sde.T_SAMPLERS:
-            values, error = elbo_estimate(sde, model, y, name, random, 64)
-            assert values.dtype == torch.float64
-            if name != "frozen":
-                assert abs(values.mean() - sde.elbo(model, y).mean()) < Z * error + 1e-5
-
-
 @maths
 def test_gradients_arrive_in_every_net(sde):
     y = torch.linspace(-2, 2, 64)
-    for path in sde.PATHS:
-        for diffusion in sde.DIFFUSIONS:
-            for drift in sde.DRIFTS:
-                model = perturbed(sde.build_sde(path, diffusion, drift))
-                draw = sde.lattice(model.path, 64, torch.Generator().manual_seed(0))
-                sde.sampled_elbo(model, y, draw).mean().backward()
-                for label, parameter in model.named_parameters():
-                    assert parameter.grad is not None, (path, diffusion, drift, label)
-                    assert parameter.grad.isfinite().all()
-                    assert parameter.grad.abs().sum() > 0, (path, diffusion, drift, label)
+    for parts in PARTS:
+        model = perturbed(sde.build_sde(*parts))
+        draw = sde.lattice(model.path, 64, torch.Generator().manual_seed(0))
+        sde.sampled_elbo(model, y, draw).mean().backward()
+        for label, parameter in model.named_parameters():
+            assert parameter.grad is not None, (parts, label)
+            assert parameter.grad.isfinite().all()
+            assert parameter.grad.abs().sum() > 0, (parts, label)
 
 
 MUTATIONS = {
@@ -495,9 +440,11 @@ def test_same_seed_same_model(sde):
 def test_results_are_in_the_datas_own_units(sde):
     """Data a thousand times as wide, a shift away: densities a thousand times as low."""
     y = make_dataset("laplace_mixture", 2000, 50, 50).train
-    settings = {"n_iterations": 10, "batch_size": 128, "progress": False}
-    small = sde.train(Dataset.from_samples(y), **settings)
-    large = sde.train(Dataset.from_samples(1024 * y + 4096), **settings)
+    settings = {"n_iterations": 5, "batch_size": 128, "progress": False, "delta": 0.05}
+    small, large = (
+        replace(sde.train(Dataset.from_samples(v), **settings), n_steps=100)
+        for v in (y, 1024 * y + 4096)
+    )
     for value in ("elbo", "log_likelihood"):
         of_small = getattr(small, value)(y[:50].double())
         of_large = getattr(large, value)(1024 * y[:50].double() + 4096) + math.log(1024)
@@ -507,19 +454,10 @@ def test_results_are_in_the_datas_own_units(sde):
 
 def test_a_short_training_fits_the_gaussian(sde):
     dataset = make_dataset("gaussian")
-    settings = {"n_iterations": 300, "batch_size": 256, "progress": False}
+    settings = {"n_iterations": 200, "batch_size": 256, "progress": False}
     fitted = sde.train(dataset, **settings)
     gap, exact = compare(dataset, fitted.elbo, 401).kl, compare(dataset, fitted.log_likelihood)
     assert 0 < exact.kl < 0.01
     assert exact.kl < gap < 0.05
     assert exact.mass == pytest.approx(1, abs=1e-4)
     assert fitted.history.val[-1] > fitted.history.val[0] + 5, "from sigma = 1 to the optimal noise"
-
-
-def test_a_user_sample_is_fitted_too(sde):
-    y = np.random.default_rng(0).gamma(4.0, 2.0, 800)
-    dataset = Dataset.from_samples(y, "waiting times")
-    fitted = sde.train(dataset, n_iterations=100, batch_size=256, progress=False)
-    result = compare(dataset, fitted.log_likelihood)
-    assert math.isnan(result.kl)
-    assert result.mass == pytest.approx(1, abs=0.02)

@@ -71,33 +71,6 @@ def test_the_parts_sum_to_the_variance_and_none_is_negative():
     assert min(parts.values()) > 0
 
 
-def test_a_constant_does_not_matter_and_a_factor_is_squared():
-    values, weights = random_grid()
-    parts = variance_parts(values, weights, NAMES)
-    moved = variance_parts(1e3 - 4 * values, weights, NAMES)
-    assert moved == pytest.approx({s: 16 * part for s, part in parts.items()}, rel=1e-8)
-
-
-def test_the_order_of_the_inputs_does_not_matter():
-    values, weights = random_grid()
-    order = (2, 0, 1)
-    turned = variance_parts(
-        values.permute(order), [weights[k] for k in order], [NAMES[k] for k in order]
-    )
-    by_set = {frozenset(s): part for s, part in turned.items()}
-    parts = variance_parts(values, weights, NAMES)
-    assert by_set == pytest.approx({frozenset(s): part for s, part in parts.items()}, rel=1e-12)
-
-
-def test_a_grid_point_that_stands_twice_with_half_its_weight():
-    values, weights = random_grid()
-    parts = variance_parts(values, weights, NAMES)
-    twice = torch.cat([values, values[:1]])
-    y = torch.cat([weights[0], weights[0][:1] / 2])
-    y[0] /= 2
-    assert variance_parts(twice, [y, *weights[1:]], NAMES) == pytest.approx(parts, rel=1e-12)
-
-
 def test_single_precision_and_weights_whose_sum_is_nearly_one():
     values, weights = random_grid()
     parts = variance_parts(values, weights, NAMES)
@@ -131,7 +104,6 @@ def test_agrees_with_pick_freeze():
 
 SAMPLERS = {  # t on the clock, eps by importance
     "iid": (False, False),
-    "log_snr": (True, False),
     "lattice": (True, True),
 }
 
@@ -149,7 +121,7 @@ def sampled_bound_on_a_grid(sde, model, y, clock, importance):
     return value[:, None, None] - loss, p_t, p_eps / ratio
 
 
-def variance_of_samples(sde, model, y, p_y, sampler, n=2**13, n_batches=96):
+def variance_of_samples(sde, model, y, p_y, sampler, n=2**13, n_batches=48):
     """By simulation, and its standard error from independent batches."""
     moments = []
     for k in range(n_batches):
