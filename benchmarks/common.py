@@ -8,7 +8,6 @@ import os
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -24,26 +23,14 @@ from dlutils.tools.sweep.jobs import identity, process_pool, run_all
 from dlutils.tools.sweep.results import load
 
 FOLDER = Path("build/benchmarks")  # of the reports
+RULES = "What was measured and how to read it: docs/benchmarks-tables.md, and the pages it names."
 Row = dict[str, str | int | float]
 Tables = dict[str, list[Row]]
 
 
-@dataclass(frozen=True)
-class Timing:
-    """Milliseconds of one contender: the median and the quartiles over the rounds."""
-
-    ms: float
-    low: float
-    high: float
-
-    def row(self) -> Row:
-        """The cells that describe it in a table."""
-        return {"ms": self.ms, "quartiles": f"{short(self.low)} – {short(self.high)}"}
-
-
 def interleaved(
     contenders: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 2, label: str = ""
-) -> dict[str, Timing]:
+) -> dict[str, Row]:
     """Time contenders in turn, all once per round, so that a drift of the machine hits all alike.
 
     Each timed call follows an untimed one of the same contender, as a training step follows
@@ -55,6 +42,9 @@ def interleaved(
         rounds: Timed rounds.
         warmup: Untimed rounds before them.
         label: Text before the progress bar.
+
+    Returns:
+        By name, cells of a table: the median, `ms`, and the quartiles over the rounds.
     """
     names, times = list(contenders), {name: [] for name in contenders}
     for number in tqdm(range(-warmup, rounds), desc=label, unit="round", leave=False):
@@ -63,8 +53,11 @@ def interleaved(
             contenders[name]()
             if number >= 0:
                 times[name].append(milliseconds(contenders[name]))
-    quartiles = {name: np.quantile(values, [0.5, 0.25, 0.75]) for name, values in times.items()}
-    return {name: Timing(*map(float, values)) for name, values in quartiles.items()}
+    rows = {}
+    for name, found in times.items():
+        low, ms, high = np.quantile(found, [0.25, 0.5, 0.75]).tolist()
+        rows[name] = {"ms": ms, "quartiles": f"{short(low)} – {short(high)}"}
+    return rows
 
 
 def milliseconds(function: Callable[[], object]) -> float:
@@ -158,7 +151,7 @@ def runs(
 
 
 def command(
-    make: Callable[[argparse.Namespace], tuple[list[str], Tables]],
+    make: Callable[[argparse.Namespace], Tables],
     packages: Sequence[str],
     quick: str,
     arguments: list[str] | None = None,
@@ -170,7 +163,7 @@ def command(
     the next run begins anew.
 
     Args:
-        make: From the options to paragraphs and tables. Its file names the benchmark and its
+        make: From the options to tables. Its file names the benchmark and its
             docstring is the description.
         packages: Distributions it needs; the header names their versions.
         quick: What `--quick` leaves out.
@@ -201,9 +194,9 @@ def command(
     name += "_quick" * options.quick
     options.record = FOLDER / f"{name}.jsonl"
     options.machine, start = header(packages), time.perf_counter()
-    notes, tables = make(options)
+    tables = make(options)
     took = f"This run took {time.perf_counter() - start:.0f} s."
-    print(write_report(FOLDER, name, [*options.machine, took, *notes], tables))
+    print(write_report(FOLDER, name, [*options.machine, took, RULES], tables))
     options.record.unlink(missing_ok=True)
     return 0
 

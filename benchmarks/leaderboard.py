@@ -160,7 +160,7 @@ def draw(rows: Sequence[Row], shown: Sequence[tuple[str, int]]) -> None:
     plt.close(fig)
 
 
-def make(options: argparse.Namespace) -> tuple[list[str], Tables]:
+def make(options: argparse.Namespace) -> Tables:
     """Rank ODE, SDE, mixtures, penalised likelihood, kernels and a spline flow."""
     suites, sizes, seeds = (QUICK, (1000,), (10,)) if options.quick else (SUITES, SIZES, SEEDS)
     configs = [
@@ -173,16 +173,6 @@ def make(options: argparse.Namespace) -> tuple[list[str], Tables]:
     rows = runs(measure, configs, options)
     if not options.quick:
         draw(rows, [("Marron & Wand", max(sizes)), ("Berlinet & Devroye", 1000)])
-    note = (
-        f"KL(truth || estimate), mass divided out, thousandths of a nat, mean over {len(seeds)} "
-        f"sample{'s' if len(seeds) > 1 else ''} ± standard error; the smallest of a line in bold. "
-        "All have n points, in the coordinate that the sample chooses (arsinh for heavy tails); "
-        "whoever needs validation points takes a tenth of them. Near: behind "
-        "the closest by no more than the standard error of the difference on the same samples. "
-        "Rank: by the mean on each density, averaged. Floor: what the true family costs, k/2n. "
-        "–: no density, or zero where the data can lie. Fits run side by side, one thread each; "
-        "seconds: medians."
-    )
     what = [{"contender": name} | row for name, (_, row) in CONTENDERS.items()]
     tables = {"Contenders": what}
     for suite, densities in suites.items():
@@ -192,7 +182,7 @@ def make(options: argparse.Namespace) -> tuple[list[str], Tables]:
         tables[f"Where “{OURS}” is behind"] = losses(rows, suites, sizes)
     for (suite, densities), n in product(suites.items(), reversed(sizes)):
         tables[f"{suite}, n = {n:,}"] = table(distances(rows, densities, n), densities)
-    return [note], tables
+    return tables
 
 
 def _cell(kl: np.ndarray) -> str:

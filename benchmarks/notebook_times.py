@@ -139,7 +139,7 @@ def in_table(line: str) -> str:
     return "`" + line.replace("`", "'").replace("|", r"\|") + "`"
 
 
-def make(options: argparse.Namespace) -> tuple[list[str], Tables]:
+def make(options: argparse.Namespace) -> Tables:
     """Time whole notebooks and their cells beside those of another commit, in turns."""
     top = git("rev-parse", "--show-toplevel", folder=Path())
     root = Path(os.fsdecode(top).strip())
@@ -166,7 +166,7 @@ def make(options: argparse.Namespace) -> tuple[list[str], Tables]:
     (root / PAGE).parent.mkdir(parents=True, exist_ok=True)
     (root / PAGE).write_text(text, encoding="utf-8")
     write_csv(root / RAW, rows)
-    return lines, tables
+    return tables
 
 
 if __name__ == "__main__":

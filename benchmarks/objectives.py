@@ -244,31 +244,12 @@ def side_by_side(
     return rows
 
 
-def make(options: argparse.Namespace) -> tuple[list[str], Tables]:
+def make(options: argparse.Namespace) -> Tables:
     """Compare maximum likelihood, the bound, and flow matching: cost, noise, KL by seconds."""
     ways = [*TRAINED, *SOLVED]
     few = 1 if options.quick else None
     densities, budgets = list(DENSITIES)[:few], BUDGETS[: few and 2]
-    rows = side_by_side(densities, ways, budgets, SEEDS[:few])
-    note = (
-        f"10,000 points, samples with seeds from {SEEDS[0]} on; KL(truth || model) by quadrature, "
-        "nats, mean ± standard error; of the SDE the exact density, by the Fokker-Planck equation. "
-        "Likelihood and regression: mlp, that is the perceptron 2-64-64-1, standardized data; rk4 "
-        "and map, five steps to train by likelihood (64 bins), ten to evaluate what regression "
-        "made. Bound: the notebook's default SDE, whose drift is a perceptron of that size too, "
-        "with the lattice. Each budget is processor time and a run of its own, validations "
-        "included, with as many iterations as one of a trial just before lets expect; seconds: "
-        "by the clock, of the longest run, or of the solve, the choice of its penalties included; "
-        "nan: the steps of a flow fold the line. The natural "
-        "gradient ends by itself when a step gains less than 1e-6 nats. A step: value, gradient "
-        f"and move with a batch of {BATCH}, median; the natural gradient's with all points, "
-        "compressed. sd: of the objective of such a batch at the trained weights. Nats and mean "
-        "squares are not comparable; the sd of a mean square says something only as a ratio to its "
-        "own mean. Learning rates 0.01, 0.03 and 0.1 and two batch sizes were tried on samples 0 "
-        "to 4 with 4 s each; the best by mean KL stand in the last columns, and serve all budgets; "
-        "all: all points, compressed."
-    )
-    return [note], {"Three objectives": rows}
+    return {"Three objectives": side_by_side(densities, ways, budgets, SEEDS[:few])}
 
 
 if __name__ == "__main__":

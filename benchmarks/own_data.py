@@ -146,17 +146,12 @@ def measure(config: Mapping[str, object]) -> dict[str, object]:
     }
 
 
-def make(options: argparse.Namespace) -> tuple[list[str], Tables]:
+def make(options: argparse.Namespace) -> Tables:
     """Fit ODE and SDE to twelve real files and compare them with four yardsticks."""
     sources = QUICK if options.quick else tuple(FILES)
     configs = [{"source": source, "seed": 0} for source in sources]
     rows = {row["source"]: row for row in runs(measure, configs, options)}
-    note = (
-        "Mean log-likelihood of the test points in nats, of their intervals where data are "
-        "rounded; ours is the one of four that is best on the validation points. Then ours minus "
-        "each ± the standard error of the difference on the same points: above zero ours is ahead."
-    )
-    return [note], {
+    return {
         "Files": [_file(source, rows[source]) for source in sources],
         "Held-out points": [_line(source, rows[source]) for source in sources],
         "Ours": [_ours(source, rows[source]) for source in sources],

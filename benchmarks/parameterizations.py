@@ -163,13 +163,13 @@ def write(rows: Sequence[Row], machine: Sequence[str], root: Path) -> None:
     (root / PAGE).write_text(text, encoding="utf-8")
 
 
-def make(options: argparse.Namespace) -> tuple[list[str], Tables]:
+def make(options: argparse.Namespace) -> Tables:
     """Train and measure every parameterization of question 2.4, on several seeds."""
     configs = grid(1, 2, True) if options.quick else grid(SEEDS, ITERATIONS)
     rows = raw(runs(measure, configs, options))
     if not options.quick:
         write(rows, options.machine, Path())
-    return lines(rows), tables(rows)
+    return tables(rows)
 
 
 def _words(name: str) -> str:

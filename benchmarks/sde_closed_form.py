@@ -119,7 +119,7 @@ def times(dataset: Dataset, repeats: int = 5) -> Row:
     }
 
 
-def make(options: argparse.Namespace) -> tuple[list[str], Tables]:
+def make(options: argparse.Namespace) -> Tables:
     """Measure the SDE in closed form: distance from the truth, gap of the bound, seconds."""
     seeds = SEEDS[:1] if options.quick else SEEDS
     densities = ["laplace_mixture", "marron_wand_10"] if options.quick else DENSITIES
@@ -130,13 +130,7 @@ def make(options: argparse.Namespace) -> tuple[list[str], Tables]:
         for way in WAYS
     ]
     rows = runs(measure, configs, options, workers=1)  # one at a time: seconds are measured
-    note = (
-        f"10,000 points, {len(seeds)} samples with seeds from {seeds[0]} on; KL(truth || model) by "
-        "quadrature, the SDE's density by the Fokker-Planck equation; gap: of the bound. EM: the "
-        "mixture by itself. One Gaussian, best: what is corrected; the bound chooses all else, in "
-        "the seconds. Corrected: share of the samples."
-    )
-    return [note], {
+    return {
         "Distances, thousandths of a nat": by_density(rows, densities),
         "What was aimed at": targets(rows, [d for d in LIMITS if d in densities]),
     }

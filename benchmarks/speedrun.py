@@ -30,7 +30,12 @@ from tqdm import tqdm
 from benchmarks.common import Enough, Row, Tables, Watch, command
 from benchmarks.estimators import CONTENDERS as ESTIMATORS
 from benchmarks.estimators import notebook
-from benchmarks.ode_iteration import classic_rk4, equinox_net, with_kernel
+from benchmarks.ode_iteration import (
+    classic_rk4,
+    diffrax_log_density,
+    equinox_net,
+    with_kernel,
+)
 from dlutils.data.datasets import Dataset, make_dataset
 from dlutils.data.units import Units
 from dlutils.estimators.view import units_of
@@ -145,15 +150,7 @@ def diffrax_step(n_steps: int) -> tuple[Callable, Callable, Callable]:
     solver, adam = classic_rk4(), optax.scale_by_adam(b1=0.9, b2=0.99)  # as in `fit`
 
     def log_density(net, x):
-        def field(t, state, net):
-            drift = jax.vmap(lambda x: net(jnp.stack([x, t]))[0])
-            return jax.jvp(drift, (state[0],), (jnp.ones_like(state[0]),))
-
-        x_0, log_det = diffrax.diffeqsolve(
-            diffrax.ODETerm(field), solver, t0=1.0, t1=0.0, dt0=-1 / n_steps,
-            y0=(x, jnp.zeros_like(x)), args=net, adjoint=adjoint, max_steps=n_steps,
-        ).ys  # fmt: skip
-        return (-0.5 * x_0**2 - 0.5 * math.log(2 * math.pi) + log_det)[-1]
+        return diffrax_log_density(net, x, n_steps, solver, adjoint)[-1]
 
     @eqx.filter_jit
     def step(net, state, x, w, rate):
@@ -475,7 +472,7 @@ def credit(seeds: Iterable[int], density: str = "laplace_mixture") -> list[Row]:
     return rows
 
 
-def make(options: argparse.Namespace) -> tuple[list[str], Tables]:
+def make(options: argparse.Namespace) -> Tables:
     """Race to 0.005 nats: ours, diffrax and zuko, each with its best settings."""
     few = 1 if options.quick else None
     densities, seeds, tables = list(DENSITIES)[:few], SEEDS[:few], {}
@@ -489,25 +486,7 @@ def make(options: argparse.Namespace) -> tuple[list[str], Tables]:
     tables |= {DENSITIES[density]: rows_of(density, found[density]) for density in densities}
     if not options.quick:
         tables["What brings what"] = credit(seeds)
-    note = (
-        f"10,000 points, {len(seeds)} samples with seeds from {SEEDS[0]} on; all with one thread, "
-        f"in turns, each after an untimed training of two iterations. Seconds of work until "
-        f"KL(truth || model), mass divided out, is below {LEVEL} nats, compression of the data "
-        f"included: medians; “–”: not reached by most. KL is looked "
-        f"at {LOOKS} times a training, at every step of the natural gradient, and at the end of "
-        f"what is solved at once, the clock stopped; after {MOST:g} s of work a training ends. "
-        "Adam has betas 0.9 and 0.99; its rate rises for a fifth of the run and comes down to zero "
-        "at its end. Perceptron 2-64-64-1 and rk4 with T = 4 but where another T is named; ours "
-        "with the log-determinant map; diffrax integrates the trace. All train in "
-        "single precision, as jax does; solves are in double. Reference: "
-        f"“{REFERENCE}”. Compilation: of jax, not counted, once a program. Settings, in the last "
-        f"columns, by the least processor time to {MARGIN * LEVEL:g} nats on samples "
-        f"{TUNING_SEEDS[0]} and {TUNING_SEEDS[-1]} (--tune shows the grid). “Two steps”, "
-        "of rk2, has one penalty, 10 / n, on all densities. What brings what: a change a "
-        "row, on the Laplace mixture; the first three have the settings of diffrax on minibatches, "
-        "the fourth those of diffrax on nodes, with which they share the objective."
-    )
-    return [note], tables
+    return tables
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ seed = {seeds}
 """
 
 
-def make(options: argparse.Namespace) -> tuple[list[str], Tables]:
+def make(options: argparse.Namespace) -> Tables:
     """Measure the parallel efficiency of a sweep."""
     runs, n_iterations = (8, 100) if options.quick else (20, 300)
     rows, numbers = [], {}
@@ -52,11 +52,7 @@ def make(options: argparse.Namespace) -> tuple[list[str], Tables]:
             )
     if any(found != numbers[1] for found in numbers.values()):
         raise RuntimeError("the numbers of processes do not give the same results")
-    note = (
-        f"Laplace mixture, rk4, T = 10, {n_iterations} iterations a run, one thread a process; "
-        "starting the processes counts. Each run's KL is the same, to the last digit."
-    )
-    return [note], {"Scaling": rows}
+    return {"Scaling": rows}
 
 
 if __name__ == "__main__":

@@ -96,7 +96,7 @@ def test_deft_recovers_a_gaussian_and_goes_on_beyond_its_box(unit, origin):
 def make(options: argparse.Namespace):
     """A demonstration."""
     rows = [{"name": "a", "KL": 0.001234, "ms": 3}, {"name": "b", "KL": 12345.6, "ms": 4}]
-    return ["A note."], {"First": rows, "Second": [{"name": "a", "s": 1.5}]}
+    return {"First": rows, "Second": [{"name": "a", "s": 1.5}]}
 
 
 make.__code__ = make.__code__.replace(co_filename="demo.py")
