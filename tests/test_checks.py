@@ -159,16 +159,6 @@ class Negative(SDE.LinearPath):
         return t, 1 - t + self.delta * t - bump, 1 + 0 * t, self.delta - 1 - 4 * (1 - 2 * t)
 
 
-def test_a_path_whose_time_is_not_the_clocks_inverse_gives_a_wrong_bound_unchecked():
-    y = torch.linspace(-2, 2, 9)
-    bounds = []
-    for path in (Trigonometric(0.01), ForgottenTime(0.01)):
-        parts = SDE.DIFFUSIONS["constant"](path), SDE.DRIFTS["preconditioned"](path)
-        bounds.append(SDE.elbo(SDE.SDE(path, *parts, 0.01), y).mean().item())
-    assert bounds[1] > bounds[0] + 1, "a bound that is not one"
-    check_path(Trigonometric(0.01))
-
-
 @pytest.mark.parametrize(
     ("path", "message"),
     [

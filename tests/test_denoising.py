@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from scipy.integrate import quad
-from torch import nn
 from torch.distributions import Categorical, MixtureSameFamily, Normal
 
 from conftest import perturbed
@@ -107,106 +106,6 @@ def test_other_densities_agree_with_adaptive_quadrature(known, s):
         assert found.density[k].item() == pytest.approx(p / math.sqrt(2 * math.pi), rel=1e-6)
         assert found.y_hat[k].item() == pytest.approx(first / p, abs=1e-6)
         assert found.variance[k].item() == pytest.approx(second / p - (first / p) ** 2, abs=1e-6)
-
-
-@pytest.mark.parametrize("s", ROOT_SNRS)
-def test_mass_mean_and_variance_are_those_of_the_data(known, s):
-    """E Var(y | g) + Var E[y | g] = Var y."""
-    dataset, loc, scale, integral = known
-    found = posterior(dataset, loc, scale, s)
-    mean, square = integral(lambda y: y), integral(lambda y: y**2)
-    assert found.mean(torch.ones_like(found.g)) == pytest.approx(1, abs=1e-9)
-    assert found.mean(found.y_hat) == pytest.approx(mean, abs=5e-5)  # they end at the support
-    assert found.mmse + found.mean(found.y_hat**2) == pytest.approx(square, abs=2e-4)
-
-
-def test_the_score_is_the_slope_of_the_log_density(known):
-    dataset, loc, scale, _ = known
-    for s in (0.05, 2.0, 50.0):
-        found = posterior(dataset, loc, scale, s)
-        log_p, h = found.density.clamp(min=1e-300).log(), found.g[1] - found.g[0]
-        slope = (8 * (log_p[3:-1] - log_p[1:-3]) - (log_p[4:] - log_p[:-4])) / (12 * h)
-        error = (slope - found.score[2:-2]).abs()
-        assert (h * found.density[2:-2] @ error) < 1e-4
-
-
-def information(dataset, loc, scale, s):
-    """Mutual information of y and g: the entropy of g minus the noise's, nats."""
-    found = posterior(dataset, loc, scale, s)
-    return found.mean(-found.density.clamp(min=1e-300).log()) - math.log(2 * math.pi * math.e) / 2
-
-
-def test_the_derivative_of_the_information_is_half_the_mmse(known):
-    """Guo, Shamai & Verdú (2005): over SNR from 1e-4 to 100, integrated on its logarithm."""
-    data = known[:3]
-    z, w = np.polynomial.legendre.leggauss(24)
-    low, high = math.log(1e-4), math.log(100)
-    snr = np.exp((low + high + (high - low) * z) / 2)
-    half = [mmse(*data, math.sqrt(value)) / 2 for value in snr]
-    gained = (high - low) / 2 * (w * snr) @ half
-    ends = [information(*data, math.sqrt(value)) for value in (1e-4, 100.0)]
-    assert gained == pytest.approx(ends[1] - ends[0], rel=1e-6)
-
-
-def test_the_information_of_a_gaussian_is_known():
-    dataset = make_dataset("gaussian", 20, 20, 20)
-    for s in (1e-3, 1.0, 50.0):
-        assert information(dataset, 1.0, 0.5, s) == pytest.approx(math.log1p(s**2) / 2, abs=1e-8)
-
-
-class Damped(nn.Module):
-    """The best denoiser of standard normal data, times a factor, plus a wave."""
-
-    def __init__(self, path):
-        super().__init__()
-        self.path = path
-
-    def forward(self, x, t):
-        a, beta, _, _ = self.path.schedule(t)
-        return 0.9 * a * x / (a**2 + beta**2) + 0.1 * torch.sin(3 * x) * (1 - t)
-
-
-def excess_error(denoiser, path, dataset, loc, scale, n):
-    """1/2 dSNR/dt (E (y - y_hat)^2 - mmse) dt, by quadrature over y, t and eps.
-
-    The mmse is E y^2 - E E[y | x]^2 with a posterior mean that is a sum over the same y.
-    """
-    y = torch.linspace(*((end - loc) / scale for end in dataset.support), 1001)
-    p = dataset.log_prob(loc + scale * y).exp()
-    p = p / p.sum()
-    eps, p_eps = (torch.from_numpy(v) for v in np.polynomial.hermite_e.hermegauss(40))
-    p_eps = p_eps / p_eps.sum()
-    z, w = np.polynomial.legendre.leggauss(n)
-    total = 0.0
-    for u_k, w_k in zip((z + 1) / 2, w / 2, strict=True):
-        t = path.time(torch.tensor(u_k))
-        a, beta, a_dot, beta_dot = path.schedule(t)
-        x = a * y[:, None] + beta * eps
-        y_hat = denoiser(x.reshape(-1), t.expand(x.numel())).view_as(x)
-        at = torch.linspace(*(end.item() for end in (x.min(), x.max())), 2 * len(y))
-        joint = p * Normal(a * y, beta).log_prob(at[:, None]).exp()
-        square = (joint @ y) ** 2 / joint.sum(1).clamp(min=1e-300)
-        best = p @ y**2 - square.sum() * (at[1] - at[0])
-        snr_dot = 2 * a / beta * (a_dot * beta - a * beta_dot) / beta**2
-        excess = p @ (y[:, None] - y_hat) ** 2 @ p_eps - best
-        total += w_k * path.time_rate(t) * snr_dot / 2 * excess
-    return total.item()
-
-
-@pytest.mark.parametrize(
-    ("path", "name"), [("linear", "laplace_mixture"), ("variance_preserving", "marron_wand_10")]
-)
-def test_the_gap_of_a_denoiser_is_the_excess_of_its_error(sde, path, name):
-    dataset = make_dataset(name, 2000, 20, 20)
-    units = units_of(dataset)
-    data, route = (dataset, units.loc, units.scale), sde.PATHS[path](0.05)
-    denoiser = Damped(route)
-    u, w, gap = fisher_gap(denoiser, route, partial(posterior, *data), 24)
-    assert u.shape == w.shape == gap.shape == (24,)
-    assert gap.min() >= 0
-    excess = excess_error(denoiser, route, *data, 24)
-    assert excess > 0.03, "a wrong denoiser"
-    assert (w @ gap).item() == pytest.approx(excess, rel=1e-3)
 
 
 def test_the_best_denoiser_has_no_gap(sde):

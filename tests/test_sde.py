@@ -127,49 +127,12 @@ def test_the_terms_of_the_bound(sde):
 
 
 @maths
-@pytest.mark.parametrize("name", ["linear", "variance_preserving", "learned"])
-def test_paths(sde, name):
-    path = perturbed(sde.PATHS[name](0.02))
-    sde.check_path(path)
-    y, t, h = torch.linspace(-2, 2, 21), torch.linspace(0.01, 0.99, 21), 1e-6
-    alpha, beta, alpha_dot, beta_dot = path.with_rates(y, t)
-    for value, found in zip(path(y, t), (alpha, beta), strict=True):
-        torch.testing.assert_close(value, found)
-    for k, rate in enumerate((alpha_dot, beta_dot)):
-        difference = (path(y, t + h)[k] - path(y, t - h)[k]) / (2 * h)
-        torch.testing.assert_close(difference, rate, rtol=1e-6, atol=1e-8)
-    u = torch.linspace(0, 1, 11)
-    torch.testing.assert_close(path.clock(path.time(u)), u)
-    slope = (path.time(u[1:-1] + h) - path.time(u[1:-1] - h)) / (2 * h)
-    torch.testing.assert_close(path.time_rate(path.time(u[1:-1])), slope, rtol=1e-5, atol=1e-8)
-    a, beta, _, _ = path.schedule(path.time(u[5:]))
+@pytest.mark.parametrize("name", ["linear", "variance_preserving"])
+def test_the_clock_is_even_in_log_snr(sde, name):
+    path = sde.PATHS[name](0.02)
+    a, beta, _, _ = path.schedule(path.time(torch.linspace(0.5, 1, 6)))
     steps = (a / beta).log().diff()
-    assert steps.max() / steps.min() < 1.03, "even in log SNR"
-
-
-def test_optimal_noise_is_the_best_of_its_multiples(sde):
-    def multiple(factor):
-        class Multiple(sde.OptimalDiffusion):
-            def forward(self, x, t):
-                return factor * super().forward(x, t)
-
-        return Multiple
-
-    values = [toy_elbo(sde, multiple(factor)) for factor in (0.8, 0.95, 1.0, 1.05, 1.25)]
-    assert values.index(max(values)) == 2
-    r = 1.25**2  # the factor (1 + r)^2 / 4r of the diffusion term, about 4.6053 nats
-    assert values[2] - values[4] == pytest.approx(4.6053 * ((1 + r) ** 2 / (4 * r) - 1), rel=2e-2)
-
-
-@maths
-def test_slope_of_a_diffusion_that_depends_on_the_state(sde):
-    model = perturbed(sde.build_sde("linear", "learned_in_x_and_t", "free"))
-    x, t, h = torch.linspace(-2, 2, 9), torch.full((9,), 0.4), 1e-6
-    sigma, half_slope = model.noise(x, t)
-    half = lambda x: model.sigma(x, t) ** 2 / 2
-    torch.testing.assert_close((half(x + h) - half(x - h)) / (2 * h), half_slope, rtol=1e-6, atol=0)
-    assert half_slope.abs().min() > 1e-6
-    torch.testing.assert_close(sigma, model.sigma(x, t))
+    assert steps.max() / steps.min() < 1.03
 
 
 PARTS = [  # every path, diffusion and drift
@@ -337,18 +300,6 @@ def test_the_oracles_catch_a_wrong_program(name, tmp_path):
         check(load(tmp_path / "SDE.ipynb"))
 
 
-@maths
-def test_without_the_score_term_the_bound_is_none(sde, tmp_path):
-    """It rises above log p: so `elbo <= log p` is a test that can fail."""
-    right, wrong, _ = MUTATIONS["the score term is dropped"]
-    notebook = nbformat.read(ROOT / "SDE.ipynb", 4)
-    for cell in notebook.cells:
-        cell.source = cell.source.replace(right, wrong)
-    nbformat.write(notebook, tmp_path / "SDE.ipynb")
-    bound, log_p = linear_gaussian(load(tmp_path / "SDE.ipynb"))
-    assert (bound > log_p).all()
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -378,17 +329,6 @@ def test_bad_input_is_named(sde):
         sde.diffusion_loss(model, y, torch.tensor([0.5, torch.nan, 0.0]), y)
     with pytest.raises(ValueError, match="sigma_y must be positive, not 0"):
         sde.SDE(model.path, model.diffusion, model.net, 0)
-    for name in ("n", "n_steps"):
-        with pytest.raises(ValueError, match=f"{name} must be an integer of at least 1, not 0"):
-            sde.simulate(model, **{"n": 3, "n_steps": 3} | {name: 0})
-
-    class Late(sde.LinearPath):
-        def schedule(self, t):
-            a, beta, a_dot, beta_dot = super().schedule(t)
-            return 0.9 * a, beta, 0.9 * a_dot, beta_dot
-
-    with pytest.raises(ValueError, match=r"alpha\(y, t = 1\) must be -3 at y = -3, not -2.7"):
-        sde.check_path(Late())
 
     class Thin(sde.LinearPath):
         def schedule(self, t):
@@ -414,15 +354,6 @@ def test_paths_that_explode_are_named(sde):
     model = sde.SDE(path, sde.ConstantDiffusion(path), Blast(), 0.01)
     with pytest.raises(ValueError, match=r"the paths explode at t = .*raise n_steps"):
         sde.simulate(model, 10, 20, torch.Generator().manual_seed(0))
-
-
-def test_training_that_goes_wrong_keeps_a_valid_model(sde, capsys):
-    dataset = make_dataset("laplace", 500, 50, 50)
-    settings = {"n_iterations": 60, "learning_rate": 50.0, "progress": False}
-    fitted = sde.train(dataset, "learned", "learned_in_x_and_t", "free", **settings)
-    if fitted.history.stopped:
-        assert "the last good weights are kept" in capsys.readouterr().out
-    assert all(p.isfinite().all() for p in fitted.model.parameters())
 
 
 def test_same_seed_same_model(sde):

@@ -9,7 +9,7 @@ from torch import nn
 
 from conftest import ROOT
 from dlutils.seeding import seeded
-from dlutils.training import ASTRAY, History, check_run, fit, on_samples
+from dlutils.training import ASTRAY, check_run, fit, on_samples
 
 
 class Point(nn.Module):
@@ -170,15 +170,6 @@ def test_a_run_that_the_judge_finds_astray_keeps_its_best_weights(drop, astray, 
     assert judge.weights[1] != judge.weights[3]
 
 
-def test_the_judge_also_decides_what_a_stop_keeps():
-    model = Point()
-    judge = Script(model, -5.0, -1.0, -1.0 - ASTRAY / 2)
-    settings = SETTINGS | {"validate_every": 10, "judge": judge}
-    history = fit(model, Broken(model, 26, interrupt), lambda: len(judge.weights), **settings)
-    assert history.kept == 10
-    assert model.w.item() == judge.weights[1]
-
-
 def test_without_a_judge_or_a_stop_the_last_weights_stay(capsys):
     model = Point()
     validate = Script(model, 5.0, 4.0, 3.0, -100.0)
@@ -274,11 +265,6 @@ def test_a_climber_that_cannot_look_raises_at_first_and_stops_later(capsys):
 def test_a_run_is_refused_with_the_value_and_the_choices(settings, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         check_run(**{"optimizer": "adam"} | settings)
-
-
-def test_a_run_that_can_be_had_is_not_refused():
-    check_run("adam", "backprop", 256, 0.0)
-    check_run("natural", prior_precision=1.0)
 
 
 def test_a_model_for_each_sample_and_its_seed_in_order(capsys):
@@ -386,12 +372,6 @@ def test_freed_memory_is_kept_for_the_next_array():
     if not offered:
         pytest.skip("this C library has no mallopt")
     assert kept < handed_back / 10
-
-
-def test_iterations_to_a_distance():
-    slow = History([0.0] * 20, [0, 10, 20], [-3.0, -2.05, -2.01], seconds=2.0)
-    assert slow.iterations_to(-2.1) == 10
-    assert slow.iterations_to(-2.0) is None
 
 
 def test_a_prior_is_around_zero_or_around_the_start():
