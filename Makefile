@@ -44,7 +44,7 @@ lint: $(VENV)/.lint  ## check style, notebooks included
 bench: $(VENV)/.bench  ## measure speed and quality against other libraries (QUICK=1: in minutes)
 	$(BIN)/python -m benchmarks $(if $(QUICK),--quick)
 
-speedrun: $(VENV)/.bench  ## race diffrax, torchdiffeq and zuko to 0.005 nats (QUICK=1: one density, one sample)
+speedrun: $(VENV)/.bench  ## race diffrax and zuko to 0.005 nats (QUICK=1: one density, one sample)
 	$(BIN)/python -m benchmarks.speedrun $(if $(QUICK),--quick)
 
 report:  ## build build/report/report.pdf from figures/, where LaTeX is installed

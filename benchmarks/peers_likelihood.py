@@ -195,94 +195,46 @@ def by_diffrax(flow: Flow, probe: bool = False) -> Callable[[int], Solve]:
 
 def contenders(flow: Flow) -> list[tuple[str, str, Callable[[int], Solve] | Solve, int | None]]:
     """Library, setting, and the log-density; or the log-density by T, and the T of the setting."""
-    exact = {"exact_divergence": True}
-    fm = partial(by_flow_matching, flow, independent(1))
     odeint, backwards = torchdiffeq.odeint, torchdiffeq.odeint_adjoint
+
+    def dopri5(solve: Callable, tolerance: float) -> Solve:
+        return by_torchdiffeq(flow, solve, method="dopri5", atol=tolerance, rtol=tolerance)
+
+    def euler(solve: Callable) -> Callable[[int], Solve]:
+        return lambda T: by_torchdiffeq(flow, solve, method="euler", options={"step_size": 1 / T})
+
+    ours = lambda T: lambda x: adjoint.log_likelihood(flow, x, T, "rk4", "map")
+    exact, tight = {"exact_divergence": True}, {"atol": 1e-8, "rtol": 1e-8}
+    midpoint = {"method": "midpoint"}
+    tight_dopri5 = {"step_size": None, "method": "dopri5"} | tight
+    broadcast = Normal(torch.zeros(1), torch.ones(1)).log_prob
+    fm = partial(by_flow_matching, flow, independent(1))
+    of_two = partial(by_flow_matching, flow, independent(2))
+    paper = by_flow_matching(flow, broadcast, step_size=0.01, **midpoint)
     return [
-        (
-            "dlutils.flows.adjoint",
-            "rk4, map, T = 20",
-            lambda T: lambda x: adjoint.log_likelihood(flow, x, T, "rk4", "map"),
-            20,
-        ),
-        (
-            "torchdiffeq",
-            "example: dopri5, 1e-5",
-            by_torchdiffeq(flow, odeint, method="dopri5", atol=1e-5, rtol=1e-5),
-            None,
-        ),
-        (
-            "torchdiffeq",
-            "example, odeint_adjoint",
-            by_torchdiffeq(flow, backwards, method="dopri5", atol=1e-5, rtol=1e-5),
-            None,
-        ),
-        (
-            "torchdiffeq",
-            "dopri5, 1e-8",
-            by_torchdiffeq(flow, odeint, method="dopri5", atol=1e-8, rtol=1e-8),
-            None,
-        ),
-        (
-            "torchdiffeq",
-            "euler, T = 20, odeint",
-            lambda T: by_torchdiffeq(flow, odeint, method="euler", options={"step_size": 1 / T}),
-            20,
-        ),
-        (
-            "torchdiffeq",
-            "euler, T = 20, odeint_adjoint",
-            lambda T: by_torchdiffeq(flow, backwards, method="euler", options={"step_size": 1 / T}),
-            20,
-        ),
+        ("dlutils.flows.adjoint", "rk4, map, T = 20", ours, 20),
+        ("torchdiffeq", "example: dopri5, 1e-5", dopri5(odeint, 1e-5), None),
+        ("torchdiffeq", "example, odeint_adjoint", dopri5(backwards, 1e-5), None),
+        ("torchdiffeq", "dopri5, 1e-8", dopri5(odeint, 1e-8), None),
+        ("torchdiffeq", "euler, T = 20, odeint", euler(odeint), 20),
+        ("torchdiffeq", "euler, T = 20, odeint_adjoint", euler(backwards), 20),
         ("diffrax", "example: Tsit5, dt0 = 0.05", by_diffrax(flow), 20),
         ("diffrax", "example, approx_logp", by_diffrax(flow, probe=True)(20), None),
         ("zuko", "defaults", by_zuko(flow), None),
         ("zuko", "exact=False", by_zuko(flow, exact=False), None),
-        ("zuko", "tolerances 1e-8", by_zuko(flow, atol=1e-8, rtol=1e-8), None),
-        (
-            "flow_matching",
-            "paper, code 3: Normal, midpoint, T = 100",
-            by_flow_matching(
-                flow,
-                Normal(torch.zeros(1), torch.ones(1)).log_prob,
-                method="midpoint",
-                step_size=0.01,
-            ),
-            None,
-        ),
-        (
-            "flow_matching",
-            "2-D notebook, its prior of two numbers",
-            by_flow_matching(flow, independent(2), method="midpoint", step_size=0.05),
-            None,
-        ),
-        (
-            "flow_matching",
-            "2-D notebook, prior of one: midpoint, T = 20",
-            fm(method="midpoint", step_size=0.05),
-            None,
-        ),
-        (
-            "flow_matching",
-            "the same, exact_divergence",
-            lambda T: fm(method="midpoint", step_size=1 / T, **exact),
-            20,
-        ),
-        (
-            "flow_matching",
-            "default method euler, T = 20",
-            lambda T: fm(step_size=1 / T, **exact),
-            20,
-        ),
-        ("flow_matching", "step_size=None: one step", fm(step_size=None, **exact), None),
-        ("flow_matching", "scale forgotten, dopri5", fm(step_size=None, method="dopri5"), None),
-        (
-            "flow_matching",
-            "dopri5, 1e-8, enable_grad",
-            fm(step_size=None, method="dopri5", atol=1e-8, rtol=1e-8, enable_grad=True, **exact),
-            None,
-        ),
+        ("zuko", "tolerances 1e-8", by_zuko(flow, **tight), None),
+    ] + [
+        ("flow_matching", *more)
+        for more in (
+            ("paper, code 3: Normal, midpoint, T = 100", paper, None),
+            ("2-D notebook, its prior of two numbers", of_two(step_size=0.05, **midpoint), None),
+            ("2-D notebook, prior of one: midpoint, T = 20", fm(step_size=0.05, **midpoint), None),
+            ("the same, exact_divergence", lambda T: fm(step_size=1 / T, **midpoint, **exact), 20),
+            ("default method euler, T = 20", lambda T: fm(step_size=1 / T, **exact), 20),
+            ("step_size=None: one step", fm(step_size=None, **exact), None),
+            ("scale forgotten, dopri5", fm(step_size=None, method="dopri5"), None),
+            ("dopri5, 1e-8, enable_grad", fm(enable_grad=True, **tight_dopri5, **exact), None),
+        )
     ]
 
 

@@ -9,6 +9,7 @@ import math
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -99,7 +100,7 @@ def make(options: argparse.Namespace):
     return {"First": rows, "Second": [{"name": "a", "s": 1.5}]}
 
 
-make.__code__ = make.__code__.replace(co_filename="demo.py")
+NAME = Path(__file__).stem  # of the benchmark that this file is to `command`
 
 
 @pytest.fixture
@@ -111,28 +112,28 @@ def reports(tmp_path, monkeypatch):
 
 def test_report_and_the_page_made_of_it(reports, tmp_path, capsys):
     assert command(make, ["torch"], "less", []) == 0
-    report = (reports / "demo.md").read_text(encoding="utf-8")
+    report = (reports / f"{NAME}.md").read_text(encoding="utf-8")
     assert report.strip() == capsys.readouterr().out.strip()
     assert "| a    | 0.00123 |   3 |" in report
     (tmp_path / "sources.csv").write_text("benchmark,machine,date\nother,it,then\n")
-    take("demo", reports, tmp_path)
-    assert read_tables(tmp_path / "demo.csv")["Second"] == [{"name": "a", "s": 1.5}]
+    take(NAME, reports, tmp_path)
+    assert read_tables(tmp_path / f"{NAME}.csv")["Second"] == [{"name": "a", "s": 1.5}]
     assert (tmp_path / "sources.csv").read_text().startswith("benchmark,machine,date\nother,it,")
-    before = "Text.\n<!-- table: demo | First | name; KL -->\nold\n<!-- end -->\nMore."
+    before = f"Text.\n<!-- table: {NAME} | First | name; KL -->\nold\n<!-- end -->\nMore."
     after = fill(before, tmp_path)
     assert "old" not in after
-    assert "| b    |  12,346 |\n\n`python -m benchmarks.demo` on " in after
+    assert f"| b    |  12,346 |\n\n`python -m benchmarks.{NAME}` on " in after
     assert after.startswith("Text.\n<!-- table")
     assert after.endswith("<!-- end -->\nMore.")
     assert fill(after, tmp_path) == after
-    some = fill("<!-- table: demo | First | KL | name = b -->\n<!-- end -->", tmp_path)
+    some = fill(f"<!-- table: {NAME} | First | KL | name = b -->\n<!-- end -->", tmp_path)
     assert "12,346" in some
     assert "0.00123" not in some
     for wrong, message in (
         ("none | First | KL", "run python -m benchmarks.none first"),
-        ("demo | Third | KL", "no table 'Third'"),
-        ("demo | First | kl", "no table 'First' with the columns"),
-        ("demo | First | KL | name = c", "no table 'First' with the columns"),
+        (f"{NAME} | Third | KL", "no table 'Third'"),
+        (f"{NAME} | First | kl", "no table 'First' with the columns"),
+        (f"{NAME} | First | KL | name = c", "no table 'First' with the columns"),
     ):
         with pytest.raises(ValueError, match=message):
             fill(f"<!-- table: {wrong} -->\n<!-- end -->", tmp_path)
@@ -140,7 +141,9 @@ def test_report_and_the_page_made_of_it(reports, tmp_path, capsys):
 
 def test_a_quick_run_does_not_pass_for_a_whole_one(reports):
     assert command(make, [], "less", ["--quick"]) == 0
-    assert {path.name for path in reports.iterdir()} == {"demo_quick.md", "demo_quick.csv"}
+    assert {path.name for path in reports.iterdir()} == {
+        f"{NAME}_quick.{kind}" for kind in ("md", "csv")
+    }
 
 
 def test_the_tables_of_all_pages_are_the_results():
@@ -183,7 +186,7 @@ def test_a_grid_of_runs_goes_on_and_the_next_one_begins_anew(reports, monkeypatc
     monkeypatch.setattr(
         common, "process_pool", lambda workers, _: lambda: ThreadPoolExecutor(workers)
     )
-    options = SimpleNamespace(record=reports / "demo.jsonl")
+    options = SimpleNamespace(record=reports / f"{NAME}.jsonl")
     ran = []
     counted = lambda config: ran.append(config["x"]) or square(config)
     with pytest.raises(RuntimeError, match="three is too many"):
