@@ -20,6 +20,7 @@ from benchmarks.common import FOLDER, Row, Tables, markdown_table, write_csv
 
 RESULTS = Path("benchmarks/results")
 SOURCES = "sources.csv"  # the machine and the date of each benchmark
+THEMSELVES = {"parameterizations", "notebook_times"}  # write rows and pages of their own
 MARKER = re.compile(
     r"(?P<head><!-- table: (?P<name>\w+) \| (?P<table>[^|]+) \| (?P<columns>[^|>]+?)"
     r"(?: \| (?P<key>[^|>=]+) = (?P<value>[^|>=]+))? -->\n).*?(?P<end><!-- end -->)",
@@ -96,6 +97,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tables", description=main.__doc__)
     parser.add_argument("names", nargs="*", help="benchmarks to take from build/benchmarks/ first")
     options = parser.parse_args(arguments)
+    if own := THEMSELVES & set(options.names):
+        parser.error(f"{', '.join(own)} writes its page and its rows itself")
     pages = [Path("README.md"), *sorted(Path("docs").glob("*.md"))]
     try:
         for name in options.names:

@@ -171,6 +171,9 @@ def test_all_pages_are_renewed_or_none(tmp_path, monkeypatch, capsys):
         tables.main([])
     assert "run python -m benchmarks.none first" in capsys.readouterr().err
     assert first.read_text() == page.format("demo")
+    with pytest.raises(SystemExit):
+        tables.main(["parameterizations"])
+    assert "writes its page and its rows itself" in capsys.readouterr().err
     second.unlink()
     assert tables.main([]) == 0
     assert "12,346 |\n\n`python -m benchmarks.demo` on it; then." in first.read_text()
