@@ -113,8 +113,8 @@ FAULTS = [
     ),
     Fault(
         "probabilities of a quadrature whose sum is not divided out",
-        "return [w.double() / w.double().sum() for w in weights]",
-        "return [w.double() for w in weights]",
+        "probabilities = [w.double() / w.double().sum() for w in weights]",
+        "probabilities = [w.double() for w in weights]",
     ),
     Fault(
         "bound and density exchanged",

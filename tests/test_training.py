@@ -27,22 +27,25 @@ SETTINGS = {"n_iterations": 100, "learning_rate": 0.3, "progress": False}
 
 
 def test_fit_climbs_and_records():
-    model = Point()
-    history = fit(model, model.objective, lambda: -1.0, validate_every=40, **SETTINGS)
+    model, seen = Point(), []
+    note = lambda model, history: seen.append((model.w.item(), len(history.val)))
+    options = SETTINGS | {"validate_every": 40, "callback": note}
+    history = fit(model, model.objective, lambda: -1.0, **options)
     assert model.w.item() == pytest.approx(2, abs=0.02)
     assert len(history.train) == 100
     assert history.val_iteration == [0, 40, 80, 100]
     assert history.val == [-1.0] * 4
     assert history.seconds > 0
     assert history.stopped is None
+    assert [count for _, count in seen] == [1, 2, 3, 4]
+    assert (seen[0][0], seen[-1][0]) == (0, model.w.item())
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_the_best_weights_are_kept_whatever_their_layout(dtype, capsys):
+def test_the_best_weights_are_kept_whatever_their_layout(capsys):
     """Several tensors, one of them transposed, come back as they were when the judge liked them."""
     model = nn.Module()
-    model.register_parameter("b", nn.Parameter(torch.zeros((), dtype=dtype)))
-    model.register_parameter("w", nn.Parameter(torch.arange(6, dtype=dtype).view(2, 3).T))
+    model.register_parameter("b", nn.Parameter(torch.zeros(())))
+    model.register_parameter("w", nn.Parameter(torch.arange(6.0).view(2, 3).T))
     assert not model.w.is_contiguous()
     seen = []
     judge = lambda: seen.append([p.clone() for p in model.parameters()]) or -len(seen)
@@ -50,22 +53,6 @@ def test_the_best_weights_are_kept_whatever_their_layout(dtype, capsys):
     assert "went astray; the weights of iteration 0" in capsys.readouterr().out
     assert all(torch.equal(p, q) for p, q in zip(model.parameters(), seen[0], strict=True))
     assert not torch.equal(model.w, seen[1][1])
-    assert model.w.dtype == dtype
-
-
-def test_callback_sees_model_and_history_after_each_validation():
-    model, seen = Point(), []
-    fit(
-        model,
-        model.objective,
-        lambda: 0.0,
-        validate_every=40,
-        callback=lambda model, history: seen.append((model.w.item(), len(history.val))),
-        **SETTINGS,
-    )
-    assert [count for _, count in seen] == [1, 2, 3, 4]
-    assert seen[0][0] == 0
-    assert seen[-1][0] == model.w.item()
 
 
 class Broken:
@@ -94,7 +81,6 @@ def fold(model):
     ("then", "message"),
     [
         (lambda model: model.w * torch.nan, "the objective became nan"),
-        (lambda model: model.w / 0, "the objective became inf"),
         (lambda model: (model.w - model.w).sqrt(), "the gradient is not finite"),
         (fold, "a step folds the line"),
         (interrupt, "interrupted at iteration 6"),
@@ -121,32 +107,22 @@ class Script:
         return self.values[len(self.weights) - 1]
 
 
-STOPS = pytest.mark.parametrize(
-    ("then", "why"), [(interrupt, "interrupted"), (fold, "stopped")], ids=["interrupt", "fold"]
-)
-
-
-@STOPS
-def test_a_stop_keeps_the_best_validated_weights_where_the_last_were_worse(then, why, capsys):
-    model = Point()
-    validate = Script(model, 1.0, 3.0, 2.0)
-    objective = Broken(model, 26, then)
-    history = fit(model, objective, validate, validate_every=10, label="small", **SETTINGS)
-    assert history.val == [1.0, 3.0, 2.0]
-    assert history.kept == 10
-    assert model.w.item() == validate.weights[1] != objective.weights[-1]
-    words = f"small: {why} at iteration 25.*; the weights of iteration 10, the best, are"
-    assert re.search(words, capsys.readouterr().out)
-
-
-@STOPS
-def test_a_stop_keeps_the_last_good_weights_where_validation_was_best_last(then, why, capsys):
-    model = Point()
-    objective = Broken(model, 26, then)
-    history = fit(model, objective, Script(model, 1.0, 2.0, 3.0), validate_every=10, **SETTINGS)
-    assert history.kept is None
-    assert model.w.item() == objective.weights[-1]
-    assert "the last good weights are kept" in capsys.readouterr().out
+@pytest.mark.parametrize("then", [interrupt, fold])
+def test_a_stop_keeps_the_best_validated_weights_where_the_last_were_worse(then, capsys):
+    for values, kept in (((1.0, 3.0, 2.0), 10), ((1.0, 2.0, 3.0), None)):
+        model = Point()
+        validate, objective = Script(model, *values), Broken(model, 26, then)
+        history = fit(model, objective, validate, validate_every=10, **SETTINGS)
+        assert history.val == list(values)
+        assert history.kept == kept
+        said = capsys.readouterr().out
+        if kept:
+            assert model.w.item() == validate.weights[1] != objective.weights[-1]
+            assert "at iteration 25" in said
+            assert "; the weights of iteration 10, the best, are kept" in said
+        else:
+            assert model.w.item() == objective.weights[-1]
+            assert "; the last good weights are kept" in said
 
 
 @pytest.mark.parametrize(("drop", "astray"), [(0.9 * ASTRAY, False), (1.1 * ASTRAY, True)])
@@ -177,17 +153,6 @@ def test_without_a_judge_or_a_stop_the_last_weights_stay(capsys):
     assert history.kept is None
     assert model.w.item() == validate.weights[-1] == pytest.approx(2, abs=0.02)
     assert capsys.readouterr().out == ""
-
-
-def test_the_precision_is_a_gaussian_prior_that_is_not_recorded():
-    """The top of -(w - 2)² - w² is at 1, and -1 without the prior."""
-    model = Point()
-    settings = SETTINGS | {"precision": 2.0, "n_iterations": 300}
-    history = fit(model, model.objective, lambda: model.objective().item(), **settings)
-    assert model.w.item() == pytest.approx(1, abs=0.01)
-    assert history.train[0] == -4
-    assert history.train[-1] == pytest.approx(-1, abs=0.02)
-    assert history.val[-1] == pytest.approx(-1, abs=0.02)
 
 
 class Stairs:
@@ -258,7 +223,6 @@ def test_a_climber_that_cannot_look_raises_at_first_and_stops_later(capsys):
         ({"optimizer": "natural", "batch_size": 256}, "'adjoint' with batch_size = 256"),
         ({"device": "abacus"}, "the device 'abacus'; choose from cpu"),
         ({"prior_precision": -1.0}, "prior_precision must be finite, not negative, not -1.0"),
-        ({"prior_precision": math.inf}, "prior_precision must be finite, not negative, not inf"),
         ({"prior_precision": math.nan}, "prior_precision must be finite, not negative, not nan"),
     ],
 )
@@ -295,18 +259,11 @@ def test_an_interrupt_inside_validation_loses_nothing():
     assert len(history.val) == 2
 
 
-def test_a_first_value_that_is_not_finite_is_an_error():
-    model = Point()
-    with pytest.raises(ValueError, match="became nan"):
-        fit(model, lambda: model.w * torch.nan, lambda: 0.0, **SETTINGS)
-
-
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
         ({"n_iterations": 0}, "n_iterations must be an integer of at least 1, not 0"),
         ({"validate_every": 1.5}, "validate_every must be an integer of at least 1, not 1.5"),
-        ({"learning_rate": -1.0}, "learning_rate must be positive, not -1.0"),
         ({"learning_rate": float("nan")}, "learning_rate must be positive, not nan"),
     ],
 )
@@ -317,17 +274,14 @@ def test_settings_are_checked_before_anything_is_trained(setting, message):
     assert model.w.item() == 0
 
 
-def test_progress_shows_iteration_value_and_time_left(capsys):
+def test_progress_shows_iteration_value_and_its_name(capsys):
     model = Point()
-    fit(model, model.objective, lambda: 0.0, **SETTINGS | {"progress": True})
+    options = SETTINGS | {"progress": True, "quantity": "bound"}
+    fit(model, model.objective, lambda: 0.0, **options)
     out, err = capsys.readouterr()
     assert "100/100" in out
-    assert "log-likelihood" in out
-    assert err == ""
-    fit(model, model.objective, lambda: 0.0, quantity="bound", **SETTINGS | {"progress": True})
-    out, _ = capsys.readouterr()
     assert "bound" in out
-    assert "log-likelihood" not in out
+    assert err == ""
 
 
 def test_seeded_streams():
@@ -374,7 +328,7 @@ def test_freed_memory_is_kept_for_the_next_array():
     assert kept < handed_back / 10
 
 
-def test_a_prior_is_around_zero_or_around_the_start():
+def test_a_prior_is_around_zero_or_around_the_start_and_is_not_recorded():
     """The optimum of -(w - 3)^2 - precision (w - center)^2 / 2."""
     for around_start, expected in ((False, 3 / 2), (True, (3 + 1) / 2)):
         model = nn.Linear(1, 1, bias=False)
@@ -382,5 +336,7 @@ def test_a_prior_is_around_zero_or_around_the_start():
         objective = lambda model=model: -((model.weight - 3) ** 2).sum()
         value = lambda objective=objective: objective().item()
         options = {"precision": 2.0, "around_start": around_start, "n_iterations": 400}
-        fit(model, objective, value, **options, learning_rate=0.1, progress=False)
+        history = fit(model, objective, value, **options, learning_rate=0.1, progress=False)
         assert model.weight.item() == pytest.approx(expected, abs=1e-3)
+        assert history.train[0] == -4
+        assert history.train[-1] == pytest.approx(-((expected - 3) ** 2), abs=0.01)

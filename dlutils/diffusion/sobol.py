@@ -9,7 +9,7 @@ nested split of the variance it does not depend on the order of the inputs.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import combinations
 
 from torch import Tensor
@@ -32,14 +32,17 @@ def variance_parts(values: Tensor, weights: Sequence[Tensor], names: Sequence[st
         For every non-empty subset of the names, in the given order, its part. No part is negative,
         and their sum is the variance.
 
-    Raises:
-        ValueError: If shapes or names do not fit, a value is not finite, or weights are none.
-
     Source:
         Sobol', Sensitivity estimates for nonlinear mathematical models (1993); Saltelli et al.,
         Variance based sensitivity analysis of model output (2010).
     """
-    probabilities = _checked(values, weights, names)
+    assert values.shape == tuple(map(len, weights)), "a weight for each point of the grid"
+    assert len(set(names)) == len(names) == len(weights), "a name for each input, all different"
+    assert values.isfinite().all(), "values must be finite"
+    for w in weights:
+        assert (w >= 0).all(), "weights must be probabilities"
+        assert abs(w.double().sum() - 1) < SLACK, "weights must be probabilities"
+    probabilities = [w.double() / w.double().sum() for w in weights]
     parts = {}
     for size in range(1, len(names) + 1):
         for subset in combinations(range(len(names)), size):
@@ -59,20 +62,11 @@ def total(parts: Parts, name: str) -> float:
 
     That is the variance which would be gone if this input alone did not vary: E Var(f | others).
 
-    Args:
-        parts: As `variance_parts` returns them.
-        name: Of the input.
-
-    Raises:
-        ValueError: If there is no such input.
-
     Source:
         Homma & Saltelli, Importance measures in global sensitivity analysis of nonlinear models
         (1996).
     """
-    if (name,) not in parts:
-        singles = ", ".join(subset[0] for subset in parts if len(subset) == 1)
-        raise ValueError(f"unknown input {name!r}; choose from {singles}")
+    assert (name,) in parts, f"there is no input {name!r}"
     return math.fsum(part for subset, part in parts.items() if name in subset)
 
 
@@ -81,26 +75,3 @@ def _mean(values: Tensor, p: Tensor, axis: int) -> Tensor:
     shape = [1] * values.ndim
     shape[axis] = -1
     return (values * p.view(shape)).sum(axis, keepdim=True)
-
-
-def _checked(values: Tensor, weights: Sequence[Tensor], names: Iterable[str]) -> list[Tensor]:
-    """The probabilities in double precision, with sums of one."""
-    names = list(names)
-    if len(set(names)) < len(names):
-        raise ValueError(f"names must differ: {names}")
-    shape, wanted = tuple(values.shape), tuple(len(w) for w in weights)
-    if shape != wanted or len(shape) != len(names) or not shape:
-        raise ValueError(
-            f"values of shape {shape} need as many weights and names: there are {len(names)} names "
-            f"and weights of {wanted} points"
-        )
-    if not values.isfinite().all():
-        raise ValueError("values must be finite")
-    for name, w in zip(names, weights, strict=True):
-        mass = w.double().sum().item()
-        if not (abs(mass - 1) < SLACK and (w >= 0).all()):
-            raise ValueError(
-                f"the weights of {name} must be probabilities: their sum is {mass:g}, the smallest "
-                f"is {w.min().item():g}"
-            )
-    return [w.double() / w.double().sum() for w in weights]
