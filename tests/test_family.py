@@ -19,7 +19,7 @@ def exact(sde):
     return sde.FittedSDE(model, None, units, 6.5)
 
 
-@pytest.mark.parametrize("r", [0.25, 1.0, 4.0])
+@pytest.mark.parametrize("r", [0.25, 4.0])
 def test_an_exact_prediction_has_the_same_density_and_the_known_gap_for_every_noise(sde, exact, r):
     end = tightness(make_dataset("gaussian"), sde.with_r(exact, r), 401)
     assert abs(end.kl) < 1e-3

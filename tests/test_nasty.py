@@ -5,13 +5,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from torch.distributions import Cauchy, Normal, StudentT
+from torch.distributions import Normal, StudentT
 
-from conftest import ROOT
 from dlutils.data.datasets import DISTRIBUTIONS, Dataset, make_dataset
 from dlutils.estimators import held_out
 from dlutils.evaluation import compare
-from dlutils.notebook import load
 from dlutils.seeding import seeded
 
 INF = math.inf
@@ -19,16 +17,6 @@ SHORT = {"method": "rk4", "n_steps": 10, "logdet": "map", "optimizer": "natural"
     "progress": False,
     "n_bins": 64,
 }
-
-
-@pytest.fixture(scope="module")
-def ode():
-    return load(ROOT / "ODE.ipynb")
-
-
-@pytest.fixture(scope="module")
-def sde():
-    return load(ROOT / "SDE.ipynb")
 
 
 def drawn(distribution, n=600, seed=0):
@@ -45,22 +33,14 @@ def with_value(y, value, k=7):
 NORMAL = drawn(Normal(0.0, 1.0))
 NASTY = {
     "one wild value": (with_value(NORMAL, 1e6), {}),
-    "two wild values": (with_value(with_value(NORMAL, 1e6), -1e5, 8), {}),
     "one of fifty wild": (np.where(np.arange(600) % 50, NORMAL, 1e4), {}),
-    "log-normal(0, 2)": (np.exp(2 * NORMAL), {}),
     "log-normal(0, 2), bounded": (np.exp(2 * NORMAL), {"support": (0, INF)}),
-    "Cauchy": (drawn(Cauchy(0.0, 1.0)), {}),
-    "Student t, 2": (drawn(StudentT(2.0)), {}),
     "Student t, 1/2": (drawn(StudentT(0.5)), {}),
-    "clusters at 0 and 100": (0.1 * NORMAL + 100 * (np.arange(600) % 2), {}),
     "clusters at 0, 1 and 1000": (0.01 * NORMAL + np.array([0, 1, 1000.0])[np.arange(600) % 3], {}),
     "two scales": (NORMAL * np.where(np.arange(600) % 2, 1e-3, 1e3), {}),
     "68 % zeros": (np.where(np.arange(600) % 100 < 68, 0.0, np.exp(NORMAL)), {}),
     "counts": (np.floor(np.exp(NORMAL)), {"rounding": 1.0, "support": (0, INF)}),
-    "rounded": (NORMAL.round(1), {"rounding": 0.1}),
     "uniform, bounded": (drawn(torch.distributions.Uniform(3.0, 5.0)), {"support": (3, 5)}),
-    "below a bound": (-np.exp(NORMAL), {"support": (-INF, 0)}),
-    "twenty": (NORMAL[:20], {}),
     "six": (NORMAL[:6], {}),
     "weighted": (NORMAL, {"weights": np.exp(2 * NORMAL[::-1])}),
     "far away": (1e4 + NORMAL, {}),
@@ -79,6 +59,7 @@ def test_the_mass_of_a_trained_flow_is_one(ode, name):
     assert (sample <= data.bounds[1]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DISTRIBUTIONS)
 def test_and_on_every_data_set(ode, name):
     data = make_dataset(name, 1000, 100, 20)
@@ -87,18 +68,19 @@ def test_and_on_every_data_set(ode, name):
     assert compare(own, flow.log_likelihood).mass == pytest.approx(1, abs=1e-3)
 
 
+WIDE = {  # what reaches far, and by how much a model may be behind, nats
+    "two clusters": (0.1 * drawn(Normal(0.0, 1.0), 3000) + 100 * (np.arange(3000) % 2), 0.05),
+    "log-normal(0, 2)": (np.exp(2 * drawn(Normal(0.0, 1.0), 3000)), 0.05),
+    "Student t": (drawn(StudentT(2.0), 3000), 0.02),
+}
+
+
 @pytest.mark.parametrize(
-    ("y", "room"),
-    [
-        (np.exp(2 * drawn(Normal(0.0, 1.0), 3000)), 0.05),
-        (0.1 * drawn(Normal(0.0, 1.0), 3000) + 100 * (np.arange(3000) % 2), 0.05),
-        (drawn(Cauchy(0.0, 1.0), 3000), 0.02),
-        (drawn(StudentT(2.0), 3000), 0.02),
-    ],
-    ids=["log-normal(0, 2)", "two clusters", "Cauchy", "Student t"],
+    "name", ["two clusters", *(pytest.param(k, marks=pytest.mark.slow) for k in list(WIDE)[1:])]
 )
-def test_tails_and_gaps_cost_nothing_against_a_mixture(ode, sde, y, room):
+def test_tails_and_gaps_cost_nothing_against_a_mixture(ode, sde, name):
     """Held-out, nats, of the flow by likelihood and by matching and of the SDE in closed form."""
+    y, room = WIDE[name]
     data = Dataset.from_samples(y)
     em = held_out.log_likelihood(held_out.rivals(data)["EM mixture (BIC)"], data).mean()
     flow = ode.train(data, "auto", **SHORT)
@@ -107,8 +89,8 @@ def test_tails_and_gaps_cost_nothing_against_a_mixture(ode, sde, y, room):
 
 
 def test_one_wild_value_does_not_make_the_grid_large(sde):
-    """The Fokker-Planck equation of 200 000 normals, one of them at a million."""
-    y, cells = drawn(Normal(0.0, 1.0), 200_000), []
+    """The Fokker-Planck equation of 20 000 normals, one of them at a million."""
+    y, cells = drawn(Normal(0.0, 1.0), 20_000), []
     for values in (y, with_value(y, 1e6)):
         data = Dataset.from_samples(values)
         fitted = sde.train(data, n_iterations=5, progress=False)
@@ -117,14 +99,10 @@ def test_one_wild_value_does_not_make_the_grid_large(sde):
     assert cells[1] < 4 * cells[0], "in the data's own units it would be a hundred thousand times"
 
 
-@pytest.mark.parametrize("n", [20, 50])
-def test_few_points_do_not_mislead_the_sde(sde, n):
+def test_few_points_do_not_mislead_the_sde(sde):
     """Against kernels, on many fresh points; its prior is what holds it back."""
-    behind = []
-    for seed in range(2):
-        full = make_dataset("gaussian", n, 2, 5000, seed=20 + seed)
-        data = Dataset.from_samples(full.train, seed=seed)
-        kernels = held_out.rivals(data)["KDE (Scott)"](full.test).mean()
-        fitted = sde.train(data, n_iterations=400, progress=False)
-        behind.append((kernels - fitted.log_likelihood(full.test).mean()).item())
-    assert np.mean(behind) < 0.15
+    full = make_dataset("gaussian", 20, 2, 1000, seed=20)
+    data = Dataset.from_samples(full.train)
+    kernels = held_out.rivals(data)["KDE (Scott)"](full.test).mean()
+    fitted = sde.train(data, n_iterations=400, progress=False)
+    assert kernels - fitted.log_likelihood(full.test).mean() < 0.15
