@@ -21,15 +21,6 @@ WRONG = {  # a sign, in code that is blanked
     "likelihood": ("h * dot(b, G), r", "-h * dot(b, G), r"),
     "bound": ("- sigma**2 * eps / (2 * beta)", "+ sigma**2 * eps / (2 * beta)"),
 }
-SHORT = {
-    "ODE": {"N_ITERATIONS": 12, "COMPLEXITY_STEPS": [2, 4, 8]},
-    "SDE": {
-        "N_ITERATIONS": 12,
-        "TABLE_ITERATIONS": 2,
-        "TABLE_STEPS": 20,
-        "COMPLEXITY_STEPS": [2, 4],
-    },
-}
 SOLVER = '''\
 def dot(a, b):
     return sum(x * y for x, y in zip(a, b))

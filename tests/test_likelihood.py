@@ -51,7 +51,7 @@ def test_a_density_has_no_problems(dtype):
     assert "PROBLEM" not in text
 
 
-@pytest.mark.parametrize("name", ["laplace_mixture", "uniform", "marron_wand_15", "student_t"])
+@pytest.mark.parametrize("name", ["laplace_mixture", "uniform", "student_t"])
 def test_the_truth_of_every_shape_is_right(name):
     dataset = make_dataset(name)
     report = check(dataset.log_prob, dataset)

@@ -3,7 +3,7 @@
 import argparse
 import os
 import sys
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 
 from dlutils.processes import cores
@@ -31,7 +31,12 @@ def main(arguments: list[str] | None = None) -> int:
         os.environ.setdefault(f"{library}_NUM_THREADS", "1")
     try:
         configs = read(options.config)
-        with _executors(options) as (make_executor, width):
+        if options.scheduler:
+            executors = dask_cluster(options.scheduler)
+        else:
+            pool = process_pool(options.workers, ["dlutils.tools.sweep.grid"])
+            executors = nullcontext((pool, options.workers + 1))
+        with executors as (make_executor, width):
             failed = run_all(
                 train_and_measure,
                 configs,
@@ -57,15 +62,6 @@ def main(arguments: list[str] | None = None) -> int:
         dash = lambda value: "–" if value is None else value
         print(markdown_table([{key: dash(row[key]) for key in row} for row in table]))
     return 1 if failed else 0
-
-
-def _executors(options: argparse.Namespace) -> AbstractContextManager:
-    """A maker of executors and how many runs to hand them at a time."""
-    if options.scheduler:
-        return dask_cluster(options.scheduler)
-    return nullcontext(
-        (process_pool(options.workers, ["dlutils.tools.sweep.grid"]), options.workers + 1)
-    )
 
 
 if __name__ == "__main__":
