@@ -178,13 +178,8 @@ def fisher_gap(
     best_noise = 2 * beta**2 * (a_dot / a - beta_dot / beta)  # sigma_*^2
     divergence = torch.empty_like(u)
     for k in range(n):
-        true = posterior((a[k] / beta[k]).item())
-        x = beta[k] * true.g
-        at = t[k].expand_as(x)
-        with torch.no_grad():
-            y_hat = denoiser(*(v.to(dtype_of(denoiser)) for v in (x, at))).double()
-        score = (a[k] * y_hat - x) / beta[k] ** 2
-        divergence[k] = true.mean((score - true.score / beta[k]) ** 2)
+        true, found = _both_scores(path, denoiser, posterior, t[k])
+        divergence[k] = true.mean((found - true.score) ** 2) / beta[k] ** 2
     return u, w, best_noise / 2 * divergence * path.time_rate(t)
 
 
@@ -194,26 +189,30 @@ def scores(
     posterior: Callable[[float], Posterior],
     u: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    r"""The true score and a denoiser's at one place on the clock, times $\beta$.
-
-    Args:
-        path: See `fisher_gap`, as denoiser and posterior.
-        denoiser: y_hat at states and times.
-        posterior: Of the data.
-        u: From 0 to 1.
+    r"""The true score and a denoiser's where the clock shows u, times $\beta$: see `fisher_gap`.
 
     Returns:
         States in units of $\sqrt{a^2+\beta^2}$, where they have a probability to speak of, and
         both scores there; float64, shape `(m,)` each.
     """
-    t = path.time(torch.tensor([u], dtype=torch.float64))
-    a, beta, _, _ = (value.item() for value in path.schedule(t))
-    true = posterior(a / beta)
+    t = path.time(torch.tensor([u], dtype=torch.float64))[0]
+    true, found = _both_scores(path, denoiser, posterior, t)
     seen = true.density > 1e-4 * true.density.max()
-    g, dtype = true.g[seen], dtype_of(denoiser)
+    return true.g[seen] / math.hypot(true.root_snr, 1), true.score[seen], found[seen]
+
+
+def _both_scores(
+    path: Path,
+    denoiser: Callable[[Tensor, Tensor], Tensor],
+    posterior: Callable[[float], Posterior],
+    t: Tensor,
+) -> tuple[Posterior, Tensor]:
+    """What is known of the data at one time, and a denoiser's score there times beta."""
+    a, beta, _, _ = (value.item() for value in path.schedule(t[None]))
+    true, dtype = posterior(a / beta), dtype_of(denoiser)
     with torch.no_grad():
-        y_hat = denoiser((beta * g).to(dtype), t.to(dtype).expand(len(g))).double()
-    return g / math.hypot(a / beta, 1), true.score[seen], a / beta * y_hat - g
+        y_hat = denoiser((beta * true.g).to(dtype), t.to(dtype).expand_as(true.g)).double()
+    return true, a / beta * y_hat - true.g
 
 
 def _clock(n: int) -> tuple[Tensor, Tensor]:

@@ -295,11 +295,13 @@ class _Solver:
 
         A kernel may have the slope at the price of the velocity: `with_slope`.
         """
-        if not hasattr(self.kernel, "with_slope"):
-            stages, x_0 = self.solve(y)
-            return self.sweep(stages, x_0, None)[0], stages, x_0
         G = y.new_empty(self.n_steps, len(METHODS[self.method][1]), len(y))
-        stages, x_0 = self.solve(y, G)
+        if hasattr(self.kernel, "with_slope"):
+            stages, x_0 = self.solve(y, G)
+        else:
+            stages, x_0 = self.solve(y)
+            for where, X, t in self.chunks(stages):
+                G[where] = self.kernel.slope(X, t).view_as(stages[where])
         return _log_normal(x_0) + self.stretch(G.unbind(1), 0)[0].sum(0), stages, x_0
 
     def solve(self, y: Tensor, slopes: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -344,14 +346,13 @@ class _Solver:
             yield where, X.reshape(-1), t[..., None].expand_as(X).reshape(-1)
 
     def sweep(
-        self, stages: Tensor, x_0: Tensor, v: Tensor | None, each: bool = False
-    ) -> tuple[Tensor, Tensor | None, list[Tensor | None]]:
-        """Log-likelihoods; with `v` also the gradient of sum(v * log p) in y and in the weights.
+        self, stages: Tensor, x_0: Tensor, v: Tensor, each: bool = False
+    ) -> tuple[Tensor, Tensor, list[Tensor | None]]:
+        """Log-likelihoods, and the gradient of sum(v * log p) in y and in the weights.
 
         With `each` the latter is that of every v * log p, shape `(n, *shape of the weights)`.
         """
-        log_p = _log_normal(x_0)
-        costate = None if v is None else -x_0 * v
+        log_p, costate = _log_normal(x_0), -x_0 * v
         n = len(x_0) if each else None
         gradients = [
             p.new_zeros(x_0.shape * each + p.shape) if p.requires_grad else None
@@ -359,16 +360,10 @@ class _Solver:
         ]
         for where, X, t in self.chunks(stages):
             shape = stages[where].shape
-            if v is None:
-                G = self.kernel.slope(X, t)
-            else:
-                _, G, H, pullback = self.kernel.derivatives(X, t)
-            G = G.view(shape).unbind(1)
+            _, G, H, pullback = self.kernel.derivatives(X, t)
+            G, H = (values.view(shape).unbind(1) for values in (G, H))
             log_det, U, r = self.stretch(G, where.start)
             log_p += log_det.sum(0)
-            if v is None:
-                continue
-            H = H.view(shape).unbind(1)
             w, c, costate = self.costates(G, H, U, r, v, costate)
             parts = pullback(w.reshape(-1), c.reshape(-1), n)
             for total, part in zip(gradients, parts, strict=True):
