@@ -554,16 +554,12 @@ def field(monkeypatch, bell):
     return clock
 
 
-def test_the_settings_that_are_there_soonest_are_taken(field):
+def test_the_soonest_settings_are_taken_or_else_the_nearest(field, monkeypatch):
     speedrun.SETTINGS.clear()
     rows = speedrun.tune(["gaussian"], speedrun.CONTENDERS, (0, 1))
     assert speedrun.SETTINGS == {("gaussian", "ours"): {"n_iterations": 2}}
     assert [row["n_iterations"] for row in rows] == [1, 4, 2]
     assert [row["processor s"] for row in rows] == ["–", 8, 4]
-
-
-def test_where_no_setting_gets_there_the_nearest_is_taken(field, monkeypatch):
-    speedrun.SETTINGS.clear()
     monkeypatch.setattr(speedrun, "LEVEL", 0.001)
     speedrun.tune(["gaussian"], speedrun.CONTENDERS, (0, 1))
     assert speedrun.SETTINGS == {("gaussian", "ours"): {"n_iterations": 4}}
