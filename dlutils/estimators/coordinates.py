@@ -21,7 +21,7 @@ from torch import Tensor
 
 from dlutils.data.units import Arsinh, Coordinate, Inside, Range, Units
 from dlutils.estimators import smoothing
-from dlutils.estimators.yardsticks import Mixture, em_mixture
+from dlutils.estimators.yardsticks import Mixture, em_mixture, mass
 
 FAR, FARTHEST = 40.0, 60.0  # interquartile ranges between the extremes
 NARROW, NOTABLE = 40.0, 0.02  # how much narrower a component is than the whole; its least share
@@ -76,7 +76,7 @@ def choose(
         weights: How many points each stands for, or None for one each.
         ends: The extremes, if points that are not in the sample lie farther out.
     """
-    low, median, high = torch.quantile(_some(y), torch.tensor([0.25, 0.5, 0.75]).double()).tolist()
+    low, median, high = np.quantile(y.double().numpy(), [0.25, 0.5, 0.75]).tolist()
     if not high > low:
         return ()
     arsinh = (Arsinh(median, (high - low) / 2),)
@@ -133,19 +133,7 @@ def evidence(y: Tensor, bends: tuple[Coordinate, ...] = (), weights: Tensor | No
     counts = torch.ones_like(x) if weights is None else weights.double()
     mixture = em_mixture(x, weights=weights)
     place, log_p, n_parameters = smoothing.fit(x_std, weights=weights)
-    smooth = np.interp(x_std, place, log_p) - _log_mass(place, log_p) - x.std().log().item()
+    smooth = np.interp(x_std, place, log_p) - math.log(mass(place, log_p)) - x.std().log().item()
     by_mixture = (counts @ mixture(x)).item() - (mixture.n_parameters - 2)  # mean and sd have both
     found = max(by_mixture, float(counts.numpy() @ smooth) - n_parameters)
     return found + counts.sum().item() * units.mean_log_slope(y, weights)
-
-
-def _some(y: Tensor, most: int = 1_000_000) -> Tensor:
-    """At most so many points, as many as `torch.quantile` takes, evenly spread over the sample."""
-    return y[:: -(-len(y) // most)].double()
-
-
-def _log_mass(x: np.ndarray, log_p: np.ndarray) -> float:
-    """The logarithm of the integral of a density whose logarithm is linear between its places."""
-    step = np.diff(log_p)
-    step = np.where(np.abs(step) < 1e-9, 1e-9, step)
-    return float(np.log((np.diff(x) * np.exp(log_p[:-1]) * np.expm1(step) / step).sum()))

@@ -144,10 +144,9 @@ def penalized(y: Tensor, *, weights: Tensor | None = None) -> LogDensity:
         minus_evidence, bounds=bounds, method="bounded", options={"xatol": 0.05}
     )
     log_p, _ = _smooth(grid, counts, math.exp(found.x), log_n_p)
-    width, rise = np.diff(grid), np.diff(log_p)
-    fall = np.maximum((rise / width)[[0, -1]] * [1, -1], 1 / (MARGIN * length))
-    mass = width @ (np.exp(log_p[:-1]) * exprel(rise)) + (np.exp(log_p[[0, -1]]) / fall).sum()
-    log_p = log_p - math.log(mass)
+    slopes = (np.diff(log_p) / np.diff(grid))[[0, -1]]
+    fall = np.maximum(slopes * [1, -1], 1 / (MARGIN * length))
+    log_p = log_p - math.log(mass(grid, log_p) + (np.exp(log_p[[0, -1]]) / fall).sum())
 
     def log_density(points: Tensor) -> Tensor:
         x = points.double().numpy()
@@ -155,6 +154,11 @@ def penalized(y: Tensor, *, weights: Tensor | None = None) -> LogDensity:
         return torch.from_numpy(np.interp(x, grid, log_p) - fall @ beyond)
 
     return log_density
+
+
+def mass(x: np.ndarray, log_p: np.ndarray) -> float:
+    """The integral of a density whose logarithm is linear between these places, `(n,)`."""
+    return np.diff(x) @ (np.exp(log_p[:-1]) * exprel(np.diff(log_p)))
 
 
 def _smooth(
