@@ -92,20 +92,6 @@ def test_the_noisy_data_are_a_convolution():
         assert spread == pytest.approx(1, abs=3e-3), "what the grid adds is taken from the noise"
 
 
-def test_the_solve_is_the_minimum():
-    table = small_table()
-    loss = loss_of(table)
-    total = loss + small_penalty(table)
-    c, random = total.minimum(), np.random.default_rng(0)
-    for _ in range(10):
-        d = random.normal(size=c.shape)
-        up, down = (total(c + sign * 1e-2 * d) - total(c) for sign in (1, -1))
-        assert up > 0
-        assert down > 0
-        assert up == pytest.approx(down, rel=1e-6), "no slope"
-    assert loss(c) < loss.constant - 0.01, "better than the linear denoiser"
-
-
 @pytest.mark.parametrize("shape", [(3, 2), (5, 6)])
 def test_the_banded_solve_equals_the_dense_one(shape):
     J, K = shape

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from dlutils.data.datasets import make_dataset
-from dlutils.diffusion.denoisers import DENOISERS, GaussianDenoiser, MixtureDenoiser
+from dlutils.diffusion.denoisers import GaussianDenoiser, MixtureDenoiser
 from dlutils.estimators.view import units_of
 from dlutils.estimators.yardsticks import Mixture, em_mixture
 from dlutils.evaluation import compare
@@ -61,15 +61,9 @@ def test_an_uncorrected_mixture_is_the_mixture_with_a_little_noise(sde):
 def test_the_default_is_one_gaussian(sde):
     data = make_dataset("laplace", n_train=200, n_val=50)
     few = partial(sde.train, data, n_iterations=3, progress=False)
-    default, gaussian, mixture = (
-        few(),
-        few(preconditioning="gaussian"),
-        few(preconditioning="mixture"),
-    )
-    y = data.test[:20]
-    assert torch.equal(default.elbo(y), gaussian.elbo(y))
-    assert str(default.model.net.denoiser) == "one Gaussian"
-    assert str(mixture.model.net.denoiser).startswith("a mixture of ")
+    assert str(few().model.net.denoiser) == "one Gaussian"
+    mixture = few(preconditioning="mixture").model.net.denoiser
+    assert str(mixture).startswith("a mixture of ")
 
 
 @pytest.mark.parametrize(
@@ -84,13 +78,6 @@ def test_training_goes_on_from_a_mixture_and_its_bound_is_one(sde, drift, diffus
     assert found.mass == pytest.approx(1, abs=1e-3)
     assert 0 < found.kl < bound.kl
     assert found.kl < 0.02
-
-
-def test_a_mixture_is_the_better_start(sde):
-    data = make_dataset("marron_wand_10", n_train=4000)
-    fit = partial(sde.train, data, diffusion="optimal", n_iterations=60, progress=False)
-    gaussian, mixture = (fit(preconditioning=name) for name in DENOISERS)
-    assert compare(data, mixture.elbo, 1001).kl < 0.2 * compare(data, gaussian.elbo, 1001).kl
 
 
 def test_the_mixture_is_of_the_standardized_data(sde):

@@ -74,15 +74,3 @@ def test_the_gap_falls_like_one_over_the_number_of_levels(sde):
             gaps.append(truth - (w @ sde.hierarchical_elbo(model, y, n, 8) / w.sum()).item())
     assert gaps == pytest.approx([7.361, 0.4017, 0.0382, 0.0038], abs=6e-5, rel=1e-3)
     assert slope(n_levels[1:], gaps[1:]) == pytest.approx(-1, abs=0.05)
-
-
-def test_levels_lose_to_their_limit_and_that_to_the_truth(sde):
-    model = perturbed(sde.build_sde("linear", "optimal", "preconditioned", DELTA), 4)
-    fitted = sde.FittedSDE(model, None, sde.Units(), 6.5)
-    y = torch.linspace(-2, 2, 9)
-    with torch.no_grad():
-        few, more = (sde.hierarchical_elbo(model, y, n) for n in (10, 2000))
-        limit = sde.elbo(model, y, 96, 48)
-    assert (few < more).all()
-    torch.testing.assert_close(more, limit, rtol=0, atol=0.03)
-    assert (limit < fitted.log_likelihood(y) + 1e-4).all()

@@ -15,7 +15,6 @@ from dlutils.flows.matching import (
     regress,
     sorted_pairs,
 )
-from dlutils.flows.nets import ConcatSquashDrift
 
 
 def sample(name="laplace_mixture", n=10_000):
@@ -124,12 +123,6 @@ def test_the_regression_reaches_the_least_squares(coupling):
     assert least <= -history.val[-1] < 1.01 * least
     assert -history.val[0] > 1.2 * least
     assert len(history.train) == 300
-
-
-def test_the_regression_of_a_net_on_sorted_pairs_keeps_almost_nothing():
-    y = sample(n=2000).double()
-    history = regress(ConcatSquashDrift(hidden=8), y, y, "sorted", batch_size=500, **BRIEF)
-    assert history.val[-1] > 0.05 * history.val[0]
 
 
 @pytest.mark.parametrize(

@@ -43,34 +43,6 @@ def test_a_step_is_the_damped_fisher_solve(problem):
     assert torch.allclose(step, expected, rtol=1e-8)
 
 
-def test_every_step_climbs_and_the_last_one_gains_nothing(problem):
-    f, y, weights = problem
-    climb = climber(f, y, weights, precision=0.01)
-    value = lambda: (weights @ adjoint.log_likelihood(f, y, 10, "rk4", "map")).item()
-    heights = []
-    watch = {"validate_every": 1, "callback": lambda *_: heights.append(climb.height)}
-    history = fit(f, value, value, climber=climb, n_iterations=300, progress=False, **watch)
-    assert len(history.train) < 300, "it ends by itself"
-    assert history.val_iteration[-1] == len(history.train)
-    assert (torch.tensor(heights[:-1]).diff() > 0).all()
-    gradient = torch.autograd.grad(
-        weights @ adjoint.log_likelihood(f, y, 10, "rk4", "map"), f.parameters()
-    )
-    uphill = parameters_to_vector(gradient) - 0.01 * parameters_to_vector(f.parameters())
-    assert uphill.norm() < 3e-3
-
-
-def test_a_step_that_folds_the_line_is_not_taken(problem):
-    f, y, weights = problem
-    climb = climber(f, y, weights, damping=1e-6)
-    climb.look()
-    before = climb.height
-    assert climb.move()
-    assert climb.damping > 1e-6, "raised, because the first steps were too long"
-    climb.look()
-    assert climb.height > before
-
-
 def test_without_a_step_uphill_it_stays(problem):
     f, y, weights = problem
     climb = climber(f, y, weights, damping=100.0)

@@ -5,10 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from dlutils.diffusion.fokker_planck import solve
 from dlutils.flows import adjoint
 from dlutils.processes import MANY, few_threads
-from dlutils.training import fit
 
 
 @pytest.fixture
@@ -46,18 +44,6 @@ def test_solves_of_few_points_take_one_thread(two_threads, solve, n, threads):
     assert torch.get_num_threads() == 2
 
 
-def test_a_training_takes_one_thread_and_gives_back_two(two_threads):
-    f, seen = Recorder(), []
-
-    def objective():
-        seen.append(torch.get_num_threads())
-        return -f.rate.square()
-
-    fit(f, objective, lambda: 0.0, n_iterations=2, progress=False)
-    assert set(seen) == {1}
-    assert torch.get_num_threads() == 2
-
-
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_errors_give_the_threads_back(two_threads, error):
     @few_threads
@@ -85,17 +71,4 @@ def test_a_thread_beside_a_call_has_a_caller_of_its_own(two_threads):
 
     with ThreadPoolExecutor(1) as pool:
         assert few_threads(lambda: pool.submit(beside).result())() == 3
-    assert torch.get_num_threads() == 2
-
-
-def test_the_fokker_planck_equation_takes_one_thread(two_threads):
-    seen = set()
-
-    def f(x, t):
-        seen.add(torch.get_num_threads())
-        return -x
-
-    prior = lambda x: torch.exp(-(x**2) / 2) / (2 * torch.pi) ** 0.5
-    solve(f, lambda x, t: torch.ones_like(x), prior, (-8, 8), 200, 20)
-    assert seen == {1}
     assert torch.get_num_threads() == 2
