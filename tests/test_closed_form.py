@@ -272,7 +272,7 @@ LIMITS = {  # of KL and gap, nats
 def test_least_squares_come_close_to_the_truth(sde, name, preconditioning):
     """And bound <= log-likelihood <= truth."""
     data, (largest, gap) = make_dataset(name, seed=1), LIMITS[name]
-    fitted = sde.least_squares(data, preconditioning=preconditioning)
+    fitted = replace(sde.least_squares(data, preconditioning=preconditioning), n_steps=200)
     found = compare(data, fitted.log_likelihood, 2001)
     assert found.mass == pytest.approx(1, abs=1e-3)
     assert 0 < found.kl < largest

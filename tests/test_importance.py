@@ -25,7 +25,7 @@ def simulated(sde):
     """Log weights of 1024 paths in 400 steps; ELBO and log-likelihood of the same points."""
     y = torch.tensor([-2.0, -1.0, 0.0, 0.5, 1.5], dtype=torch.float64)
     model = noisy_model(sde).double()
-    log_p = sde.FittedSDE(model, None, sde.Units(), 6.5).log_likelihood(y)
+    log_p = sde.FittedSDE(model, None, sde.Units(), 6.5, n_steps=200).log_likelihood(y)
     with torch.no_grad():
         log_w = log_weights(model, y, 1024, 400, torch.Generator().manual_seed(0))
         bound = sde.elbo(model, y)
