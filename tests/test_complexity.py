@@ -2,6 +2,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -37,32 +38,26 @@ def test_peak_memory_sees_a_large_tensor_that_is_gone_again():
     assert 150e6 < int(done.stdout) < 200e6
 
 
-def test_measures_each_way_for_each_number_of_steps():
-    ways = ("adjoint, chunks", "simulation-free", "flow matching")
-    measured = complexity.measure(ways, [10, 30])
-    assert tuple(measured) == ways
-    for rows in measured.values():
-        assert [row["n_steps"] for row in rows] == [10, 30]
-        assert all(row["seconds"] > 0 for row in rows)
-
-
 def test_each_way_has_a_process_of_its_own():
     """One batch needs an array of 3000 steps; chunks, measured after it, do not find it freed."""
-    measured = complexity.measure(("adjoint, one batch", "adjoint, chunks"), [3000])
-    batch, chunks = (rows[0]["megabytes"] for rows in measured.values())
+    ways = ("adjoint, one batch", "adjoint, chunks")
+    measured = complexity.measure(ways, [10, 3000])
+    assert measured.steps == (10, 3000)
+    assert tuple(measured.seconds) == ways
+    assert all((seconds > 0).all() for seconds in measured.seconds.values())
+    batch, chunks = (megabytes[1] for megabytes in measured.megabytes.values())
     assert batch > 10 * chunks > 10
 
 
-@pytest.mark.parametrize(
-    ("ways", "steps", "message"),
-    [(("magic",), [10], "unknown way 'magic'; choose from"), (("backprop",), [0], "n_steps")],
-)
-def test_bad_requests(ways, steps, message):
-    with pytest.raises(ValueError, match=message):
-        complexity.measure(ways, steps)
+def test_the_way_without_simulation_reaches_every_weight():
+    _, model = complexity._sde()
+    complexity.WAYS["simulation-free"](None, torch.linspace(-2, 2, 50, dtype=torch.float64), 7)
+    assert all(p.grad is not None for p in model.parameters())
 
 
-def test_steps_must_increase():
+def test_bad_numbers_of_steps():
+    with pytest.raises(ValueError, match="n_steps"):
+        complexity.measure(["forward"], [0])
     with pytest.raises(ValueError, match=r"must increase, not \(3, 2\)"):
         complexity.measure(["forward"], (3, 2))
 
@@ -109,14 +104,14 @@ def test_derivatives_by_autograd_hide_those_that_are_written_out(ode):
 
 
 def test_a_step_is_measured_by_the_number_of_points(ode, calls):
-    rows = complexity.by_points([100, 400], n_bins=8)
-    assert [row["points"] for row in rows] == [100, 400]
+    rows = complexity.by_points([100, 300], n_bins=8)
+    assert [row["points"] for row in rows] == [100, 300]
     columns = ["points", "nodes", "all points, ms", "compressed, ms", "256 points, ms"]
     assert all(list(row) == columns for row in rows)
     assert all(row[column] > 0 for row in rows for column in columns)
     few, many = (row["nodes"] for row in rows)
     assert max(few, many) <= 16
-    sizes = [100, few, 100, 400, many, 256]
+    sizes = [100, few, 100, 300, many, 256]
     assert [n for _, n, _, _ in calls[::4]] == sizes, "three of each, after one to warm up"
 
 
@@ -167,17 +162,18 @@ def test_the_error_of_the_continuous_adjoint_is_relative_and_of_the_same_steps(o
 
 
 def test_a_summary_has_the_slope_and_what_is_needed_at_most():
-    row = lambda n, s, mb: {"n_steps": n, "seconds": s, "megabytes": mb}
-    measured = {
-        "forward": [row(10, 1.0, 1.0), row(100, 10.0, 1.0)],
-        "backprop": [row(10, 2.0, 3.0), row(100, 200.0, 30.0)],
-    }
+    measured = complexity.Measured(
+        (10, 100),
+        {"forward": np.array([1.0, 10.0]), "backprop": np.array([2.0, 200.0])},
+        {"forward": np.array([1.0, 1.0]), "backprop": np.array([3.0, 30.0])},
+    )
     found = complexity.summary(measured)
     assert found["forward"] == complexity.Summary(1.0, pytest.approx(1), 1.0)
     assert found["backprop"] == complexity.Summary(11.0, pytest.approx(2), 30.0)
-    seconds, megabytes = complexity.panels(measured).values()
-    assert seconds["backprop"].tolist() == [2, 200]
-    assert megabytes["backprop"].tolist() == [3, 30]
+    assert complexity.table(measured, ["MB"])[1] == {
+        "T": 100, "forward, MB": "1", "backprop, MB": "30"
+    }  # fmt: skip
+    assert complexity.table(measured, ["ms"])[0]["backprop, ms"] == "2000"
 
 
 def test_the_median_of_turns_counts_and_the_most_of_their_memory(monkeypatch):
@@ -191,9 +187,9 @@ def test_the_median_of_turns_counts_and_the_most_of_their_memory(monkeypatch):
 
     monkeypatch.setattr(complexity, "ProcessPoolExecutor", lambda *_, **__: ThreadPoolExecutor(1))
     monkeypatch.setattr(complexity, "measure_once", measured)
-    few = {"n_steps": 10, "seconds": 2.0, "megabytes": 30.0}
-    many = {"n_steps": 1000, "seconds": 9.0, "megabytes": 10.0}  # one turn
     found = complexity.measure(["forward", "backprop"], [10, 1000])
-    assert found == {"forward": [few, many], "backprop": [few, many]}
+    for way in ("forward", "backprop"):
+        assert found.seconds[way].tolist() == [2, 9], "one turn of the many"
+        assert found.megabytes[way].tolist() == [30, 10]
     turn = [("forward", 10), ("backprop", 10)]
     assert made[:4] == turn + turn

@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import psutil  # comes with Jupyter's kernel
@@ -35,7 +36,20 @@ from dlutils.notebook import load
 from dlutils.processes import fresh_processes, keep_freed_memory
 from dlutils.seeding import seeded
 
-Measurement = dict[str, float | int]
+
+class Measured(NamedTuple):
+    """Steps of training in T steps each, several ways.
+
+    Attributes:
+        steps: The numbers T.
+        seconds: By way, shape `(len(steps),)`: the median of three turns, of one where T is 1000 or
+            more.
+        megabytes: The same: the most of the turns.
+    """
+
+    steps: tuple[int, ...]
+    seconds: dict[str, np.ndarray]
+    megabytes: dict[str, np.ndarray]
 
 
 @cache
@@ -169,33 +183,41 @@ class _ByAutograd(torch.nn.Module):
         return AutogradKernel(self.f)
 
 
+def _net_and_nodes() -> tuple[torch.nn.Module, Tensor]:
+    """What every step is measured with."""
+    nodes = make_dataset("laplace_mixture").compress(32)[0]
+    with seeded(0, dtype=nodes.dtype):
+        return _ode().MLPDrift(), nodes
+
+
+def _milliseconds(run: Callable[[], object], repeats: int = 3) -> float:
+    return round(1e3 * median_seconds(run, repeats), 1)
+
+
 def parts(n_steps: int = 100) -> list[dict[str, object]]:
     """What the batch of steps and the written-out derivatives each bring, in this process.
-
-    Args:
-        n_steps: Number of steps T.
 
     Returns:
         A row for the adjoint step by step and in batches of steps, and for backprop: milliseconds
         of a training step with derivatives by autograd and written out.
     """
-    y = make_dataset("laplace_mixture").compress(32)[0]
-    with seeded(0, dtype=y.dtype):
-        f = _ode().MLPDrift()
-    by_autograd, rows = _ByAutograd(f), []
-    for name, chunk in {"adjoint, step by step": 1, "adjoint, in batches of steps": None}.items():
-        row = {"training step": name}
-        for derivatives, net in {"by autograd": by_autograd, "written out": f}.items():
-            mean = lambda net=net, chunk=chunk: mean_log_likelihood(
-                net, y, None, n_steps, chunk=chunk
-            )
-            ms = 1e3 * median_seconds(lambda mean=mean: mean().backward(), 3)
-            row[f"derivatives {derivatives}, ms"] = round(ms, 1)
-        rows.append(row)
-    ms = 1e3 * median_seconds(lambda: backprop(f, y, n_steps), 3)
-    first = {"training step": "backprop through the solver"}
-    first |= {"derivatives by autograd, ms": round(ms, 1), "derivatives written out, ms": "–"}
-    return [first, *rows]
+    f, y = _net_and_nodes()
+
+    def adjoint(net: torch.nn.Module, chunk: int | None) -> float:
+        step = lambda: mean_log_likelihood(net, y, None, n_steps, chunk=chunk).backward()
+        return _milliseconds(step)
+
+    def row(step: str, by_autograd: float, written_out: float | str) -> dict[str, object]:
+        return {
+            "training step": step,
+            "derivatives by autograd, ms": by_autograd,
+            "derivatives written out, ms": written_out,
+        }
+
+    steps = {"adjoint, step by step": 1, "adjoint, in batches of steps": None}
+    rows = [row(name, adjoint(_ByAutograd(f), k), adjoint(f, k)) for name, k in steps.items()]
+    solver = _milliseconds(lambda: backprop(f, y, n_steps))
+    return [row("backprop through the solver", solver, "–"), *rows]
 
 
 def continuous_errors(steps: Sequence[int]) -> list[float]:
@@ -204,17 +226,12 @@ def continuous_errors(steps: Sequence[int]) -> list[float]:
     Args:
         steps: Numbers of steps T, of Euler's method.
     """
-    y = make_dataset("laplace_mixture").compress(32)[0]
-    with seeded(0, dtype=y.dtype):
-        f = _ode().MLPDrift()
+    f, y = _net_and_nodes()
     errors = []
     for n_steps in steps:
-        mean = mean_log_likelihood(f, y, None, n_steps)
-        exact = flat_gradient(mean, f)
-        found = parameters_to_vector(
-            continuous_gradient(f, y, torch.ones_like(y) / len(y), n_steps)
-        )
-        errors.append(((found - exact).norm() / exact.norm()).item())
+        exact = flat_gradient(mean_log_likelihood(f, y, None, n_steps), f)
+        found = continuous_gradient(f, y, torch.ones_like(y) / len(y), n_steps)
+        errors.append(((parameters_to_vector(found) - exact).norm() / exact.norm()).item())
     return errors
 
 
@@ -228,8 +245,7 @@ def by_points(sizes: Sequence[int], n_bins: int = 32) -> list[dict[str, object]]
     Returns:
         A row for each size: milliseconds with all points, with their nodes, with 256 points.
     """
-    with seeded(0, dtype=torch.float64):
-        f, rows = _ode().MLPDrift(), []
+    f, rows = _net_and_nodes()[0], []
     for n in sizes:
         data = make_dataset("laplace_mixture", n_train=n)
         y, nodes = data.train, data.compress(n_bins)[0]
@@ -237,7 +253,7 @@ def by_points(sizes: Sequence[int], n_bins: int = 32) -> list[dict[str, object]]
         for name, batch in {"all points": y, "compressed": nodes, "256 points": y[:256]}.items():
             step = lambda batch=batch: mean_log_likelihood(f, batch).backward()
             repeats = 1 if len(batch) >= 3000 else 3  # the many take seconds
-            row[f"{name}, ms"] = round(1e3 * median_seconds(step, repeats), 1)
+            row[f"{name}, ms"] = _milliseconds(step, repeats)
         rows.append(row)
     return rows
 
@@ -247,9 +263,7 @@ def _ready(way: str) -> tuple[torch.nn.Module, Tensor, int]:
     """Net, nodes and resident memory before the first step, in the process of this way."""
     torch.set_num_threads(1)
     keep_freed_memory()  # as in training
-    nodes = make_dataset("laplace_mixture").compress(32)[0]
-    with seeded(0, dtype=nodes.dtype):
-        f = _ode().MLPDrift()
+    f, nodes = _net_and_nodes()
     WAYS[way](f, nodes[:2], 10)  # loads what is loaded at first use
     return f, nodes, psutil.Process().memory_info().rss
 
@@ -263,7 +277,7 @@ def measure_once(way: str, n_steps: int) -> tuple[float, float]:
     return time.thread_time() - start, (peak - before) / 1e6
 
 
-def measure(ways: Sequence[str], steps: Sequence[int]) -> dict[str, list[Measurement]]:
+def measure(ways: Sequence[str], steps: Sequence[int]) -> Measured:
     """Measure ways in turns, each in a process of its own, one at a time.
 
     In turns, because a machine may be twice as quick a few seconds later: what is compared was
@@ -273,35 +287,29 @@ def measure(ways: Sequence[str], steps: Sequence[int]) -> dict[str, list[Measure
         ways: Some of `WAYS`.
         steps: Numbers of steps T, increasing integers of at least 1.
 
-    Returns:
-        By way, a row for each T: `n_steps`, `seconds` (the median of three turns; of one where T is
-        1000 or more) and `megabytes` (the most of them).
-
     Raises:
-        ValueError: If a way is unknown or a number is out of range.
+        ValueError: If a number of steps is out of range, or not above the one before.
     """
-    for way in ways:
-        if way not in WAYS:
-            raise ValueError(f"unknown way {way!r}; choose from {', '.join(WAYS)}")
     for n_steps in steps:
         check_solver(n_steps, "euler")
     if list(steps) != sorted(set(steps)):
         raise ValueError(f"the numbers of steps must increase, not {tuple(steps)}")
-    context, rows = fresh_processes([__name__]), {way: [] for way in ways}
+    context = fresh_processes([__name__])
+    seconds, megabytes = {way: [] for way in ways}, {way: [] for way in ways}
     with ExitStack() as stack:
         start = lambda way: ProcessPoolExecutor(1, context, initializer=_ready, initargs=(way,))
         pools = {way: stack.enter_context(start(way)) for way in ways}
         wait([pool.submit(int) for pool in pools.values()])  # all at once
+        once = lambda way, n_steps: pools[way].submit(measure_once, way, n_steps).result()
         for n_steps in steps:
-            turns = [
-                [pool.submit(measure_once, way, n_steps).result() for way, pool in pools.items()]
-                for _ in range(1 if n_steps >= 1000 else 3)
-            ]
-            for way, found in zip(ways, zip(*turns, strict=True), strict=True):
-                seconds, megabytes = zip(*found, strict=True)
-                row = {"seconds": float(np.median(seconds)), "megabytes": max(megabytes)}
-                rows[way].append({"n_steps": n_steps} | row)
-    return rows
+            repeats = range(1 if n_steps >= 1000 else 3)
+            turns = [{way: once(way, n_steps) for way in ways} for _ in repeats]
+            for way in ways:
+                times, memory = zip(*(turn[way] for turn in turns), strict=True)
+                seconds[way].append(np.median(times))
+                megabytes[way].append(max(memory))
+    arrays = lambda by_way: {way: np.array(values) for way, values in by_way.items()}
+    return Measured(tuple(steps), arrays(seconds), arrays(megabytes))
 
 
 @dataclass(frozen=True)
@@ -319,44 +327,33 @@ class Summary:
     megabytes: float
 
 
-def summary(measured: dict[str, list[Measurement]]) -> dict[str, Summary]:
+def summary(measured: Measured) -> dict[str, Summary]:
     """What was measured, a line for each way."""
-    seconds, megabytes = columns(measured)
-    steps, first = [row["n_steps"] for row in next(iter(measured.values()))], next(iter(seconds))
+    steps, seconds, megabytes = measured
+    first = next(iter(seconds.values()))
     return {
-        way: Summary(float(np.median(s / seconds[first])), slope(steps, s), megabytes[way].max())
+        way: Summary(float(np.median(s / first)), slope(steps, s), megabytes[way].max())
         for way, s in seconds.items()
     }
 
 
-def columns(
-    measured: dict[str, list[Measurement]],
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Seconds and megabytes by way, shape `(len(steps),)` each."""
-    return tuple(
-        {way: np.array([row[what] for row in rows]) for way, rows in measured.items()}
-        for what in ("seconds", "megabytes")
-    )
+def columns(measured: Measured) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Seconds and megabytes."""
+    return measured.seconds, measured.megabytes
 
 
-def panels(measured: dict[str, list[Measurement]]) -> dict[str, dict[str, np.ndarray]]:
-    """Time and memory by way, shape `(len(steps),)` each, under what a figure calls them."""
-    seconds, megabytes = columns(measured)
-    return {"time of a step / s": seconds, "peak memory / MB": megabytes}
+def panels(measured: Measured) -> dict[str, dict[str, np.ndarray]]:
+    """Time and memory under what a figure calls them."""
+    return {"time of a step / s": measured.seconds, "peak memory / MB": measured.megabytes}
 
 
-def table(
-    measured: dict[str, list[Measurement]], units: Sequence[str] = ("ms", "MB")
-) -> list[dict[str, object]]:
+def table(measured: Measured, units: Sequence[str] = ("ms", "MB")) -> list[dict[str, object]]:
     """What was measured as rows to show, one for each T: times in "ms", memory in "MB"."""
-    seconds, megabytes = columns(measured)
-    values = {"ms": {way: 1000 * s for way, s in seconds.items()}, "MB": megabytes}
-    return [
-        {"T": row["n_steps"]}
-        | {
-            f"{way}, {unit}": f"{float(f'{of_way[k]:.3g}'):g}"
-            for unit in units
-            for way, of_way in values[unit].items()
-        }
-        for k, row in enumerate(next(iter(measured.values())))
-    ]
+    milliseconds = {way: 1000 * s for way, s in measured.seconds.items()}
+    values = {"ms": milliseconds, "MB": measured.megabytes}
+    rows = [{"T": n_steps} for n_steps in measured.steps]
+    for unit in units:
+        for way, of_way in values[unit].items():
+            for row, value in zip(rows, of_way, strict=True):
+                row[f"{way}, {unit}"] = f"{float(f'{value:.3g}'):g}"
+    return rows

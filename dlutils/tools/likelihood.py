@@ -23,6 +23,7 @@ from torch import Tensor
 
 from dlutils.data.datasets import Dataset
 from dlutils.evaluation import slope
+from dlutils.quadrature import gauss_legendre
 from dlutils.seeding import seeded
 
 LogProb = Callable[[Tensor], Tensor | ArrayLike]
@@ -214,19 +215,18 @@ def _integrate(log_prob: LogProb, dataset: Dataset, dtype: torch.dtype) -> dict[
         (dataset.breakpoints > edges[0]) & (dataset.breakpoints < edges[-1])
     ]
     edges = np.unique(np.concatenate([edges, [low, high], of_data]))
-    middle, half = (edges[1:] + edges[:-1]) / 2, np.diff(edges) / 2
 
     def panels(n_nodes: int) -> tuple[np.ndarray, np.ndarray]:
         """The integrals of q and of p log(p / q) over each panel."""
-        nodes, weights = np.polynomial.legendre.leggauss(n_nodes)
-        points = (middle[:, None] + half[:, None] * nodes).ravel()
+        points, weights = gauss_legendre(n_nodes, edges[:-1], edges[1:])
+        points = points.ravel()
         log_q = _values(log_prob, torch.from_numpy(points).to(dtype)).numpy()
         p_log = np.full_like(log_q, 0.0 if dataset.is_known else nan)
         if dataset.is_known:
             log_p = dataset.log_prob(points).numpy()
             inside = log_p > -inf
             p_log[inside] = np.exp(log_p[inside]) * (log_p[inside] - log_q[inside])
-        return tuple(half * (v.reshape(-1, n_nodes) @ weights) for v in (np.exp(log_q), p_log))
+        return tuple((v.reshape(-1, n_nodes) * weights).sum(1) for v in (np.exp(log_q), p_log))
 
     mass, kl = panels(N_NODES)
     fewer, _ = panels(N_FEWER)
