@@ -1,5 +1,4 @@
 import io
-import multiprocessing
 import os
 import pickle
 import re
@@ -8,18 +7,17 @@ import subprocess
 import sys
 import time
 import traceback
-from concurrent.futures import ProcessPoolExecutor
-from functools import cache
 
 import nbformat
 import pytest
 import torch
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from conftest import HANGS, ROOT
 from dlutils.data.datasets import make_dataset
 from dlutils.notebook import load
-from dlutils.tools.notebooks import changed_settings, execute, main, structure, summary
+from dlutils.tools import notebooks
+from dlutils.tools.notebooks import changed_settings, execute, main, summary
 
 COMMITTED = sorted(ROOT.glob("*.ipynb"))
 
@@ -51,16 +49,12 @@ def test_load_takes_definitions_and_nothing_else(write):
         assert not hasattr(module, name)
 
 
-def test_each_load_is_fresh(write):
-    path = write("NAMES = []")
-    load(path).NAMES.append(1)
-    assert load(path).NAMES == []
-
-
 def test_loading_again_leaves_the_first_modules_own_tables(write):
     path = write("NAMES = {}", 'NAMES["one"] = 1')
     first = load(path)
-    assert load(path).NAMES == first.NAMES == {"one": 1}
+    first.NAMES["two"] = 2
+    assert load(path).NAMES == {"one": 1}
+    assert first.NAMES == {"one": 1, "two": 2}
 
 
 def test_a_function_that_leans_on_a_notebook_variable_fails(write):
@@ -131,15 +125,10 @@ def trained(name):
     return model
 
 
-@cache
-def both():
-    return {name: trained(name) for name in ("ODE.ipynb", "SDE.ipynb")}
-
-
-@pytest.fixture
+@pytest.fixture(scope="module")
 def models():
     """Trained."""
-    return both()
+    return {name: trained(name) for name in ("ODE.ipynb", "SDE.ipynb")}
 
 
 def by_pickle(model):
@@ -153,8 +142,7 @@ def by_torch(model):
     return torch.load(file, weights_only=False)
 
 
-@pytest.mark.parametrize("name", ["ODE.ipynb", "SDE.ipynb"])
-@pytest.mark.parametrize("copied", [by_pickle, by_torch])
+@pytest.mark.parametrize(("name", "copied"), [("ODE.ipynb", by_torch), ("SDE.ipynb", by_pickle)])
 def test_a_trained_model_comes_back_from_a_file(models, name, copied):
     model, y = models[name], torch.linspace(-1, 3, 50)
     load(ROOT / name)  # which is another module
@@ -163,22 +151,20 @@ def test_a_trained_model_comes_back_from_a_file(models, name, copied):
     assert torch.equal(copy.log_likelihood(y), model.log_likelihood(y))
 
 
-def test_trained_models_come_back_from_another_process(models):
-    y = torch.linspace(-1, 3, 50)
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        for name, model in models.items():
-            copy = pool.submit(trained, name).result(HANGS)
-            assert torch.equal(copy.log_likelihood(y), model.log_likelihood(y))
-            there = pool.submit(type(model).log_likelihood, model, y).result(HANGS)
-            assert torch.equal(there, model.log_likelihood(y)), "one sent there"
-
-
-def test_a_pickle_needs_no_more_than_the_package(models, tmp_path):
-    (tmp_path / "model.pkl").write_bytes(pickle.dumps(models["ODE.ipynb"]))
+def test_a_trained_model_goes_to_another_process_and_comes_back(models, tmp_path):
+    """It needs no more there than the package."""
+    model = models["ODE.ipynb"]
+    (tmp_path / "model.pkl").write_bytes(pickle.dumps(model))
     code = (
         "import pickle, torch\n"
-        "model = pickle.load(open('model.pkl', 'rb'))\n"
-        "print(type(model).__name__, model.log_likelihood(torch.ones(1)).item())"
+        "from pathlib import Path\n"
+        "model = pickle.loads(Path('model.pkl').read_bytes())\n"
+        "print(type(model).__name__, model.log_likelihood(torch.ones(1)).item())\n"
+        "from dlutils.data.datasets import make_dataset\n"
+        "from dlutils.notebook import load\n"
+        "dataset = make_dataset('gaussian', 200, 50, 50)\n"
+        "own = load('ODE.ipynb').train(dataset, n_iterations=5, progress=False)\n"
+        "Path('own.pkl').write_bytes(pickle.dumps(own))\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -188,9 +174,11 @@ def test_a_pickle_needs_no_more_than_the_package(models, tmp_path):
         text=True,
         check=True,
     )
-    name, value = done.stdout.split()
+    name, value = done.stdout.splitlines()[0].split()
     assert name == "FittedODE"
-    assert float(value) == models["ODE.ipynb"].log_likelihood(torch.ones(1)).item()
+    assert float(value) == model.log_likelihood(torch.ones(1)).item()
+    own, y = pickle.loads((tmp_path / "own.pkl").read_bytes()), torch.linspace(-1, 3, 50)
+    assert torch.equal(own.log_likelihood(y), model.log_likelihood(y))
 
 
 CACHING = """from functools import cached_property
@@ -246,9 +234,7 @@ def test_what_was_pickled_from_a_notebook_that_has_changed(write, monkeypatch):
 
 
 def test_summary_reads_tagged_cells_only():
-    output = nbformat.v4.new_output(
-        "stream", text="final log-likelihood   -1.25\nother  2.0 nats\n"
-    )
+    output = new_output("stream", text="final log-likelihood   -1.25\nother  2.0 nats\n")
     tagged = new_code_cell("", outputs=[output], metadata={"tags": ["summary"]})
     other = new_code_cell("", outputs=[output])
     found = summary(new_notebook(cells=[tagged]))
@@ -260,29 +246,38 @@ def test_run_writes_a_build_and_leaves_the_notebook_alone(write, tmp_path, capsy
     path = write("print('expected log-likelihood  -1.5')\nprint('final log-likelihood  -1.6')")
     notebook = nbformat.read(path, 4)
     notebook.cells[1].metadata.tags = ["summary"]
+    notebook.cells[1].metadata.execution = {"shell.execute_reply": "of an earlier run"}
     nbformat.write(notebook, path)
     before = path.read_bytes()
     assert main([str(path), "--output", str(tmp_path / "build")]) == 0
     assert path.read_bytes() == before
     assert "expected log-likelihood" in (tmp_path / "build" / "small.html").read_text()
     assert re.search(r"small.ipynb +\d+ +-1.6 +-1.5\n$", capsys.readouterr().out)
-    assert main([str(path), "--in-place"]) == 0
-    assert nbformat.read(path, 4).cells[1].outputs
+    assert "execution" not in nbformat.read(tmp_path / "build" / path.name, 4).cells[1].metadata
 
 
-def test_run_goes_on_after_a_failing_cell(write, tmp_path, capsys):
+def test_run_goes_on_after_a_failing_cell_and_leaves_that_notebook(
+    write, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
     path = write("1 + 1", "raise RuntimeError('here\\nor there')", "print('still run')")
-    other = write("print('the other')", name="other.ipynb")
-    assert main([str(path), str(other), "--output", str(tmp_path / "build")]) == 1
+    other = write("1 / 0", "print('the other')", name="other.ipynb")
+    notebook = nbformat.read(other, 4)
+    notebook.cells[1].metadata.tags = ["raises-exception"]
+    nbformat.write(notebook, other)
+    before = path.read_bytes()
+    assert main([path.name, other.name, "--in-place"]) == 1
     printed = capsys.readouterr()
-    assert printed.err.endswith("small.ipynb, In [2]: RuntimeError: here\n")
+    assert "small.ipynb is left as it was; with its errors it is in build" in printed.err
+    assert printed.err.endswith("small.ipynb, In [2]: RuntimeError: here\n"), "the other's is meant"
     assert re.search(r"small.ipynb +\d+ .*\n *other.ipynb +\d+ ", printed.out)
-    built = nbformat.read(tmp_path / "build" / "small.ipynb", 4)
-    assert [o.output_type for cell in built.cells[1:] for o in cell.outputs] == [
-        "execute_result", "error", "stream",
-    ]  # fmt: skip
-    for name in ("small", "other"):
-        assert (tmp_path / "build" / f"{name}.html").exists()
+    assert path.read_bytes() == before
+    kinds = lambda path: [
+        output.output_type for cell in nbformat.read(path, 4).cells[1:] for output in cell.outputs
+    ]
+    assert kinds(tmp_path / "build" / "small.ipynb") == ["execute_result", "error", "stream"]
+    assert (tmp_path / "build" / "small.html").exists()
+    assert kinds(other) == ["error", "stream"]
 
 
 def test_a_dead_kernel_or_a_cell_without_end_is_a_failure(write, tmp_path, capsys):
@@ -295,27 +290,6 @@ def test_a_dead_kernel_or_a_cell_without_end_is_a_failure(write, tmp_path, capsy
     assert "dead.ipynb, In [2]: DeadKernelError: Kernel died" in printed
     assert re.search(r"slow.ipynb, In \[2\]: CellTimeoutError: A cell timed out .*3 sec", printed)
     assert (tmp_path / "build" / "slow.html").exists()
-
-
-def test_a_failing_notebook_is_not_overwritten_in_place(write, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    failing, other = write("1 / 0"), write("print('done')", name="other.ipynb")
-    before = failing.read_bytes()
-    assert main([failing.name, other.name, "--in-place"]) == 1
-    assert failing.read_bytes() == before
-    assert nbformat.read(other, 4).cells[1].outputs
-    assert nbformat.read(tmp_path / "build" / "small.ipynb", 4).cells[1].outputs
-    assert (
-        "small.ipynb is left as it was; with its errors it is in build" in capsys.readouterr().err
-    )
-
-
-def test_an_error_that_is_meant_is_none(write, tmp_path):
-    path = write("1 / 0")
-    notebook = nbformat.read(path, 4)
-    notebook.cells[1].metadata.tags = ["raises-exception"]
-    nbformat.write(notebook, path)
-    assert main([str(path), "--output", str(tmp_path / "build")]) == 0
 
 
 def test_an_interrupted_run_leaves_what_was_executed(write, tmp_path):
@@ -359,8 +333,10 @@ def claimed(write, tmp_path, monkeypatch):
     (tmp_path / "tests").mkdir()
     (tmp_path / "tests" / "claims.toml").write_text(CLAIM, encoding="utf-8")
     settings = "DATASET = 'gaussian'  # or 'laplace'\nSUPPORT = WEIGHTS = None\nSEED = 0"
-    give = "open('figures/small_numbers.csv', 'w').write('name,value\\nmass,1.0024')"
-    path = write(settings, "import os\nos.makedirs('figures', exist_ok=True)", give)
+    give = "Path('figures', 'small_numbers.csv').write_text('name,value\\nmass,1.0024')"
+    path = write(
+        settings, f"from pathlib import Path\nPath('figures').mkdir(exist_ok=True)\n{give}"
+    )
     notebook = nbformat.read(path, 4)
     notebook.cells[1].metadata.tags = ["parameters"]
     nbformat.write(notebook, path)
@@ -376,6 +352,24 @@ def replaced(path, old, new):
     path.write_text(text.replace(old, new), encoding="utf-8")
 
 
+def by_python_alone(path, *_, **__):
+    """As `execute`, without a kernel."""
+    notebook = nbformat.read(path, 4)
+    for number, cell in enumerate(notebook.cells[1:], start=1):
+        try:
+            exec(cell.source, {})
+        except ZeroDivisionError as error:
+            failure = {"ename": type(error).__name__, "evalue": str(error), "traceback": []}
+            cell.execution_count, cell.outputs = number, [new_output("error", **failure)]
+    return notebook, 0.0
+
+
+@pytest.fixture
+def no_kernel(monkeypatch):
+    monkeypatch.setattr(notebooks, "execute", by_python_alone)
+
+
+@pytest.mark.usefixtures("no_kernel")
 def test_run_ends_with_the_sentences_that_do_not_hold(claimed, capsys):
     assert main([claimed.name]) == 0
     assert capsys.readouterr().out.endswith("All 1 sentences hold here.\n"), "not of the other"
@@ -388,21 +382,22 @@ def test_run_ends_with_the_sentences_that_do_not_hold(claimed, capsys):
     assert "says" not in capsys.readouterr().out, "of a notebook that failed"
 
 
-def test_changed_settings_are_named_and_the_sentences_not_checked(claimed, capsys):
-    replaced(claimed, "'gaussian'  # or", "'laplace'  # not")
-    assert main([claimed.name]) == 0
-    assert capsys.readouterr().out.endswith(
-        "Changed in small.ipynb: DATASET = 'laplace'. "
-        "The answers are about the settings as they come.\n"
-    )
-
-
-def test_another_seed_is_named_and_the_sentences_checked(claimed, capsys):
+@pytest.mark.usefixtures("no_kernel")
+def test_changed_settings_are_named_and_the_sentences_checked_with_another_seed_alone(
+    claimed, capsys
+):
     replaced(claimed, "SEED = 0", "SEED = 3  # of mine")
     assert main([claimed.name]) == 0
     assert capsys.readouterr().out.endswith(
         "Changed in small.ipynb: SEED = 3. The answers are to hold all the same.\n"
         "All 1 sentences hold here.\n"
+    )
+    replaced(claimed, "SEED = 3", "SEED = 0")
+    replaced(claimed, "'gaussian'  # or", "'laplace'  # not")
+    assert main([claimed.name]) == 0
+    assert capsys.readouterr().out.endswith(
+        "Changed in small.ipynb: DATASET = 'laplace'. "
+        "The answers are about the settings as they come.\n"
     )
 
 
@@ -426,6 +421,7 @@ def test_settings_are_compared_by_what_they_say(claimed, tmp_path, monkeypatch):
     assert changed_settings(claimed) == {}, "without git"
 
 
+@pytest.mark.usefixtures("no_kernel")
 def test_a_hand_out_has_no_claims(claimed, capsys):
     (claimed.parent / "tests" / "claims.toml").unlink()
     assert main([claimed.name]) == 0
@@ -433,36 +429,8 @@ def test_a_hand_out_has_no_claims(claimed, capsys):
 
 
 def test_seconds_of_cells_are_kept_where_asked_for(write):
-    path = write("1")
-    timed, _ = execute(path, timing=True)
+    timed, _ = execute(write("1"), timing=True)
     assert "shell.execute_reply" in timed.cells[1].metadata.execution
-    nbformat.write(timed, path)
-    again, _ = execute(path)
-    assert "execution" not in again.cells[1].metadata
-
-
-def test_structure_counts_code_without_blank_lines_and_comments(write, capsys):
-    sources = ("x = 1\n\n# why\ny = 2", "if True:\n    z = 'a longer line than that'")
-    path = write(*sources)
-    notebook = nbformat.read(path, 4)
-    notebook.cells.insert(2, new_markdown_cell("## 1.1 The equations"))
-    counts = {
-        "lines of code": 4,
-        "longest cell": 2,
-        "longest line": 33,
-        "cells before the first question": 1,
-        "words": 6,
-    }
-    assert structure(notebook) == counts
-    nbformat.write(notebook, path)
-    assert main([str(path), "--count"]) == 0
-    assert capsys.readouterr().out.endswith("| small.ipynb | 4 | 2 | 33 | 1 | 6 |\n")
-
-
-def test_command_line_has_help():
-    command = [sys.executable, "-m", "dlutils.tools.notebooks", "--help"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert "--in-place" in done.stdout
 
 
 @pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.name)
@@ -533,8 +501,12 @@ def test_each_question_ends_in_one_short_answer(path):
 
 @pytest.mark.parametrize(("name", "most"), [("ODE", 500), ("SDE", 800)])
 def test_notebooks_are_short_enough_to_read(name, most):
-    counts = structure(nbformat.read(ROOT / f"{name}.ipynb", 4))
-    assert counts["lines of code"] <= most
-    assert counts["longest cell"] <= 30
-    assert counts["longest line"] <= 100
-    assert counts["cells before the first question"] <= 2
+    cells = nbformat.read(ROOT / f"{name}.ipynb", 4).cells
+    lines = [cell.source.splitlines() for cell in cells if cell.cell_type == "code"]
+    assert max(len(line) for cell in lines for line in cell) <= 100
+    sizes = [sum(not re.match(r"\s*(#|$)", line) for line in cell) for cell in lines]
+    assert max(sizes) <= 30
+    assert most - 100 < sum(sizes) <= most
+    first = next(k for k, cell in enumerate(cells) if re.match("## [12].1", cell.source))
+    code = [cell for cell in cells[:first] if cell.cell_type == "code"]
+    assert len(code) <= 3, "imports, settings, and what a quick run makes of them"

@@ -3,7 +3,6 @@
 `python -m dlutils.tools.notebooks` executes every notebook into build/, exports HTML and says which
 sentences do not hold for what was computed; with `--in-place` it refreshes the outputs of the
 committed notebooks. A cell that fails stops neither the cells after it nor the other notebooks.
-With `--count` it counts what makes a notebook readable: lines of code, the longest cell and line.
 """
 
 import argparse
@@ -23,7 +22,6 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from dlutils.notebook import read_cells, targets
-from dlutils.tables import markdown_table
 from dlutils.tools.claims import checking
 from dlutils.tools.commands import parser_of_notebooks
 
@@ -134,36 +132,6 @@ def _first_line(text: str) -> str:
     return next(iter(text.strip().splitlines()), "")
 
 
-def structure(notebook: "NotebookNode") -> dict[str, int]:
-    """Counts that say how readable a notebook is.
-
-    Returns:
-        Lines of code without blank lines and comments; of the longest cell; characters of the
-        longest line; code cells before the first question; and words of Markdown.
-    """
-    code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
-    text = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
-    first = next(
-        (k for k, c in enumerate(notebook.cells) if c.source.startswith(("## 1.1", "## 2.1"))),
-        len(notebook.cells),
-    )
-    lengths = [len(line) for source in code for line in source.splitlines()]
-    return {
-        "lines of code": sum(len(_lines(source)) for source in code),
-        "longest cell": max((len(_lines(source)) for source in code), default=0),
-        "longest line": max(lengths, default=0),
-        "cells before the first question": sum(
-            cell.cell_type == "code" for cell in notebook.cells[:first]
-        ),
-        "words": sum(len(source.split()) for source in text),
-    }
-
-
-def _lines(source: str) -> list[str]:
-    """The lines that are neither blank nor a comment."""
-    return [line for line in source.splitlines() if line.strip() and line.lstrip()[0] != "#"]
-
-
 def changed_settings(path: Path) -> dict[str, str]:
     """The settings in which a notebook differs from the one that is committed, as Python code.
 
@@ -218,14 +186,7 @@ def summary(notebook: "NotebookNode") -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Run:
-    """What became of a notebook.
-
-    Attributes:
-        path: Its file.
-        seconds: How long it took.
-        summary: See `summary`.
-        failures: See `failures`.
-    """
+    """What became of a notebook: its `summary` and its `failures`."""
 
     path: Path
     seconds: float
@@ -242,7 +203,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--in-place", action="store_true", help="overwrite the notebooks' outputs")
     parser.add_argument("--output", type=Path, default=Path("build"), help="default: %(default)s")
     parser.add_argument("--timeout", type=float, default=1800, help="seconds allowed for a cell")
-    parser.add_argument("--count", action="store_true", help="execute nothing, count lines of code")
     options = parser.parse_args(arguments)
     paths = options.notebooks
     if not paths:
@@ -252,9 +212,6 @@ def main(arguments: list[str] | None = None) -> int:
             read_cells(path)
     except ValueError as error:
         parser.error(str(error))
-    if options.count:
-        _print_counts(paths)
-        return 0
     try:
         runs = [_run(path, options) for path in paths]
     except KeyboardInterrupt:
@@ -331,13 +288,6 @@ def _print_table(runs: list[Run]) -> None:
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     for row in (header, *rows):
         print("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))
-
-
-def _print_counts(paths: list[Path]) -> None:
-    import nbformat
-
-    rows = [{"notebook": path.name, **structure(nbformat.read(path, 4))} for path in paths]
-    print(markdown_table(rows))
 
 
 def _names_changes(path: Path) -> bool:

@@ -115,14 +115,11 @@ def load(path: Path = CLAIMS) -> tuple[list[Claim], set[str]]:
 
 def _claim(entry: dict[str, object]) -> Claim:
     """One table of the file."""
-    keys = ("question", "says", "of", "order", "scale", "measured")
-    if unknown := sorted(set(entry) - set(keys)):
-        raise ValueError(f"a claim has {unknown[0]!r}; choose from {', '.join(keys)}")
-    if missing := [key for key in keys[:2] if not isinstance(entry.get(key), str)]:
-        raise ValueError(f"a claim needs the text {missing[0]!r}: {entry}")
-    lists = {key: _list(entry.get(key, ())) for key in ("of", "order")}
-    how = {"scale": float(entry.get("scale", 1)), "measured": entry.get("measured", False)}
-    return Claim(entry["question"], entry["says"], **lists, **how)
+    lists = {key: _list(entry[key]) for key in ("of", "order") if key in entry}
+    try:
+        return Claim(**entry | lists)
+    except TypeError as error:
+        raise ValueError(f"a claim with a wrong or missing key, {entry}: {error}") from error
 
 
 def _list(value: str | Sequence[str]) -> tuple[str, ...]:

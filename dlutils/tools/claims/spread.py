@@ -13,7 +13,6 @@ import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -80,80 +79,60 @@ def run_all(notebooks: Sequence[Path], n: int, *, again: bool = False) -> list[s
         for seed, path in product(range(n), notebooks)
         if again or not _is_done(seed, path, stamp)
     ]
-    failed = []
-    runner = _Runner(notebooks, stamp)
+    failed, running = [], set()
     with (
         tqdm(total=n * len(notebooks), unit="run", desc="seeds", file=sys.stdout) as bar,
         ThreadPoolExecutor(AT_ONCE) as pool,
     ):
         bar.update(n * len(notebooks) - len(todo))
-        futures = [pool.submit(runner.run, seed, path) for seed, path in todo]
+        futures = [pool.submit(_run, *run, notebooks, stamp, running) for run in todo]
         try:
             for future in as_completed(futures):
                 failed += future.result()
                 bar.update()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
-            runner.stop()
+            for process in list(running):
+                process.terminate()  # its kernel ends with it
             raise
     return failed
 
 
-@dataclass
-class _Runner:
-    """Runs notebooks in processes of their own, which can all be stopped.
+def _run(
+    seed: int, path: Path, notebooks: Sequence[Path], stamp: str, running: set[subprocess.Popen]
+) -> list[str]:
+    """Run a notebook with a seed, beside all others, and keep its tables; return what failed."""
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        for other in notebooks:
+            shutil.copy(other, folder)
+        nbformat.write(with_seed(nbformat.read(path, 4), seed), folder / path.name)
+        status, errors = _execute(folder, path.name, running)
+        if status:
+            said = errors.strip().splitlines() or [f"exit status {status}"]
+            return [f"SEED = {seed}, {line}" for line in said if path.name in line] or said
+        _keep(folder / "figures", seed, path.stem, stamp)
+    return []
 
-    Attributes:
-        notebooks: All that a notebook finds beside itself.
-        stamp: Of the code that is run.
-        processes: Those that are running.
-        stopped: Whether no more is to begin.
-    """
 
-    notebooks: Sequence[Path]
-    stamp: str
-    processes: set[subprocess.Popen] = field(default_factory=set)
-    stopped: bool = False
-
-    def run(self, seed: int, path: Path) -> list[str]:
-        """Run a notebook with a seed and keep its tables; return which of its cells failed."""
-        with TemporaryDirectory() as name:
-            folder = Path(name)
-            for other in self.notebooks:
-                shutil.copy(other, folder)
-            nbformat.write(with_seed(nbformat.read(path, 4), seed), folder / path.name)
-            status, errors = self._execute(folder, path.name)
-            if self.stopped:
-                return []
-            if status:
-                said = errors.strip().splitlines() or [f"exit status {status}"]
-                return [f"SEED = {seed}, {line}" for line in said if path.name in line] or said
-            _keep(folder / "figures", seed, path.stem, self.stamp)
-        return []
-
-    def _execute(self, folder: Path, name: str) -> tuple[int, str]:
-        environment = os.environ | {"PYTHONPATH": _path(), "OMP_NUM_THREADS": "1"}
-        process = subprocess.Popen(
-            [sys.executable, "-m", "dlutils.tools.notebooks", name],
-            cwd=folder,
-            env=environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,  # Ctrl-C reaches this process alone, which stops the others
-        )
-        self.processes.add(process)
-        try:
-            _, errors = process.communicate()
-        finally:
-            self.processes.discard(process)
-        return process.returncode, errors
-
-    def stop(self) -> None:
-        """End what is running; its kernels end with it."""
-        self.stopped = True
-        for process in list(self.processes):
-            process.terminate()
+def _execute(folder: Path, name: str, running: set[subprocess.Popen]) -> tuple[int, str]:
+    """Run a notebook in a process of its own, which is among those running until it ends."""
+    environment = os.environ | {"PYTHONPATH": _path(), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dlutils.tools.notebooks", name],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # Ctrl-C reaches this process alone, which stops the others
+    )
+    running.add(process)
+    try:
+        _, errors = process.communicate()
+    finally:
+        running.discard(process)
+    return process.returncode, errors
 
 
 def with_seed(notebook: nbformat.NotebookNode, seed: int) -> nbformat.NotebookNode:
