@@ -102,7 +102,10 @@ def relative_difference(ode, f, method, logdet, n_steps=7):
     """From backprop through the solver: of log p, the sums, and their gradients."""
     y, w = data()
     settings = (n_steps, method, logdet)
-    points = distance([log_likelihood(f, y, *settings)], [ode.log_likelihood(f, y, *settings)])
+    with torch.no_grad():  # another way to the same values
+        points = distance([log_likelihood(f, y, *settings)], [ode.log_likelihood(f, y, *settings)])
+        mean = w @ ode.log_likelihood(f, y, *settings) / w.sum()
+        points = max(points, distance([mean_log_likelihood(f, y, w, *settings)], [mean]))
     sums = distance(
         value_and_gradients(f, y, lambda y: w @ log_likelihood(f, y, *settings)),
         value_and_gradients(f, y, lambda y: w @ ode.log_likelihood(f, y, *settings)),
@@ -232,19 +235,6 @@ def test_weighted_points(ode):
 
 @BOTH
 @pytest.mark.parametrize("drift", NETS)
-def test_without_grad_the_value_is_the_same(ode, function, drift):
-    f = DRIFTS[drift](ode)
-    y, _ = data()
-    value = function(f, y, n_steps=5)
-    assert value.requires_grad
-    with torch.no_grad():
-        bare = function(f, y, n_steps=5)
-    assert not bare.requires_grad
-    torch.testing.assert_close(bare, value.detach(), rtol=1e-12, atol=1e-12)
-
-
-@BOTH
-@pytest.mark.parametrize("drift", NETS)
 def test_a_frozen_parameter_gets_no_gradient(ode, function, drift):
     f = DRIFTS[drift](ode)
     y, _ = data()
@@ -300,24 +290,12 @@ def test_improper_weights_are_refused(weights, message):
 
 @BOTH
 @pytest.mark.parametrize("logdet", LOGDETS)
-def test_a_step_that_folds_the_line_says_to_raise_n_steps(function, logdet):
-    with pytest.raises(
-        ValueError,
-        match=r"euler step of size 0.1 at t = .* folds the line "
-        r"\(r = -1, must be positive\): raise n_steps",
-    ):
-        function(lambda x, t: 20 * x, torch.linspace(-1, 1, 3), n_steps=10, logdet=logdet)
-
-
-@BOTH
-@pytest.mark.parametrize("chunk", [3, None])
-def test_the_step_that_folds_is_named(function, chunk):
+def test_the_step_that_folds_is_named(function, logdet):
     """It folds from t = 0.3 down to 0: not in the chunk at t = 1."""
     f = lambda x, t: torch.where(torch.as_tensor(t) < 0.35, 20.0, 0.1) * x
-    with pytest.raises(ValueError, match="folds the line") as error:
-        function(f, torch.linspace(-1, 1, 3), n_steps=10, chunk=chunk)
-    named = float(str(error.value).split("t = ")[1].split()[0])
-    assert named in (0.1, 0.2, 0.3)
+    message = r"euler step of size 0.1 at t = 0.[123] folds the line \(r = -1, .*: raise n_steps"
+    with pytest.raises(ValueError, match=message):
+        function(f, torch.linspace(-1, 1, 3), n_steps=10, logdet=logdet, chunk=3)
 
 
 def test_an_exploding_solve_says_from_when():

@@ -290,16 +290,11 @@ def test_orders(monkeypatch):
     assert found == {
         "euler": 1, "rk2": 2, "rk4": 4, "heun3": 3, "three_eighths": 4, "quadrature only": 2
     }  # fmt: skip
-    y = torch.linspace(-2, 2, 9, dtype=torch.float64)
+    y, f, steps = torch.linspace(-2, 2, 9).double(), lambda x, t: x.sin() * t, [16, 32, 64]
+    exact = adjoint.log_likelihood(f, y, 512, "rk4")
     for name, order in found.items():
-        exact = adjoint.log_likelihood(lambda x, t: x.sin() * t, y, 512, "rk4")
-        steps = [16, 32, 64]
-        errors = [
-            (adjoint.log_likelihood(lambda x, t: x.sin() * t, y, n, name, "map") - exact)
-            .abs()
-            .max()
-            for n in steps
-        ]
+        log_p = [adjoint.log_likelihood(f, y, n, name, "map") for n in steps]
+        errors = [(found - exact).abs().max() for found in log_p]
         slope = torch.log2(errors[0] / errors[2]).item() / 2
         assert slope > order - 0.2, name
 

@@ -1,6 +1,7 @@
 """ODE.ipynb against closed forms; each oracle is also shown to fail on a wrong program."""
 
 import math
+from functools import partial
 from types import ModuleType
 
 import nbformat
@@ -60,15 +61,9 @@ def check_order_of_the_likelihood(ode: ModuleType, method: str, logdet: str) -> 
 def check_time_dependence(ode: ModuleType, method: str) -> None:
     """dx/dt = x cos t: log x grows by sin 1."""
     x_0 = torch.tensor([1.0, -2.0])
-    n_steps = [16, 32, 64, 128]
+    n_steps, f = [16, 32, 64, 128], lambda x, t: x * math.cos(t)
     exact = x_0 * math.exp(math.sin(1))
-    errors = [
-        (ode.integrate(lambda x, t: x * math.cos(t), x_0, 0, 1, T, method) - exact)
-        .abs()
-        .max()
-        .item()
-        for T in n_steps
-    ]
+    errors = [(ode.integrate(f, x_0, 0, 1, T, method) - exact).abs().max().item() for T in n_steps]
     assert abs(slope(n_steps, errors) - ORDERS[method]) < 0.15
 
 
@@ -238,39 +233,12 @@ def test_gradient_agrees_with_finite_differences(ode):
         assert (values[0] - values[1]) / 2e-5 == pytest.approx(gradient[1, 0].item(), rel=1e-6)
 
 
-@maths
-def test_gradients_arrive_in_every_net(ode):
-    for name, build in ode.DRIFTS.items():
-        f = build()
-        for parameter in f.parameters():
-            torch.nn.init.normal_(parameter, std=0.1)
-        ode.log_likelihood(f, torch.randn(20) + 1, 5).mean().backward()
-        for label, parameter in f.named_parameters():
-            assert parameter.grad is not None, (name, label)
-            assert parameter.grad.abs().sum() > 0, (name, label)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"method": "rk3"}, "unknown method 'rk3'; choose from euler, rk2, rk4"),
-        ({"n_steps": 0}, "n_steps must be an integer of at least 1, not 0"),
-        ({"logdet": "exact"}, "unknown logdet 'exact'; choose from trace, map"),
-    ],
-)
-def test_bad_settings_name_the_value_and_the_choices(ode, arguments, message):
-    with pytest.raises(ValueError, match=message):
-        ode.log_likelihood(sine, torch.zeros(3), **arguments)
-    with pytest.raises(ValueError, match=message):
-        ode.train(make_dataset("gaussian", 20, 20, 20), progress=False, **arguments)
-    if "logdet" not in arguments:
-        with pytest.raises(ValueError, match=message):
-            ode.integrate(sine, torch.zeros(3), 0, 1, **arguments)
-
-
 def test_training_options_are_checked(ode):
     dataset = make_dataset("gaussian", 20, 20, 20)
     for options, message in (
+        ({"method": "rk3"}, "unknown method 'rk3'; choose from euler, rk2, rk4"),
+        ({"n_steps": 0}, "n_steps must be an integer of at least 1, not 0"),
+        ({"logdet": "exact"}, "unknown logdet 'exact'; choose from trace, map"),
         ({"drift": "big"}, "unknown drift 'big'; choose from linear, mlp, concat_squash"),
         ({"gradient": "magic"}, "unknown gradient 'magic'; choose from adjoint, backprop"),
         ({"prior_precision": -1.0}, "prior_precision must be finite, not negative, not -1.0"),
@@ -279,6 +247,9 @@ def test_training_options_are_checked(ode):
     ):
         with pytest.raises(ValueError, match=message):
             ode.train(dataset, progress=False, **options)
+    for f in (ode.log_likelihood, partial(ode.integrate, t0=1, t1=0)):
+        with pytest.raises(ValueError, match="unknown method 'rk3'; choose from euler"):
+            f(sine, torch.zeros(3), method="rk3")
 
 
 def test_adjoint_and_backprop_train_the_same_model(ode):
@@ -288,14 +259,6 @@ def test_adjoint_and_backprop_train_the_same_model(ode):
         for name in ode.GRADIENTS
     ]
     assert runs[0].history.train == pytest.approx(runs[1].history.train, abs=1e-8)
-
-
-def test_minibatches_are_random_points_named_by_the_seed(ode):
-    dataset = make_dataset("laplace_mixture", 300, 50, 50)
-    settings = {"batch_size": 32, "n_steps": 5, "n_iterations": 10, "progress": False}
-    first, again = (ode.train(dataset, **settings).history.train for _ in range(2))
-    assert first == again
-    assert len(set(first)) == 10
 
 
 @maths
@@ -321,7 +284,7 @@ def test_a_linear_drift_learns_a_gaussian(fitted):
 
 def test_same_seed_same_model(ode):
     dataset = make_dataset("laplace", 500, 50, 50)
-    settings = {"n_steps": 5, "n_iterations": 5, "progress": False}
+    settings = {"n_steps": 5, "n_iterations": 5, "batch_size": 32, "progress": False}
     first = ode.train(dataset, seed=2, **settings)
     torch.manual_seed(77)
     again = ode.train(dataset, seed=2, **settings)
