@@ -40,20 +40,12 @@ _numbers: dict[str, dict[str, object]] = {}  # by file, what has been handed ove
 
 @dataclass(frozen=True)
 class Entry:
-    """One figure or table.
+    """One figure or table."""
 
-    Attributes:
-        name: Of its files, without ending.
-        task: Number of the task it answers, such as "1.3"; "" beyond the assignment.
-        caption: One sentence; may have $mathematics$ in it.
-        wide: Whether a figure needs the width of the page.
-        is_figure: Or else a table.
-    """
-
-    name: str
-    task: str
-    caption: str
-    wide: bool
+    name: str  # of its files, without ending
+    task: str  # number of the task it answers, such as "1.3"; "" beyond the assignment
+    caption: str  # one sentence; may have $mathematics$ in it
+    wide: bool  # whether it needs the width of the page
     is_figure: bool
 
 
@@ -128,12 +120,9 @@ def numbers(notebook: str, values: Mapping[str, object], *, measured: bool = Fal
         values: From a name, without pipes, to a number or a tensor of one number.
         measured: Whether they are times or memory, which differ from run to run: these go to
             `figures/NOTEBOOK_measured.csv`.
-
-    Raises:
-        ValueError: If a name has a pipe in it, or a value is no single number.
     """
     stem = f"{notebook}_{'measured' if measured else 'numbers'}"
-    new = {_name(name): _short(_number(name, value)) for name, value in values.items()}
+    new = {name: _short(_number(name, value)) for name, value in values.items()}
     known = _numbers.setdefault(stem, {})
     known |= new
     _or_say_so(lambda: _write_csv(stem, [("name", "value"), *known.items()]), stem)
@@ -145,18 +134,11 @@ def _write_csv(name: str, rows: Iterable[Iterable[object]]) -> None:
         csv.writer(file, lineterminator="\n").writerows(rows)
 
 
-def _name(name: str) -> str:
-    """A name that a reference can hold."""
-    if not name.strip() or re.search(r"[|\n]", name):
-        raise ValueError(f"the name of a number has no pipe or line break, not {name!r}")
-    return name.strip()
-
-
 def _number(name: str, value: object) -> float | int:
     """A number as Python has it, also of a tensor or an array of one."""
     plain = value.item() if getattr(value, "ndim", None) == 0 else value
-    if isinstance(plain, bool) or not isinstance(plain, float | int):
-        raise ValueError(f"{name!r} is a single number, not {value!r}")
+    assert isinstance(plain, float | int), f"{name!r} is a single number, not {value!r}"
+    assert "|" not in name, f"{name!r}: a reference is divided by pipes"
     return plain
 
 

@@ -107,12 +107,6 @@ def test_an_animation_has_a_frame_for_each_time_and_the_same_bytes(tmp_path):
     assert not plt.get_fignums()
 
 
-@pytest.mark.parametrize("name", ["", "figure.pdf"])
-def test_save_figure_wants_a_bare_name(name, tmp_path):
-    with pytest.raises(ValueError, match="bare word"):
-        plotting.save_figure(plt.figure(), name, tmp_path)
-
-
 @pytest.mark.parametrize("n", [1, 4])
 def test_maps_and_panels_follow_what_they_are_given(dataset, n):
     keys = [

@@ -86,7 +86,9 @@ def test_a_folder_that_cannot_be_written_to_is_reported(tmp_path, capsys):
     report.figure(plt.figure(), "A_one", "1.3", "A density.")
     assert "| 1 |" in report.table([{"n": 1}], "A_table", "1", "One row.").data
     assert "A density." in report.contents("A").data
+    report.numbers("A", {"mass": 1.0})
     output = capsys.readouterr().out
+    assert "A_numbers is not in figures/: " in output
     assert "A_one is not in figures/: " in output
     assert "A_table is not in figures/: " in output
 
@@ -116,24 +118,8 @@ def test_numbers_are_collected_and_overwritten_by_name(tmp_path):
     assert (tmp_path / "figures" / "B_numbers.csv").read_text() == "name,value\nmass,7\n"
 
 
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"a\nb": 1}, "no pipe or line break"),
-        ({"a | b": 1}, "no pipe or line break, not 'a | b'"),
-        ({" ": 1}, "not ' '"),
-        ({"mass": None}, "'mass' is a single number, not None"),
-        ({"mass": torch.ones(2)}, "'mass' is a single number, not tensor"),
-        ({"mass": True}, "'mass' is a single number, not True"),
-    ],
-)
-def test_what_is_no_named_number_is_refused(values, message, tmp_path):
-    with pytest.raises(ValueError, match=re.escape(message)):
+@pytest.mark.parametrize("values", [{"a | b": 1}, {"mass": None}, {"mass": torch.ones(2)}])
+def test_what_is_no_named_number_is_refused(values, tmp_path):
+    with pytest.raises(AssertionError, match=re.escape(repr(*values))):
         report.numbers("A", values)
     assert not (tmp_path / "figures").exists()
-
-
-def test_numbers_of_a_folder_that_cannot_be_written_to_are_reported(tmp_path, capsys):
-    (tmp_path / "figures").write_text("in the way")
-    report.numbers("A", {"mass": 1.0})
-    assert "A_numbers is not in figures/: " in capsys.readouterr().out
