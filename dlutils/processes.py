@@ -65,18 +65,13 @@ def few_threads(function: Callable[P, R]) -> Callable[P, R]:
     return called
 
 
-def keep_freed_memory(megabytes: int = 1024) -> bool:
+def keep_freed_memory() -> None:
     """Let the process keep memory that it has freed, for the next array of that size.
 
     The GNU C library hands the memory of large arrays back to the system as soon as they are freed,
     and the next array faults its pages in again, one by one. Training makes and frees the same
-    arrays thousands of times: those faults can cost as much as the arithmetic.
-
-    Args:
-        megabytes: How much free memory to keep at most.
-
-    Returns:
-        Whether the C library offers this setting; without it nothing changes.
+    arrays thousands of times: those faults can cost as much as the arithmetic. Where there is
+    another C library nothing changes.
 
     Source:
         GNU C library, `mallopt(3)`.
@@ -84,7 +79,7 @@ def keep_freed_memory(megabytes: int = 1024) -> bool:
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, TypeError, OSError):  # macOS, Windows
-        return False
+        return
     M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-    large = 32 << 20  # bytes from which an array gets a mapping of its own; the largest allowed
-    return bool(mallopt(M_MMAP_THRESHOLD, large) and mallopt(M_TRIM_THRESHOLD, megabytes << 20))
+    mallopt(M_MMAP_THRESHOLD, 32 << 20)  # bytes: from there on a mapping of its own; the most
+    mallopt(M_TRIM_THRESHOLD, 1 << 30)  # bytes that are kept, at most

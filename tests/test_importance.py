@@ -45,7 +45,7 @@ def test_one_sample_is_the_bound_and_many_are_the_likelihood(simulated):
     """Up to the error of 400 steps, about a hundredth of a nat."""
     log_w, elbo, log_p = simulated
     one, *_, many = found = tightening(log_w, (1, 2, 4, 8, 16, 32, 64))
-    assert [bound.size for bound in found] == [1, 2, 4, 8, 16, 32, 64]
+    assert len(found) == 7
     assert elbo.mean() < log_p.mean() - 0.05
     assert abs(one.mean - elbo.mean()) < Z * one.error + 0.02
     assert abs(many.mean - log_p.mean()) < Z * many.error + 0.02
@@ -83,11 +83,9 @@ def test_lognormal_weights_are_known():
         2: np.mean([pair_bound(v) for v in s.tolist()]),
         512: (-(s.square().exp() - 1) / 1024).mean().item(),
     }
-    for bound in tightening(log_w, exact):
-        assert len(bound.groups) == 2**16 // bound.size
-        assert abs(bound.mean - exact[bound.size]) < Z * bound.error + 1e-5
+    for bound, value in zip(tightening(log_w, exact), exact.values(), strict=True):
+        assert abs(bound.mean - value) < Z * bound.error + 1e-5
         assert bound.error < 0.01
-        assert bound.mean == pytest.approx(bound.groups.mean().item())
 
 
 def test_the_standard_error_is_honest():
@@ -107,7 +105,7 @@ def test_the_standard_error_is_honest():
 
 def test_too_few_groups_are_named():
     log_w = torch.zeros(256, 3)
-    assert len(tightening(log_w, [16])[0].groups) == 16
+    assert tightening(log_w, [16]) == [(0, 0)]
     message = "256 samples make 15 groups of 17, .* 16 groups need 272 samples"
     with pytest.raises(ValueError, match=message):
         tightening(log_w, [1, 17])

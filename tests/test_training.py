@@ -1,13 +1,10 @@
 import math
 import re
-import subprocess
-import sys
 
 import pytest
 import torch
 from torch import nn
 
-from conftest import ROOT
 from dlutils.seeding import seeded
 from dlutils.training import ASTRAY, check_run, fit, on_samples
 
@@ -291,36 +288,6 @@ def test_seeded_streams():
     assert torch.equal(torch.get_rng_state(), before)
     with pytest.raises(ValueError, match="non-negative integer, not -2"), seeded(-2):
         pass
-
-
-PAGE_FAULTS = """
-import resource, torch
-from dlutils.processes import keep_freed_memory
-
-def page_faults(rounds):
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(rounds):
-        arrays = [torch.ones(2000, 64) for _ in range(10)]  # 0.5 MB each
-        del arrays
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-
-offered = keep_freed_memory(megabytes=0)
-handed_back = page_faults(20)
-keep_freed_memory()
-page_faults(20)
-print(int(offered), handed_back, page_faults(20))
-"""
-
-
-def test_freed_memory_is_kept_for_the_next_array():
-    """In a process of its own, whose memory nothing else has touched."""
-    pytest.importorskip("resource")
-    command = [sys.executable, "-c", PAGE_FAULTS]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    offered, handed_back, kept = map(int, done.stdout.split())
-    if not offered:
-        pytest.skip("this C library has no mallopt")
-    assert kept < handed_back / 10
 
 
 def test_a_prior_is_around_zero_or_around_the_start_and_is_not_recorded():

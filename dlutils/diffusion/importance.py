@@ -39,19 +39,10 @@ class Diffusion(Protocol):
 
 
 class Bound(NamedTuple):
-    """The bound by groups of K samples, nats.
+    """The bound by groups of samples, a mean over points and groups, and its error; nats."""
 
-    Attributes:
-        size: K.
-        mean: Over the points and the groups.
-        error: Its standard error.
-        groups: For each group the mean over the points, shape `(n_groups,)`.
-    """
-
-    size: int
     mean: float
     error: float
-    groups: Tensor
 
 
 def log_weights(
@@ -136,5 +127,5 @@ def tightening(log_w: Tensor, sizes: Iterable[int]) -> list[Bound]:
         together = log_w[: n_groups * K].double().view(n_groups, K, -1)
         groups = (together.logsumexp(1) - math.log(K)).mean(1)
         error = groups.std().item() / n_groups**0.5
-        found.append(Bound(K, groups.mean().item(), error, groups))
+        found.append(Bound(groups.mean().item(), error))
     return found
