@@ -103,7 +103,8 @@ def test_same_seed_same_numbers_whatever_ran_before():
     assert torch.equal(first.test, again.test)
     assert torch.equal(first.val, again.val)
     assert not torch.equal(first.test, make_dataset("laplace_mixture", seed=4).test)
-    assert not torch.equal(first.train[:2000], first.val)
+    equal = make_dataset("laplace_mixture", 50, 50, 50, seed=3)
+    assert len(equal.points.unique()) == 150, "each part has a stream of its own"
 
 
 def test_data_in_single_precision_are_the_same_rounded():
