@@ -1,7 +1,5 @@
 """Each check takes the parts that are there, and names what is wrong with a wrong one."""
 
-import math
-
 import pytest
 import torch
 from torch import nn
@@ -30,49 +28,15 @@ def test_the_parts_of_an_sde_pass(name, delta):
         check_t_sampler(sampler, path)
 
 
-def net(*layers):
-    return nn.Sequential(nn.Linear(2, 8), *layers, nn.Linear(8, 1))
-
-
-class Column(nn.Module):
-    """Forgets to squeeze."""
+class Flat(nn.Module):
+    """A net with some layers of one's own."""
 
     def __init__(self, *layers):
         super().__init__()
-        self.net = net(nn.Tanh(), *layers)
+        self.net = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), *layers, nn.Linear(8, 1))
 
     def forward(self, x, t):
-        return self.net(ODE.with_time(x, t))
-
-
-class Flat(Column):
-    def forward(self, x, t):
-        return super().forward(x, t).squeeze(-1)
-
-
-class ScalarTime(Column):
-    def forward(self, x, t):
-        return self.net(torch.stack([x, torch.full_like(x, float(t))], dim=-1)).squeeze(-1)
-
-
-class FirstTime(Flat):
-    def forward(self, x, t):
-        return super().forward(x, t.reshape(-1)[0])
-
-
-class ManyTimes(Flat):
-    def forward(self, x, t):
-        return super().forward(x, t[: len(x)])
-
-
-class Infinite(Flat):
-    def forward(self, x, t):
-        return super().forward(x, t) / (x - x)
-
-
-class Centred(Flat):
-    def forward(self, x, t):
-        return super().forward(x - x.mean(), t)
+        return self.net(ODE.with_time(x, t)).squeeze(-1)
 
 
 class ZeroAtFirst(Flat):
@@ -91,16 +55,25 @@ class Damped(ODE.MLPDrift):
 @pytest.mark.parametrize(
     ("f", "message"),
     [
-        (Column(), r"value for each point, shape \(n,\).*for n = 7 .* not shape \(7, 1\)"),
+        (
+            lambda x, t: (x * t)[:, None],
+            r"value for each point, shape \(n,\).*for n = 7 .* not shape \(7, 1\)",
+        ),
         (lambda x, t: x.float(), r"and the points' type.*not shape \(7,\), torch.float32"),
-        (ScalarTime(), r"times of shape \(n,\), a time for each state: .*one element"),
-        (FirstTime(), r"act on each point alone: .*nor one time in place of all"),
-        (ManyTimes(), r"must take one time for all points, a tensor of shape \(\)"),
+        (lambda x, t: x * float(t), r"times of shape \(n,\), a time for each state: .*one element"),
+        (
+            lambda x, t: x * t.reshape(-1)[0],
+            r"act on each point alone: .*nor one time in place of all",
+        ),
+        (
+            lambda x, t: x * t[: len(x)],
+            r"must take one time for all points, a tensor of shape \(\)",
+        ),
         (lambda x, t: x * (1 + t.ndim), r"the same with one time for all points"),
-        (Infinite(), "must be finite, not inf|must be finite, not -inf|must be finite, not nan"),
+        (lambda x, t: x / (x - x), "must be finite, not -inf"),
         (Flat(nn.BatchNorm1d(8)), r"a single point, shape \(1,\): Expected more than 1 value"),
         (ZeroAtFirst(), "a single point"),
-        (Centred(), "act on each point alone: .*no batch normalisation"),
+        (lambda x, t: t * (x - x.mean()), "act on each point alone: .*no batch normalisation"),
         (Flat(nn.Dropout(0.5)), "differs from call to call: no dropout"),
         (Damped(), r"kernel\(\) of the drift does not belong to its forward"),
     ],
@@ -110,27 +83,11 @@ def test_a_wrong_drift(f, message):
         check_drift(f)
 
 
-class Trigonometric(SDE.LinearPath):
-    """a = sin(pi t / 2), beta = cos(pi t / 2) + delta sin(pi t / 2)."""
-
-    def schedule(self, t):
-        sine, cosine = (math.pi / 2 * t).sin(), (math.pi / 2 * t).cos()
-        rates = cosine, self.delta * cosine - sine
-        return sine, cosine + self.delta * sine, *(math.pi / 2 * rate for rate in rates)
-
-    def time_at(self, root_snr):
-        return torch.atan2(root_snr, 1 - self.delta * root_snr) * 2 / math.pi
-
-
-class ForgottenTime(Trigonometric):
-    time_at = SDE.LinearPath.time_at
+class ForgottenTime(SDE.LinearPath):
+    time_at = SDE.VariancePreservingPath.time_at
 
 
 class WrongEnd(SDE.LinearPath):
-    def __init__(self, delta):
-        nn.Module.__init__(self)  # LinearPath's own looks at the ends
-        self.delta, self.kappa = delta, math.log1p(delta**-2)
-
     def forward(self, y, t):
         alpha, beta = super().forward(y, t)
         return alpha, beta + self.delta * t
