@@ -4,7 +4,7 @@ A drift, a path, a diffusion coefficient or a sampler of times that is wrong rar
 a wrong number. Each check calls the part at a few points, costs milliseconds, and compares what
 belongs together: points alone and in company, rates and central differences, the clock and its
 inverse. Nets are checked in double precision on a copy whose weights were moved at random, since a
-net that starts as zero hides what it does. (For methods: `dlutils.flows.adjoint.check_tableau`.)
+net that starts as zero hides what it does. (For methods: `dlutils.flows.methods.check_tableau`.)
 """
 
 import copy

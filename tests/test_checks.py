@@ -7,7 +7,7 @@ from torch import nn
 from conftest import ROOT
 from dlutils.checks import check_diffusion, check_drift, check_path, check_sde, check_t_sampler
 from dlutils.flows import adjoint
-from dlutils.flows.adjoint import METHODS, check_solver, order_of
+from dlutils.flows.methods import METHODS, check_solver, order_of
 from dlutils.notebook import load
 
 ODE, SDE = load(ROOT / "ODE.ipynb"), load(ROOT / "SDE.ipynb")

@@ -12,7 +12,7 @@ from torch import nn
 
 from conftest import ROOT, run_by_papermill
 from dlutils.data.datasets import DISTRIBUTIONS, make_dataset
-from dlutils.flows.adjoint import METHODS, order_of
+from dlutils.flows.methods import METHODS, order_of
 from dlutils.notebook import load
 from dlutils.tools import sweep
 

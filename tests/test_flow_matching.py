@@ -1,6 +1,5 @@
 """Flow matching in closed form: the least squares, the targets, what is refused."""
 
-
 import numpy as np
 import pytest
 import torch

@@ -1,6 +1,5 @@
 """Behind ODE.ipynb: the exact likelihood of a flow, its gradient, and how a drift is fitted."""
 
-from dlutils.flows.adjoint import LOGDETS, METHODS, check_solver, order_of
 from dlutils.flows.choice import automatic
 from dlutils.flows.kernels import AutogradKernel, MLPKernel
 from dlutils.flows.matching import (
@@ -12,6 +11,7 @@ from dlutils.flows.matching import (
     path_nodes,
     regress,
 )
+from dlutils.flows.methods import LOGDETS, METHODS, check_solver, order_of
 from dlutils.flows.natural import NaturalGradient
 from dlutils.flows.nets import ConcatSquashDrift, FourierDrift, SigmoidBasisDrift, with_time
 

@@ -8,110 +8,20 @@ gradient as backprop through the T steps (Pontryagin et al. 1962; Gholami, Keutz
 why the discrete one), not an approximation of it.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import inf, log, pi
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector
 
 from dlutils.flows.kernels import AutogradKernel, MLPKernel, SigmoidBasisKernel
+from dlutils.flows.methods import METHODS, Drift, check_solver, combine, runge_kutta_step
 from dlutils.processes import few_threads
-from dlutils.settings import check_choice, check_count, check_points
+from dlutils.settings import check_count, check_points
 
-Drift = Callable[[Tensor, Tensor], Tensor]
-Tableau = tuple[Sequence[Sequence[float]], Sequence[float], Sequence[float]]
-
-# Butcher's tableaus a, b, c: Euler, the explicit midpoint method, the classic Runge-Kutta method.
-METHODS: dict[str, Tableau] = {
-    "euler": ([[]], [1], [0]),
-    "rk2": ([[], [1 / 2]], [0, 1], [0, 1 / 2]),
-    "rk4": (
-        [[], [1 / 2], [0, 1 / 2], [0, 0, 1]],
-        [1 / 6, 1 / 3, 1 / 3, 1 / 6],
-        [0, 1 / 2, 1 / 2, 1],
-    ),
-}
-OTHER_SOLVERS = "the solvers take equal steps of explicit methods, no implicit or adaptive ones"
-LOGDETS = ("trace", "map")
 CACHED_POINTS = 2304  # stages whose derivatives are computed together: they stay in a core's cache
-
-
-def check_solver(n_steps: int, method: str, logdet: str = "trace") -> None:
-    """Raise a `ValueError` that names the value and the choices, or a flaw of the method."""
-    check_choice("method", method, METHODS)
-    check_tableau(method, METHODS[method])
-    check_count("n_steps", n_steps)
-    check_choice("logdet", logdet, LOGDETS)
-
-
-def check_tableau(method: str, tableau: Tableau) -> None:
-    """Raise a `ValueError` that names the flaw, unless it is an explicit, consistent method.
-
-    Args:
-        method: For messages.
-        tableau: a, b, c with s stages. Row i of a has the coefficients of the stages before it.
-    """
-    numbers = f"the method {method!r} must be lists of numbers a, b, c"
-    try:
-        a, b, c = ([np.asarray(row, dtype=float) for row in part] for part in tableau)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{numbers} ({OTHER_SOLVERS}): {error}") from error
-    if not len(a) == len(b) == len(c) or not len(b):
-        lengths = f"{len(a)}, {len(b)} and {len(c)}"
-        raise ValueError(f"{numbers} of one length, not of {lengths} ({OTHER_SOLVERS})")
-    if any(row.ndim != 1 for row in a) or any(value.ndim for value in (*b, *c)):
-        raise ValueError(f"{numbers}: a row in a for each stage, one number in b and in c")
-    for i, row in enumerate(a):
-        if row[i:].any():
-            raise ValueError(
-                f"the method {method!r} is implicit: stage {i} of a = {list(map(list, a))} needs "
-                f"itself or a later one, and {OTHER_SOLVERS}"
-            )
-        if not abs(row.sum() - c[i]) < 1e-9:
-            raise ValueError(
-                f"c[{i}] of the method {method!r} must be {row.sum():g}, the sum of a[{i}], "
-                f"not {c[i]:g}"
-            )
-    if not abs(sum(b) - 1) < 1e-9:
-        raise ValueError(f"b of the method {method!r} must sum to 1, not to {sum(b):g}")
-
-
-def order_of(method: str) -> int:
-    """The order of a method, 1 to 4, by Butcher's conditions; 4 stands for four or more.
-
-    Source:
-        Butcher, Coefficients for the study of Runge-Kutta integration processes (1963); Hairer,
-        Nørsett & Wanner, Solving Ordinary Differential Equations I (1993), section II.2.
-    """
-    check_solver(1, method)
-    rows, b, c = METHODS[method]
-    b, c = np.asarray(b, dtype=float), np.asarray(c, dtype=float)
-    a = np.zeros((len(b), len(b)))
-    for i, row in enumerate(rows):
-        a[i, : len(row)] = row
-    conditions = {
-        2: [(c, 1 / 2)],
-        3: [(c**2, 1 / 3), (a @ c, 1 / 6)],
-        4: [(c**3, 1 / 4), (c * (a @ c), 1 / 8), (a @ c**2, 1 / 12), (a @ a @ c, 1 / 24)],
-    }
-    order = 1
-    for p, trees in conditions.items():
-        if not all(abs(b @ tree - value) < 1e-9 for tree, value in trees):
-            break
-        order = p
-    return order
-
-
-def runge_kutta_step(f: Drift, x: Tensor, t: Tensor | float, h: float, method: str) -> Tensor:
-    """The state one step of size h after the state x at time t."""
-    a, b, c = METHODS[method]
-    F = []
-    for a_i, c_i in zip(a, c, strict=True):
-        F.append(f(_combine(x, h, a_i, F), t + c_i * h))
-    return _combine(x, h, b, F)
 
 
 @few_threads
@@ -249,7 +159,7 @@ def continuous_gradient(
         for n in range(n_steps):
             F, A = [], []
             for a_i, b_i, c_i in zip(a, b, c, strict=True):
-                X, costate_i = _combine(x, h, a_i, F), _combine(costate, h, a_i, A)
+                X, costate_i = combine(x, h, a_i, F), combine(costate, h, a_i, A)
                 at = torch.full_like(X, (n + c_i) * h)
                 F_i, G, H, pullback = kernel.derivatives(X, at)
                 F.append(F_i)
@@ -257,7 +167,7 @@ def continuous_gradient(
                 w = -h * b_i * weights
                 for total, part in zip(gradients, pullback(w * costate_i, w), strict=True):
                     total += part
-            x, costate = _combine(x, h, b, F), _combine(costate, h, b, A)
+            x, costate = combine(x, h, b, F), combine(costate, h, b, A)
     return gradients
 
 
@@ -317,14 +227,14 @@ class _Solver:
             for n in range(self.n_steps):
                 F = []
                 for i, (a_i, c_i) in enumerate(zip(a, c, strict=True)):
-                    stages[n, i] = X = _combine(x, h, a_i, F)
+                    stages[n, i] = X = combine(x, h, a_i, F)
                     t = 1 + (n + c_i) * h
                     if slopes is None:
                         F.append(velocity(X, t))
                     else:
                         F_i, slopes[n, i] = self.kernel.with_slope(X, t)
                         F.append(F_i)
-                x = _combine(x, h, b, F)
+                x = combine(x, h, b, F)
         if not x.isfinite().all():
             sums = stages.flatten(1).sum(1)  # which NaN and inf survive
             states = torch.cat([sums, x.sum()[None]])
@@ -377,9 +287,9 @@ class _Solver:
         h = -1 / self.n_steps
         one, U, GU = torch.ones_like(G[0]), [], []
         for G_i, a_i in zip(G, a, strict=True):
-            U.append(_combine(one, h, a_i, GU))
+            U.append(combine(one, h, a_i, GU))
             GU.append(G_i * U[-1])
-        r = _combine(one, h, b, GU)
+        r = combine(one, h, b, GU)
         if not (r > 0).all():
             step = start + int((~(r > 0)).any(1).float().argmax())
             raise ValueError(
@@ -388,7 +298,7 @@ class _Solver:
             )
         if self.logdet == "map":
             return r.log(), U, r
-        return _combine(torch.zeros_like(one), h, b, G), U, r
+        return combine(torch.zeros_like(one), h, b, G), U, r
 
     def costates(
         self,
@@ -415,7 +325,7 @@ class _Solver:
             v_r = v / r
             for i in reversed(range(s)):
                 U_bars = [G_j * bar for G_j, bar in zip(G[i + 1 :], GU_bar[i + 1 :], strict=True)]
-                GU_bar[i] = _combine(h * b[i] * v_r, h, column[i][i + 1 :], U_bars)
+                GU_bar[i] = combine(h * b[i] * v_r, h, column[i][i + 1 :], U_bars)
                 c[i] = GU_bar[i] * U[i]
 
         P, Q = [None] * s, [None] * s
@@ -423,8 +333,8 @@ class _Solver:
         zero = torch.zeros_like(r)
         for i in reversed(range(s)):
             later = column[i][i + 1 :]
-            P[i] = _combine(zero + h * b[i], h, later, nu_P[i + 1 :])
-            Q[i] = _combine(zero, h, later, nu_Q[i + 1 :])
+            P[i] = combine(zero + h * b[i], h, later, nu_P[i + 1 :])
+            Q[i] = combine(zero, h, later, nu_Q[i + 1 :])
             nu_P[i] = P[i] * G[i]
             nu_Q[i] = torch.addcmul(c[i] * H[i], Q[i], G[i])
         A, B = 1 + sum(nu_P), sum(nu_Q)
@@ -475,11 +385,3 @@ class _MeanLogLikelihood(torch.autograd.Function):
 def _log_normal(x: Tensor) -> Tensor:
     """The standard normal's log-density."""
     return -0.5 * x**2 - 0.5 * log(2 * pi)
-
-
-def _combine(x: Tensor, h: float, weights: Sequence[float], terms: Sequence[Tensor]) -> Tensor:
-    """The state x + h sum(weights * terms), without the terms of weight zero."""
-    for weight, term in zip(weights, terms, strict=False):
-        if weight:
-            x = torch.add(x, term, alpha=h * weight)
-    return x

@@ -11,6 +11,7 @@ from torch import Tensor
 from dlutils.data.datasets import Dataset
 from dlutils.evaluation import Fitted, compare
 from dlutils.flows import adjoint
+from dlutils.flows.methods import check_solver
 
 N_NODES = 2001  # of the quadrature
 
@@ -33,7 +34,7 @@ def kl_by_steps(
         ValueError: If the method is unknown or a number is out of range.
     """
     for n_steps in steps:
-        adjoint.check_solver(n_steps, method)
+        check_solver(n_steps, method)
     kl = {name: np.full(len(steps), np.nan) for name in models}
     for name, model in models.items():
         for k, T in enumerate(steps):

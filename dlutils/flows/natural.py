@@ -29,7 +29,7 @@ class NaturalGradient:
         y: Nodes, shape `(m,)`.
         weights: Of the nodes, shape `(m,)`, or None for equal ones.
         n_steps: Number of steps T.
-        method: One of `dlutils.flows.adjoint.METHODS`.
+        method: One of `dlutils.flows.methods.METHODS`.
         logdet: "trace" or "map".
         precision: Of the prior, per point: it is added to the Fisher matrix and never taken away.
             The prior is around zero, or around the weights at the start.

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.distributions import Normal
 
 from dlutils.flows import adjoint
-from dlutils.flows.adjoint import Drift, check_solver, runge_kutta_step
+from dlutils.flows.methods import Drift, check_solver, runge_kutta_step
 
 MOST_ITERATIONS = 50
 
@@ -66,7 +66,7 @@ def newton_trajectory(
         t0: Where the solve starts.
         t1: Where it ends; t1 < t0 goes back.
         n_steps: Number of steps T.
-        method: One of `dlutils.flows.adjoint.METHODS`.
+        method: One of `dlutils.flows.methods.METHODS`.
         tolerance: The largest correction at which the iteration ends, positive, in units of x.
 
     Returns:

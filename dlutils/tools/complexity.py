@@ -25,13 +25,9 @@ from torch.utils.checkpoint import checkpoint
 
 from dlutils.data.datasets import make_dataset
 from dlutils.evaluation import slope
-from dlutils.flows.adjoint import (
-    check_solver,
-    continuous_gradient,
-    flat_gradient,
-    mean_log_likelihood,
-)
+from dlutils.flows.adjoint import continuous_gradient, flat_gradient, mean_log_likelihood
 from dlutils.flows.kernels import AutogradKernel
+from dlutils.flows.methods import check_solver
 from dlutils.notebook import load
 from dlutils.processes import fresh_processes, keep_freed_memory
 from dlutils.seeding import seeded

@@ -1,0 +1,108 @@
+"""Runge and Kutta's methods: their coefficients, what these must be, their order, and a step."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dlutils.settings import check_choice, check_count
+
+Drift = Callable[[Tensor, Tensor], Tensor]
+Tableau = tuple[Sequence[Sequence[float]], Sequence[float], Sequence[float]]
+
+# Butcher's tableaus a, b, c: Euler, the explicit midpoint method, the classic Runge-Kutta method.
+METHODS: dict[str, Tableau] = {
+    "euler": ([[]], [1], [0]),
+    "rk2": ([[], [1 / 2]], [0, 1], [0, 1 / 2]),
+    "rk4": (
+        [[], [1 / 2], [0, 1 / 2], [0, 0, 1]],
+        [1 / 6, 1 / 3, 1 / 3, 1 / 6],
+        [0, 1 / 2, 1 / 2, 1],
+    ),
+}
+OTHER_SOLVERS = "the solvers take equal steps of explicit methods, no implicit or adaptive ones"
+LOGDETS = ("trace", "map")
+
+
+def check_solver(n_steps: int, method: str, logdet: str = "trace") -> None:
+    """Raise a `ValueError` that names the value and the choices, or a flaw of the method."""
+    check_choice("method", method, METHODS)
+    check_tableau(method, METHODS[method])
+    check_count("n_steps", n_steps)
+    check_choice("logdet", logdet, LOGDETS)
+
+
+def check_tableau(method: str, tableau: Tableau) -> None:
+    """Raise a `ValueError` that names the flaw, unless it is an explicit, consistent method.
+
+    Args:
+        method: For messages.
+        tableau: a, b, c with s stages. Row i of a has the coefficients of the stages before it.
+    """
+    numbers = f"the method {method!r} must be lists of numbers a, b, c"
+    try:
+        a, b, c = ([np.asarray(row, dtype=float) for row in part] for part in tableau)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{numbers} ({OTHER_SOLVERS}): {error}") from error
+    if not len(a) == len(b) == len(c) or not len(b):
+        lengths = f"{len(a)}, {len(b)} and {len(c)}"
+        raise ValueError(f"{numbers} of one length, not of {lengths} ({OTHER_SOLVERS})")
+    if any(row.ndim != 1 for row in a) or any(value.ndim for value in (*b, *c)):
+        raise ValueError(f"{numbers}: a row in a for each stage, one number in b and in c")
+    for i, row in enumerate(a):
+        if row[i:].any():
+            raise ValueError(
+                f"the method {method!r} is implicit: stage {i} of a = {list(map(list, a))} needs "
+                f"itself or a later one, and {OTHER_SOLVERS}"
+            )
+        if not abs(row.sum() - c[i]) < 1e-9:
+            raise ValueError(
+                f"c[{i}] of the method {method!r} must be {row.sum():g}, the sum of a[{i}], "
+                f"not {c[i]:g}"
+            )
+    if not abs(sum(b) - 1) < 1e-9:
+        raise ValueError(f"b of the method {method!r} must sum to 1, not to {sum(b):g}")
+
+
+def order_of(method: str) -> int:
+    """The order of a method, 1 to 4, by Butcher's conditions; 4 stands for four or more.
+
+    Source:
+        Butcher, Coefficients for the study of Runge-Kutta integration processes (1963); Hairer,
+        Nørsett & Wanner, Solving Ordinary Differential Equations I (1993), section II.2.
+    """
+    check_solver(1, method)
+    rows, b, c = METHODS[method]
+    b, c = np.asarray(b, dtype=float), np.asarray(c, dtype=float)
+    a = np.zeros((len(b), len(b)))
+    for i, row in enumerate(rows):
+        a[i, : len(row)] = row
+    conditions = {
+        2: [(c, 1 / 2)],
+        3: [(c**2, 1 / 3), (a @ c, 1 / 6)],
+        4: [(c**3, 1 / 4), (c * (a @ c), 1 / 8), (a @ c**2, 1 / 12), (a @ a @ c, 1 / 24)],
+    }
+    order = 1
+    for p, trees in conditions.items():
+        if not all(abs(b @ tree - value) < 1e-9 for tree, value in trees):
+            break
+        order = p
+    return order
+
+
+def runge_kutta_step(f: Drift, x: Tensor, t: Tensor | float, h: float, method: str) -> Tensor:
+    """The state one step of size h after the state x at time t."""
+    a, b, c = METHODS[method]
+    F = []
+    for a_i, c_i in zip(a, c, strict=True):
+        F.append(f(combine(x, h, a_i, F), t + c_i * h))
+    return combine(x, h, b, F)
+
+
+def combine(x: Tensor, h: float, weights: Sequence[float], terms: Sequence[Tensor]) -> Tensor:
+    """The state x + h sum(weights * terms), without the terms of weight zero."""
+    for weight, term in zip(weights, terms, strict=False):
+        if weight:
+            x = torch.add(x, term, alpha=h * weight)
+    return x
