@@ -72,8 +72,8 @@ FAULTS = [
     ),
     Fault(
         "stages all at the beginning of the step",
-        "F.append(f(_combine(x, h, a_i, F), t + c_i * h))",
-        "F.append(f(_combine(x, h, a_i, F), t))",
+        "F.append(f(combine(x, h, a_i, F), t + c_i * h))",
+        "F.append(f(combine(x, h, a_i, F), t))",
     ),
     Fault(
         "evidence for a flow without the slope of its units",
@@ -211,7 +211,7 @@ FAULTS = [
     ),
     Fault(
         "weights of the best validation not restored",
-        "_restore(parameters, best[2])",
+        "vector_to_parameters(best[2], parameters)",
         "pass",
     ),
     Fault(
