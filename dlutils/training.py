@@ -9,6 +9,7 @@ from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import vector_to_parameters
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
@@ -189,12 +190,12 @@ def fit(
         bar.close()
         history.seconds = time.perf_counter() - start
     if history.stopped and good is not None:
-        _restore(parameters, good)
+        vector_to_parameters(good, parameters)
     margin = 0 if history.stopped else math.inf if judge is None else ASTRAY
     kept = "the last good weights"
     if best is not None and best[0] - judged > margin:
         history.kept, kept = best[1], f"the weights of iteration {best[1]}, the best,"
-        _restore(parameters, best[2])
+        vector_to_parameters(best[2], parameters)
     if history.stopped or history.kept is not None:
         print(f"{label}: {history.stopped or 'went astray'}; {kept} are kept")
     return history
@@ -235,13 +236,6 @@ def on_samples(
     runs = list(zip(samples, seeds, strict=True))
     bar = tqdm(runs, label, file=sys.stdout, ncols=100)
     return [fit_to(sample, seed=seed) for sample, seed in bar]
-
-
-def _restore(parameters: list[Tensor], values: Tensor) -> None:
-    with torch.no_grad():
-        parts = values.split([parameter.numel() for parameter in parameters])
-        for parameter, value in zip(parameters, parts, strict=True):
-            parameter.copy_(value.view_as(parameter))
 
 
 class DataSource:
