@@ -225,14 +225,9 @@ def family(
     kl: Sequence[float],
     ax: Axes | None = None,
 ) -> Axes:
-    """How far bound and density are from the truth, by the noise r.
+    """Gap of the bound, what a formula says of it, and KL of the density in nats, `(k,)` each.
 
-    Args:
-        r: Variance of the noise in units of the best one, `(k,)`.
-        gaps: Of the bound, nats.
-        predicted: What a formula says of them.
-        kl: Of the density, nats.
-        ax: Where to draw.
+    They are drawn by r, `(k,)`, the variance of the noise in units of the best one.
     """
     series = {"by the formula": predicted, "gap of the bound": gaps, "KL of the density": kl}
     styles = {
@@ -430,16 +425,10 @@ def flows(
     xlabel: str = "$t$ (0: prior, 1: data)",
     limits: tuple[float, float] = (-3, 3),
 ) -> Figure:
-    """The same densities with several kinds of paths, one panel each: see `flow`.
+    """The same densities with several kinds of paths by title, one panel each: see `flow`.
 
-    Args:
-        times: Or another clock, shape `(k,)`.
-        x: States, shape `(m,)`.
-        p: Density there, `(k, m)`.
-        paths: By title, `(k, number of samples)` each.
-        levels: See `flow`.
-        xlabel: Of the clock.
-        limits: Of the states that are shown.
+    The states x, `(m,)`, are the same at all times, which may be those of another clock; `limits`
+    are of the states that are shown.
     """
     x, p = np.asarray(x), np.asarray(p)
     quantiles = constant_cdf(np.broadcast_to(x, p.shape), p, levels)
@@ -463,13 +452,7 @@ def flow_panels(
     levels: Sequence[float],
     limits: tuple[float, float] = (-3, 3),
 ) -> Figure:
-    """Several flows side by side, with one legend.
-
-    Args:
-        flows: By title: times, states, density and paths, see `flow`.
-        levels: See `flow`.
-        limits: Of the states that are shown.
-    """
+    """Several flows side by side, by title: times, states, density and paths, see `flow`."""
     shown = [(*parts, constant_cdf(*parts[1:3], levels)) for parts in flows.values()]
     fig, axes = _side_by_side(len(flows), 2.4, dpi=80, sharey=True)
     _flow_row(axes, shown, levels, limits)
@@ -502,13 +485,8 @@ def moment(
 ) -> None:
     """The density at the k-th time with samples under it, on the axes that all times need.
 
-    Args:
-        times: Shape `(T + 1,)`.
-        x: States where the density is known, increasing, shape `(T + 1, n)` or `(n,)`.
-        p: The density there, `(T + 1, n)`.
-        paths: Samples, `(T + 1, m)`.
-        k: Which time.
-        ax: Where to draw; what was there is wiped out.
+    Shapes are as for `flow`; the states x may also be the same at all times, `(m,)`. What was on
+    the axes before is wiped out.
     """
     p, paths = np.asarray(p), np.asarray(paths)
     x = np.broadcast_to(x, p.shape)

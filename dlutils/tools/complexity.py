@@ -34,18 +34,14 @@ from dlutils.seeding import seeded
 
 
 class Measured(NamedTuple):
-    """Steps of training in T steps each, several ways.
+    """What a step of training takes by way, shape `(len(steps),)` each.
 
-    Attributes:
-        steps: The numbers T.
-        seconds: By way, shape `(len(steps),)`: the median of three turns, of one where T is 1000 or
-            more.
-        megabytes: The same: the most of the turns.
+    It is taken three times in turns, where T is 1000 or more once.
     """
 
-    steps: tuple[int, ...]
-    seconds: dict[str, np.ndarray]
-    megabytes: dict[str, np.ndarray]
+    steps: tuple[int, ...]  # the numbers T
+    seconds: dict[str, np.ndarray]  # the median of the turns
+    megabytes: dict[str, np.ndarray]  # the most of them
 
 
 @cache
@@ -217,11 +213,7 @@ def parts(n_steps: int = 100) -> list[dict[str, object]]:
 
 
 def continuous_errors(steps: Sequence[int]) -> list[float]:
-    """How far the continuous adjoint's gradient is from that of the T steps, relative, for each T.
-
-    Args:
-        steps: Numbers of steps T, of Euler's method.
-    """
+    """How far the continuous adjoint's gradient is from that of T steps of Euler's, relative."""
     f, y = _net_and_nodes()
     errors = []
     for n_steps in steps:
@@ -233,10 +225,6 @@ def continuous_errors(steps: Sequence[int]) -> list[float]:
 
 def by_points(sizes: Sequence[int], n_bins: int = 32) -> list[dict[str, object]]:
     """A step by the adjoint (Euler, T = 100) against the number of points, in this process.
-
-    Args:
-        sizes: Numbers of points.
-        n_bins: For the compression.
 
     Returns:
         A row for each size: milliseconds with all points, with their nodes, with 256 points.
@@ -310,17 +298,11 @@ def measure(ways: Sequence[str], steps: Sequence[int]) -> Measured:
 
 @dataclass(frozen=True)
 class Summary:
-    """One way against T.
+    """One way against T."""
 
-    Attributes:
-        time: Median over T of the time, that of the first way counting as 1.
-        slope: Of the logarithm of the time against that of T: 1 if it is proportional to T.
-        megabytes: The most that any T needs.
-    """
-
-    time: float
-    slope: float
-    megabytes: float
+    time: float  # median over T, that of the first way counting as 1
+    slope: float  # of the logarithm of the time against that of T: 1 if it is proportional to T
+    megabytes: float  # the most that any T needs
 
 
 def summary(measured: Measured) -> dict[str, Summary]:

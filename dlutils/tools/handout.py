@@ -115,11 +115,8 @@ def write(
 ) -> None:
     """Write notebooks for students, and the package, requirements and a README beside them.
 
-    Args:
-        paths: The notebooks.
-        output: A folder; what is in it already is overwritten, or stays.
-        blanks: See `handout`.
-        solution: Whether the notebooks keep answers, code and outputs.
+    What is in the output folder already is overwritten, or stays. As a solution the notebooks keep
+    answers, code and outputs; else see `handout`.
 
     Raises:
         ValueError: If no cell of the notebooks is an exercise of one of the blanks' names.

@@ -159,12 +159,10 @@ def _exported(
 
 
 def page(notebook: nbformat.NotebookNode, folder: Path, name: str) -> str:
-    """An executed notebook as one HTML file, with a list of its headings.
+    """An executed notebook as one HTML file, with a list of its headings; `name` is its title.
 
-    Args:
-        notebook: With outputs. Cells tagged `remove-input` appear without their code.
-        folder: Where the pictures lie that its Markdown names.
-        name: Title of the page.
+    Cells tagged `remove-input` appear without their code. The pictures that its Markdown names lie
+    in the folder.
 
     Raises:
         ValueError: If a formula has a command in it that cannot be drawn.

@@ -71,25 +71,15 @@ class Claim:
 
 @dataclass(frozen=True)
 class Finding:
-    """What one of a claim's values is, beside what it should be.
-
-    Attributes:
-        claim: The claim.
-        ref: Which of its values.
-        value: In the phrase's units; nan if there is none.
-        low: The least that lets the phrase be true.
-        high: The largest.
-        holds: Whether it is true for this value.
-        reason: Why there is no value, or "".
-    """
+    """What one of a claim's values is, beside what it should be."""
 
     claim: Claim
     ref: str
-    value: float
-    low: float
+    value: float  # in the phrase's units; nan if there is none
+    low: float  # the least that lets the phrase be true
     high: float
     holds: bool
-    reason: str = ""
+    reason: str = ""  # why there is no value
 
 
 def load(path: Path = CLAIMS) -> tuple[list[Claim], set[str]]:
@@ -315,12 +305,7 @@ def _here(finding: Finding) -> str:
 
 
 def about(claims: Iterable[Claim], notebooks: Collection[str]) -> list[Claim]:
-    """The claims all of whose values come from some notebooks.
-
-    Args:
-        claims: The claims.
-        notebooks: Their names without ending, with which the names of their tables begin.
-    """
+    """The claims all of whose values come from some notebooks, named without ending."""
     from_one = lambda ref: any(_is_of(ref.split("|")[0].strip(), name) for name in notebooks)
     return [claim for claim in claims if all(map(from_one, claim.refs))]
 

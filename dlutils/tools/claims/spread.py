@@ -38,10 +38,7 @@ A number stands in a sentence of these notebooks only if another seed gives it t
 def spread(claims: Sequence[Claim], n: int, *, again: bool = False) -> int:
     """Run the notebooks of this folder with n seeds, and write what their sentences' values are.
 
-    Args:
-        claims: What the sentences say.
-        n: Seeds, from 0.
-        again: Whether runs that are finished are run anew. They are anyway if code has changed.
+    Runs that are finished are run anew if asked, or if code has changed.
 
     Returns:
         An exit status: 1 if a sentence fails with a seed or a notebook does, 130 if interrupted.
@@ -164,11 +161,7 @@ def promising_too_much(by_seed: Sequence[Sequence[Finding]]) -> list[str]:
 
 
 def page(by_seed: Sequence[Sequence[Finding]]) -> str:
-    """The page with a row for each sentence and value.
-
-    Args:
-        by_seed: By seed, what `dlutils.tools.claims.checking.check` found.
-    """
+    """The page with a row for each sentence and value, from what `check` found by seed."""
     rows = [_row(found) for found in zip(*by_seed, strict=True)]
     table = markdown_table(rows) if rows else "There is no sentence yet."
     return f"{INTRO.format(n=len(by_seed), last=len(by_seed) - 1)}{table}\n"
