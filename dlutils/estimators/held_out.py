@@ -21,7 +21,7 @@ OUTSIDE = 0.01  # share of a model where no data are, from which on bounds are s
 
 
 def rivals(dataset: Dataset, _seed: int = 0) -> dict[str, LogDensity]:
-    """The log-densities of all `YARDSTICKS`, fitted to the training points.
+    """The log-densities of all `YARDSTICKS`, fitted to the training points; nothing is random.
 
     They see bounded or heavy-tailed data in the same coordinate as the models do, but for that in
     which a mixture is one Gaussian.
