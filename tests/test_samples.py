@@ -13,21 +13,6 @@ from dlutils.data.datasets import Dataset
 from dlutils.data.reading import MISSING, is_source, split_source
 from dlutils.data.samples import load_sample
 
-TEXTS = {
-    "one column": "1\n2.5\n-3e-1\n",
-    "a name": "height\n1\n2.5\n-0.3\n",
-    "comments and blank lines": "# cm\n\n1\n2.5 \n# more\n-0.3\n",
-    "byte order mark": "\ufeff1\n2.5\n-0.3\n",
-    "quoted": '"height"\n"1"\n"2.5"\n"-0.3"\n',
-}
-TABLES = {
-    "commas": "a,b\n7,1\n8,2.5\n9,-0.3\n",
-    "semicolons": "a;b\n7;1\n8;2.5\n9;-0.3\n",
-    "tabs": "a\tb\n7\t1\n8\t2.5\n9\t-0.3\n",
-    "blanks": "a b\n7 1\n8  2.5\n9 -0.3\n",
-    "no names": "7,1\n8,2.5\n9,-0.3\n",
-}
-
 
 def values_of(source):
     return load_sample(source).values.tolist()
@@ -45,19 +30,15 @@ def load(tmp_path):
     return write_and_load
 
 
-@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
-def test_one_column(load, text):
-    assert load(text).values.tolist() == [1, 2.5, -0.3]
-
-
-@pytest.mark.parametrize("text", TABLES.values(), ids=TABLES)
-def test_one_of_several_columns(load, text):
-    assert load(text, ":2").values.tolist() == [1, 2.5, -0.3]
-    if text.startswith("a"):
-        assert load(text, ":b").values.tolist() == [1, 2.5, -0.3]
-    with pytest.raises(ValueError, match=r"my.csv has 2 columns; say which, as in 'my.csv:[b2]'"):
+@pytest.mark.parametrize(("names", "one", "two"), [("a;b\n", "a", "b"), ("", "1", "2")])
+def test_one_of_several_columns(load, names, one, two):
+    text = f"{names}7;1\n8;2.5 \n9;-3e-1\n"
+    assert (
+        load(text, f":{two}").values.tolist() == load(text, ":2").values.tolist() == [1, 2.5, -0.3]
+    )
+    with pytest.raises(ValueError, match=rf"2 columns; say which, as in 'my.csv:{two}': {one}, "):
         load(text)
-    with pytest.raises(ValueError, match=r"has no column 'c'; choose from [a1], [b2]"):
+    with pytest.raises(ValueError, match=rf"has no column 'c'; choose from {one}, {two}"):
         load(text, ":c")
 
 
@@ -135,9 +116,7 @@ def test_the_name_of_one_column_may_have_blanks(load, name):
         ("0\n3\n2\n", ":1", [0, 3, 2], "3 rows without a header"),
         ("0,1\n1.5,3\n2.5,5\n", ":0", [1.5, 2.5], "2 rows under the header '0'"),
         ("0,1\n1.5,3\n2.5,5\n", ":1", [3, 5], "2 rows under the header '1'"),
-        (",0,1\n0,1.5,3\n1,2.5,5\n", ":1", [3, 5], "2 rows under the header '1'"),
         (",x\n0,1.5\n1,2.5\n", "", [1.5, 2.5], "2 rows under the header 'x'"),
-        ('"","x"\n"1",1.5\n"2",2.5\n', "", [1.5, 2.5], "2 rows under the header 'x'"),
         (",x\n7,1.5\n9,2.5\n", ":2", [1.5, 2.5], "2 rows under the header 'x'"),
         (" x\n0 1.5\n1 2.5\n", "", [1.5, 2.5], "2 rows under the header 'x'"),
         ('"x"\n"1" 1.5\n"2" 2.5\n', "", [1.5, 2.5], "2 rows under the header 'x'"),
