@@ -121,11 +121,6 @@ def test_probes_that_are_drawn_once_differ_between_alone_and_in_company():
     assert any(problem.startswith("A point alone") for problem in report.problems)
 
 
-def test_normalising_by_the_batch_is_found():
-    centred = lambda y: TRUE.log_prob(y) - 1e-3 * y.mean()
-    assert any("beside others" in problem for problem in check(centred, GAUSSIAN).problems)
-
-
 def test_wrong_and_missing_gradients():
     loc = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
     wrong = lambda y: TRUE.log_prob(y.detach()) + (y - y.detach())

@@ -78,14 +78,6 @@ def test_syntax_error_names_the_cell(write):
     assert caught.value.filename == "small.ipynb, cell 2"
 
 
-def test_load_says_what_is_wrong_with_a_file(tmp_path):
-    with pytest.raises(ValueError, match=r"no notebook .*missing.ipynb"):
-        load(tmp_path / "missing.ipynb")
-    (tmp_path / "broken.ipynb").write_text("not json")
-    with pytest.raises(ValueError, match=r"broken.ipynb' is not a notebook"):
-        load(tmp_path / "broken.ipynb")
-
-
 def test_a_notebook_is_sought_in_the_folder_then_in_the_project(write, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert load("ODE.ipynb").__file__ == str(ROOT / "ODE.ipynb")
@@ -115,6 +107,9 @@ def test_a_missing_notebook_names_the_folders(tmp_path, monkeypatch):
     message = f"no notebook 'No.ipynb' in {tmp_path} or {ROOT}: .*--cwd"
     with pytest.raises(ValueError, match=message):
         load("No.ipynb")
+    (tmp_path / "broken.ipynb").write_text("not json")
+    with pytest.raises(ValueError, match=r"broken.ipynb' is not a notebook"):
+        load("broken.ipynb")
 
 
 def trained(name):
