@@ -13,13 +13,13 @@ help:  ## list the commands
 run: $(VENV)/.run  ## execute the notebooks into build/, write figures/, print a table of results
 	$(BIN)/python -m dlutils.tools.notebooks
 
-test: $(VENV)/.test  ## pytest, and every notebook whole, as on another processor
+test: $(VENV)/.run  ## pytest, and every notebook whole, as on another processor
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) tests
 
-test-all: $(VENV)/.test  ## the same, and all that takes long: configurations, more examples, benchmarks
+test-all: $(VENV)/.run  ## the same, and all that takes long: configurations, more examples, benchmarks
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) -m "" --hypothesis-profile=many tests
 
-test-browser: $(VENV)/.browser  ## run both notebooks in JupyterLab, in Chromium
+test-browser: $(VENV)/.run $(VENV)/.browser  ## run both notebooks in JupyterLab, in Chromium
 	$(BIN)/python -m pytest tests/browser
 
 lab: $(VENV)/.run  ## open the notebooks in JupyterLab
@@ -41,10 +41,10 @@ lint: $(VENV)/.lint  ## check style, notebooks included
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-bench: $(VENV)/.bench  ## measure speed and quality against other libraries (QUICK=1: in minutes)
+bench: $(VENV)/.run $(VENV)/.bench  ## measure speed and quality against other libraries (QUICK=1: in minutes)
 	$(BIN)/python -m benchmarks $(if $(QUICK),--quick)
 
-speedrun: $(VENV)/.bench  ## race diffrax and zuko to 0.005 nats (QUICK=1: one density, one sample)
+speedrun: $(VENV)/.run $(VENV)/.bench  ## race diffrax and zuko to 0.005 nats (QUICK=1: one density, one sample)
 	$(BIN)/python -m benchmarks.speedrun $(if $(QUICK),--quick)
 
 report:  ## build build/report/report.pdf from figures/, where LaTeX is installed
@@ -56,17 +56,16 @@ report:  ## build build/report/report.pdf from figures/, where LaTeX is installe
 clean:  ## remove what the other commands made
 	rm -rf $(VENV) build
 
-$(VENV)/.run: requirements.txt
-$(VENV)/.test: requirements-test.txt requirements.txt
-$(VENV)/.browser: requirements-browser.txt requirements-test.txt requirements.txt
-$(VENV)/.lint: requirements-lint.txt
-$(VENV)/.bench: requirements-bench.txt requirements.txt
-$(VENV)/.slides: requirements-slides.txt
+GROUPS := $(VENV)/.lint $(VENV)/.browser $(VENV)/.slides $(VENV)/.bench
+WHAT = $(if $(filter $(GROUPS),$@),--group $(@F:.%=%),--requirement requirements.txt)
 $(VENV)/.slides: OPTIONS := --no-deps
-$(VENV)/.run $(VENV)/.test $(VENV)/.browser $(VENV)/.slides $(VENV)/.lint $(VENV)/.bench: | $(BIN)/python
-	@echo "Installing $< into $(VENV) ..."
-	@$(BIN)/python -m pip install --quiet $(OPTIONS) --requirement $< || { \
-	  echo "make: pip could not install $<. Is the network, or a package index, reachable?"; exit 1; }
+$(VENV)/.run: requirements.txt
+$(GROUPS): pyproject.toml
+$(VENV)/.run $(GROUPS): | $(BIN)/python
+	@echo "Installing $(lastword $(WHAT)) into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet $(OPTIONS) $(WHAT) || { \
+	  echo "make: pip could not install $(lastword $(WHAT)). Is the network, or a package index, reachable?"; \
+	  exit 1; }
 	@touch $@
 
 $(BIN)/python:
@@ -76,3 +75,4 @@ $(BIN)/python:
 	  echo "make: $$($(PYTHON) --version) is too old; Python 3.11 or newer is needed: make PYTHON=..."; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
 	  echo "make: '$(PYTHON) -m venv' failed. On Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	@$(BIN)/python -m pip install --quiet --upgrade pip  # 25.1 is the first to know --group

@@ -184,7 +184,7 @@ def command(
         except PackageNotFoundError:
             parser.error(
                 f"the package {package!r} is missing: run `make bench`, "
-                "or pip install -r requirements-bench.txt"
+                "or pip install --group bench"
             )
     if options.threads < 1:
         parser.error(f"--threads must be at least 1, not {options.threads}")

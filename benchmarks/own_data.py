@@ -130,7 +130,7 @@ def measure(config: Mapping[str, object]) -> dict[str, object]:
             found.pop(name, None)
             notes.append(f"{name}: {error}")
         seconds[name] = time.perf_counter() - start
-    for name, log_q in held_out.rivals(data, seed).items():
+    for name, log_q in held_out.rivals(data).items():
         found[name] = held_out.log_likelihood(log_q, data)
     chosen, summary = max(on_val, key=on_val.get), lambda v: held_out.mean_and_error(
         v, weights.get("test")

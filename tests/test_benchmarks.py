@@ -61,7 +61,7 @@ def test_a_yardstick_is_a_contender(name, distance):
 
 @pytest.mark.bench
 def test_scikit_learns_mixture_of_fewer_values_than_components_has_mass_one():
-    pytest.importorskip("sklearn")  # of requirements-bench.txt
+    pytest.importorskip("sklearn")  # of the group bench
     dataset = replace(make_dataset("gaussian"), train=torch.tensor([0.0, 0.0, 1.0, 1.0, 3.0]))
     points = torch.linspace(-20, 20, 400_001)
     density = CONTENDERS["EM, scikit-learn"][0](dataset, 0)(points).exp()
@@ -78,7 +78,7 @@ def test_scikit_learns_mixture_goes_on_while_bic_rises():
 @pytest.mark.bench
 @pytest.mark.parametrize(("unit", "origin"), [(1.0, 0.0), (10.0, 60.0)])
 def test_deft_recovers_a_gaussian_and_goes_on_beyond_its_box(unit, origin):
-    pytest.importorskip("suftware")  # of requirements-bench.txt
+    pytest.importorskip("suftware")  # of the group bench
     y = make_dataset("marron_wand_01", n_train=3000).train.double()
     dataset = replace(make_dataset("marron_wand_01"), train=origin + unit * y)
     log_density = CONTENDERS["DEFT"][0](dataset, 0)

@@ -20,7 +20,7 @@ NOTABLE = 0.001  # nats from which on an advantage is mentioned
 OUTSIDE = 0.01  # share of a model where no data are, from which on bounds are suggested
 
 
-def rivals(dataset: Dataset, _seed: int = 0) -> dict[str, LogDensity]:
+def rivals(dataset: Dataset) -> dict[str, LogDensity]:
     """The log-densities of all `YARDSTICKS`, fitted to the training points; nothing is random.
 
     They see bounded or heavy-tailed data in the same coordinate as the models do, but for that in

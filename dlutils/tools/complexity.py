@@ -17,7 +17,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
-import psutil  # comes with Jupyter's kernel
+import psutil
 import torch
 from torch import Tensor
 from torch.nn.utils import parameters_to_vector

@@ -317,7 +317,7 @@ def _reveal() -> Path:
     if package is None:
         raise ValueError(
             "reveal.js is not installed: make slides, "
-            "or python -m pip install --no-deps -r requirements-slides.txt"
+            "or python -m pip install --no-deps --group slides"
         )
     return Path(package.origin).parent / "_static" / "revealjs" / "dist"
 

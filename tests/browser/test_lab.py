@@ -18,7 +18,7 @@ import nbformat
 import pytest
 
 playwright = pytest.importorskip(
-    "playwright.sync_api", reason="Playwright is not installed: see requirements-browser.txt"
+    "playwright.sync_api", reason="Playwright is not installed: make test-browser"
 )
 ROOT = Path(__file__).parents[2]
 SCREENSHOTS = ROOT / "build" / "browser"
