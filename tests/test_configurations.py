@@ -14,7 +14,7 @@ from dlutils.tools import handout
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CONFIGURATIONS = {  # all that a setting may be stands in one of these, or in tests/test_extend.py
-    "ODE: the command of the README, on the hand-out": {
+    "slow ODE: the command of the README, on the hand-out": {
         "DRIFT": "concat_squash",
         "N_STEPS": 7,
         "LOGDET": "map",
@@ -46,7 +46,7 @@ CONFIGURATIONS = {  # all that a setting may be stands in one of these, or in te
         "MIXTURE": "marron_wand_10",
         "SEED": 3,
     },
-    "SDE: a file, optimal noise, wide observation noise, by nbval": {
+    "SDE: a file, optimal noise, wide observation noise, on the hand-out, by nbval": {
         "DATASET": "people.csv:2",
         "DROP_MISSING": True,
         "PATH": "variance_preserving",
@@ -84,7 +84,7 @@ def marked(name):
     return pytest.param(name, marks=[pytest.mark.slow] * name.startswith("slow"))
 
 
-@pytest.mark.parametrize("name", map(marked, CONFIGURATIONS))
+@pytest.mark.parametrize("name", [marked(name) for name in CONFIGURATIONS])
 def test_the_notebook_runs_with(name, tmp_path):
     which = name.partition(":")[0].removeprefix("slow ")
     prepare(tmp_path)
