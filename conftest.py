@@ -6,12 +6,13 @@ from dlutils.processes import cores
 
 # Files whose tests share a result that takes long; by nbval the cells of a notebook share a kernel.
 TOGETHER = ("test_publish.py", "test_sweep.py", ".ipynb")
-FIRST = "test_whole_runs.py"  # each of its tests takes minutes
+FIRST = ["test_whole_runs.py", "test_configurations.py", "test_sweep.py", "test_publish.py"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Start the longest runs first, so that none is left over at the end."""
-    items.sort(key=lambda item: item.path.name != FIRST)
+    place = {name: k for k, name in enumerate(FIRST)}
+    items.sort(key=lambda item: place.get(item.path.name, len(FIRST)))
 
 
 @pytest.hookimpl(optionalhook=True)
