@@ -46,7 +46,7 @@ CONFIGURATIONS = {  # all that a setting may be stands in one of these, or in te
         "MIXTURE": "marron_wand_10",
         "SEED": 3,
     },
-    "SDE: a file, optimal noise, wide observation noise, on the hand-out, by nbval": {
+    "SDE: a file, optimal noise, wide observation noise, by nbval": {
         "DATASET": "people.csv:2",
         "DROP_MISSING": True,
         "PATH": "variance_preserving",
