@@ -124,31 +124,19 @@ def committed(name):
     return nbformat.read(ROOT / name, 4), found
 
 
-def check(name, folder, run):
-    """A run of a notebook ended well, with the numbers and tables that are committed."""
+@pytest.mark.parametrize("name", NOTEBOOKS)
+@pytest.mark.parametrize("processor", ["another", pytest.param("this", marks=pytest.mark.slow)])
+def test_a_processor_prints_what_is_committed(name, processor, tmp_path, monkeypatch):
+    for variable, value in another_processor().items() if processor == "another" else ():
+        monkeypatch.setenv(variable, value)
+    path = prepare(tmp_path / "run", name)
+    run, _ = execute(path, timeout=3 * HANGS, allow_errors=True)
     assert failures(run) == []
     notebook, wanted = committed(name)
     assert differences(notebook, run) == []
-    found = tables(folder)
+    found = tables(path.parent)
     assert {key for key in found | wanted if found.get(key) != wanted.get(key)} == set()
-    assert broken(folder, name) == []
-
-
-@pytest.mark.parametrize("name", NOTEBOOKS)
-def test_another_processor_prints_what_is_committed(name, tmp_path, monkeypatch):
-    for variable, value in another_processor().items():
-        monkeypatch.setenv(variable, value)
-    path = prepare(tmp_path / "there", name)
-    run, _ = execute(path, timeout=3 * HANGS, allow_errors=True)
-    check(name, path.parent, run)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", NOTEBOOKS)
-def test_this_processor_prints_what_is_committed(name, tmp_path):
-    path = prepare(tmp_path / "here", name)
-    run, _ = execute(path, timeout=3 * HANGS, allow_errors=True)
-    check(name, path.parent, run)
+    assert broken(path.parent, name) == []
 
 
 @pytest.mark.slow
