@@ -15,8 +15,13 @@ def check_choice(label: str, name: str, choices: Iterable[str]) -> None:
         raise ValueError(f"unknown {label} {name!r}; choose from {', '.join(choices)}")
 
 
-def choose(label: str, name: str, choices: Mapping[str, T]) -> T:
-    """What has that name, or a `ValueError` that names the value and the choices."""
+def choose(label: str, name: str | T, choices: Mapping[str, T]) -> T:
+    """What has that name, or a `ValueError` that names the value and the choices.
+
+    A class or function in place of a name stands for itself.
+    """
+    if callable(name):
+        return name
     check_choice(label, name, choices)
     return choices[name]
 

@@ -1,9 +1,11 @@
 """One training loop for both notebooks: progress, validation, interruption, non-finite values."""
 
 import math
+import signal
 import sys
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
@@ -159,14 +161,7 @@ def fit(
             callback(model, history)
 
     start = time.perf_counter()
-    bar = tqdm(
-        total=n_iterations,
-        desc=label,
-        disable=not progress,
-        file=sys.stdout,
-        ncols=100,
-        mininterval=0.5,
-    )
+    bar = progress_bar(n_iterations, label, progress)
     try:
         for iteration in range(n_iterations):
             value = climber.look()
@@ -199,6 +194,73 @@ def fit(
     if history.stopped or history.kept is not None:
         print(f"{label}: {history.stopped or 'went astray'}; {kept} are kept")
     return history
+
+
+def watched(
+    history: History,
+    n_iterations: int,
+    validate: Callable[[], float],
+    validate_every: int = 25,
+    label: str = "train",
+    quantity: str = "log-likelihood",
+) -> Iterator[int]:
+    """Count the iterations of a training loop: a bar, validation, interruption without loss.
+
+    `for k in watched(history, n_iterations, validate):` the loop appends the value of each
+    iteration to `history.train`. Kernel → Interrupt lets the iteration that runs come to its end,
+    validates, and ends the loop; a second one stops at once.
+
+    Args:
+        history: Is filled with validated values and the time taken.
+        n_iterations: At least 1.
+        validate: Returns the objective on the validation set, without a gradient.
+        validate_every: Iterations between two validations.
+        label: Text in front of the bar.
+        quantity: Name of the objective's value behind it.
+
+    Raises:
+        ValueError: If a number is out of range.
+    """
+    check_count("n_iterations", n_iterations)
+    check_count("validate_every", validate_every)
+    interrupted = threading.Event()
+
+    def check(iteration: int) -> None:
+        with torch.no_grad():
+            history.val.append(float(validate()))
+        history.val_iteration.append(iteration)
+
+    def interrupt(*_: object) -> None:
+        interrupted.set()
+        signal.signal(signal.SIGINT, before)
+
+    in_main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGINT, interrupt) if in_main else None
+    start, bar = time.perf_counter(), progress_bar(n_iterations, label)
+    try:
+        for iteration in range(n_iterations):
+            if iteration % validate_every == 0:
+                check(iteration)
+            yield iteration
+            bar.update()
+            bar.set_postfix_str(f"{quantity} {history.train[-1]:.4f}", refresh=False)
+            if interrupted.is_set():
+                history.stopped = f"interrupted at iteration {iteration + 1}"
+                break
+        check(iteration + 1)
+    finally:
+        bar.close()
+        history.seconds = time.perf_counter() - start
+        if in_main:
+            signal.signal(signal.SIGINT, before)
+        if history.stopped:
+            print(f"{label}: {history.stopped}")
+
+
+def progress_bar(total: int, label: str, progress: bool = True) -> tqdm:
+    """The bar of a training loop."""
+    how = {"file": sys.stdout, "ncols": 100, "mininterval": 0.5}
+    return tqdm(total=total, desc=label, disable=not progress, **how)
 
 
 class _Adam:
@@ -284,7 +346,6 @@ class DataSource:
 
 def check_run(
     optimizer: str,
-    gradient: str = "adjoint",
     batch_size: int | None = None,
     prior_precision: float | None = None,
     device: str = "cpu",
@@ -292,10 +353,9 @@ def check_run(
 ) -> None:
     """Raise a `ValueError` that names the value and the choices, before anything is trained."""
     check_choice("optimizer", optimizer, OPTIMIZERS)
-    if optimizer == "natural" and (gradient != "adjoint" or batch_size is not None):
+    if optimizer == "natural" and batch_size is not None:
         raise ValueError(
-            "the natural gradient takes the scores of all points, by the adjoint: "
-            f"not gradient = {gradient!r} with batch_size = {batch_size!r}"
+            f"the natural gradient takes the scores of all points, not batch_size = {batch_size!r}"
         )
     check_device(device, dtype)
     if prior_precision is not None and not 0 <= prior_precision < math.inf:

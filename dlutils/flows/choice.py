@@ -82,7 +82,7 @@ def automatic(**nets: float) -> Callable[[Callable[..., Flow]], Callable[..., Fl
     def decorate(train: Callable[..., Flow]) -> Callable[..., Flow]:
         @wraps(train)
         def chosen(dataset: Dataset, drift: str = "mlp", *args: object, **options: object) -> Flow:
-            if drift != "auto":
+            if not isinstance(drift, str) or drift != "auto":
                 return train(dataset, drift, *args, **options)
             found = {}
             for net, precision in nets.items():

@@ -1,4 +1,4 @@
-"""Drift nets of (x, t) beside the notebook's own."""
+"""Drift nets of (x, t), and their names."""
 
 import math
 from itertools import pairwise
@@ -6,7 +6,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from dlutils.flows.kernels import SigmoidBasisKernel
+from dlutils.flows.kernels import AutogradKernel, MLPKernel, SigmoidBasisKernel
 from dlutils.flows.matching import COUPLINGS, along_quantiles
 from dlutils.settings import check_choice, check_count
 
@@ -15,6 +15,45 @@ def with_time(x: Tensor, t: Tensor | float) -> Tensor:
     """The pairs (x, t), shape `(..., 2)`, for x and t that broadcast to each other."""
     t = torch.as_tensor(t, dtype=x.dtype, device=x.device)
     return torch.stack(torch.broadcast_tensors(x, t), dim=-1)
+
+
+class LinearDrift(nn.Module):
+    """f(x, t) = gamma x + b: it moves and scales a Gaussian, and no more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.zeros(()))
+        self.b = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor, t: Tensor | float) -> Tensor:
+        """The velocity at states and times, `(n,)`."""
+        return self.gamma * x + self.b
+
+
+class MLPDrift(nn.Module):
+    """f(x, t) = a multilayer perceptron of (x, t) with smooth activations.
+
+    Args:
+        hidden: Units in each hidden layer.
+        depth: Number of hidden layers.
+        activation: Class of the activation.
+    """
+
+    def __init__(
+        self, hidden: int = 64, depth: int = 2, activation: type[nn.Module] = nn.Tanh
+    ) -> None:
+        super().__init__()
+        sizes = pairwise([2] + [hidden] * depth)
+        layers = [layer for size in sizes for layer in (nn.Linear(*size), activation())]
+        self.net = nn.Sequential(*layers, nn.Linear(hidden, 1))
+
+    def forward(self, x: Tensor, t: Tensor | float) -> Tensor:
+        """The velocity at states and times, `(n,)`."""
+        return self.net(with_time(x, t)).squeeze(-1)
+
+    def kernel(self) -> MLPKernel | AutogradKernel:
+        """The derivatives that the adjoint needs, in closed form for tanh."""
+        return MLPKernel(self.net) if isinstance(self.net[1], nn.Tanh) else AutogradKernel(self)
 
 
 class ConcatSquashDrift(nn.Module):
@@ -144,3 +183,12 @@ class SigmoidBasisDrift(nn.Module):
     def kernel(self) -> SigmoidBasisKernel:
         """The derivatives that the adjoint needs, in closed form."""
         return SigmoidBasisKernel(self.places, self.gaps, self.shift, self.log_k, self.c)
+
+
+DRIFTS: dict[str, type[nn.Module]] = {
+    "linear": LinearDrift,
+    "mlp": MLPDrift,
+    "concat_squash": ConcatSquashDrift,
+    "fourier": FourierDrift,
+    "sigmoid_basis": SigmoidBasisDrift,
+}
