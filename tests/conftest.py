@@ -3,8 +3,9 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from types import ModuleType
+from types import SimpleNamespace
 
 import matplotlib as mpl
 import nbformat
@@ -15,6 +16,7 @@ from jupyter_client import BlockingKernelClient, KernelManager
 from jupyter_client.manager import start_new_kernel
 from torch import nn
 
+from dlutils import diffusion, flows
 from dlutils.flows.matching import path_nodes
 from dlutils.flows.nets import SigmoidBasisDrift
 from dlutils.notebook import load
@@ -43,16 +45,43 @@ def float64(seed_and_default_type):
     torch.set_default_dtype(torch.float64)
 
 
-@pytest.fixture(scope="session")
-def ode() -> ModuleType:
-    """The definitions of ODE.ipynb."""
-    return load(ROOT / "ODE.ipynb")
+def ode_definitions(path: Path = ROOT / "ODE.ipynb") -> SimpleNamespace:
+    """What ODE.ipynb defines and `dlutils.flows` offers.
+
+    The notebook's readable solver and likelihood are called as the package's are, by method.
+    """
+    notebook = load(path)
+    by = lambda method, logdet="trace": partial(
+        notebook.runge_kutta_step, method=method, logdet=logdet
+    )
+
+    def integrate(f, x, t0, t1, n_steps=100, method="euler"):
+        return notebook.solve(f, x, t0, t1, n_steps, by(method))[0]
+
+    def log_likelihood(f, y, n_steps=100, method="euler", logdet="trace"):
+        return notebook.log_likelihood(f, y, n_steps, by(method, logdet))
+
+    names = {name: getattr(flows, name) for name in flows.__all__}
+    names |= {"integrate": integrate, "log_likelihood": log_likelihood}
+    return SimpleNamespace(**vars(notebook) | names)
+
+
+def sde_definitions() -> SimpleNamespace:
+    """What SDE.ipynb defines and `dlutils.diffusion` offers."""
+    names = {name: getattr(diffusion, name) for name in diffusion.__all__}
+    return SimpleNamespace(**vars(load(ROOT / "SDE.ipynb")) | names)
 
 
 @pytest.fixture(scope="session")
-def sde() -> ModuleType:
-    """The definitions of SDE.ipynb."""
-    return load(ROOT / "SDE.ipynb")
+def ode() -> SimpleNamespace:
+    """See `ode_definitions`."""
+    return ode_definitions()
+
+
+@pytest.fixture(scope="session")
+def sde() -> SimpleNamespace:
+    """See `sde_definitions`."""
+    return sde_definitions()
 
 
 def perturbed(model: nn.Module, seed: int = 1) -> nn.Module:

@@ -2,8 +2,9 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
-import nbformat
 import numpy as np
 import pytest
 import torch
@@ -11,10 +12,11 @@ from scipy import stats
 from torch import nn
 from torch.distributions import Normal
 
-from conftest import ROOT, perturbed
+from conftest import perturbed
 from dlutils.data.datasets import Dataset, make_dataset
+from dlutils.data.units import Units
+from dlutils.diffusion import model, samplers
 from dlutils.evaluation import compare
-from dlutils.notebook import load
 
 maths = pytest.mark.usefixtures("float64")  # on tensors made by hand
 
@@ -176,7 +178,7 @@ def test_fokker_planck_agrees_with_the_simulation(sde):
 def test_an_exact_gaussian_model(sde):
     """Untrained, the preconditioned drift is exact for standard normal data."""
     model = sde.build_sde("variance_preserving", "optimal", "preconditioned", 0.02)
-    fitted = sde.FittedSDE(model, None, sde.Units(), 6.5)
+    fitted = sde.FittedSDE(model, None, Units(), 6.5)
     y = torch.linspace(-3, 3, 13)
     exact = Normal(0.0, math.sqrt(1 + 2 * 0.02**2)).log_prob(y)
     torch.testing.assert_close(fitted.log_likelihood(y), exact, rtol=0, atol=1e-4)
@@ -235,8 +237,8 @@ def test_gradients_arrive_in_every_net(sde):
 
 MUTATIONS = {
     "the score term has the wrong sign": (
-        "f_q = alpha_dot + beta_dot * eps + half_slope - sigma**2 * eps / (2 * beta)\n    return",
-        "f_q = alpha_dot + beta_dot * eps + half_slope + sigma**2 * eps / (2 * beta)\n    return",
+        "f_q = alpha_dot + beta_dot * eps + half_slope - sigma**2 * eps / (2 * beta)\n",
+        "f_q = alpha_dot + beta_dot * eps + half_slope + sigma**2 * eps / (2 * beta)\n",
         check_linear_gaussian,
     ),
     "the loss without its half": (
@@ -277,25 +279,32 @@ MUTATIONS = {
 }
 
 
+def with_fault(sde, right, wrong):
+    """All of `sde`, with a fault in the one module of the package that has this text."""
+    for module in (model, samplers):
+        source = Path(module.__file__).read_text(encoding="utf-8")
+        if right in source:
+            assert source.count(right) == 1, "the mutation should hit one place"
+            scope = {"__name__": module.__name__}
+            exec(source.replace(right, wrong), scope)
+            return SimpleNamespace(**vars(sde) | scope)
+    raise AssertionError(f"nowhere: {right}")
+
+
 @maths
 @pytest.mark.parametrize("name", MUTATIONS)
-def test_the_oracles_catch_a_wrong_program(name, tmp_path):
+def test_the_oracles_catch_a_wrong_package(sde, name):
     right, wrong, check = MUTATIONS[name]
-    notebook = nbformat.read(ROOT / "SDE.ipynb", 4)
-    hits = [c for c in notebook.cells if c.cell_type == "code" and right in c.source]
-    assert len(hits) == 1, "the mutation should hit one cell"
-    hits[0].source = hits[0].source.replace(right, wrong)
-    nbformat.write(notebook, tmp_path / "SDE.ipynb")
-    with pytest.raises(AssertionError):
-        check(load(tmp_path / "SDE.ipynb"))
+    with pytest.raises(AssertionError, match=r"^(?!nowhere|the mutation)"):
+        check(with_fault(sde, right, wrong))
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"path": "crooked"}, "unknown path 'crooked'; choose from linear, variance_preserving, l"),
-        ({"diffusion": "none"}, "unknown diffusion 'none'; choose from constant, root_two_beta"),
-        ({"drift": "big"}, "unknown drift 'big'; choose from free, predict_y, preconditioned, ba"),
+        ({"diffusion": "none"}, "unknown diffusion 'none'; choose from constant, learned_in_t"),
+        ({"drift": "big"}, "unknown drift 'big'; choose from preconditioned, basis, free, pred"),
         ({"t_sampler": "sobol"}, "unknown t_sampler 'sobol'; choose from iid, low_discrepancy"),
         ({"delta": 0}, "delta must lie between 0 and 1, not 0"),
         ({"batch_size": 0}, "batch_size must be an integer of at least 1, not 0"),

@@ -1,12 +1,13 @@
 import math
 import re
+import signal
 
 import pytest
 import torch
 from torch import nn
 
 from dlutils.seeding import seeded
-from dlutils.training import ASTRAY, check_run, fit, on_samples
+from dlutils.training import ASTRAY, History, check_run, fit, on_samples, watched
 
 
 class Point(nn.Module):
@@ -213,11 +214,7 @@ def test_a_climber_that_cannot_look_raises_at_first_and_stops_later(capsys):
     ("settings", "message"),
     [
         ({"optimizer": "sgd"}, "unknown optimizer 'sgd'; choose from adam, natural"),
-        (
-            {"optimizer": "natural", "gradient": "backprop"},
-            "by the adjoint: not gradient = 'backprop' with batch_size = None",
-        ),
-        ({"optimizer": "natural", "batch_size": 256}, "'adjoint' with batch_size = 256"),
+        ({"optimizer": "natural", "batch_size": 256}, "of all points, not batch_size = 256"),
         ({"device": "abacus"}, "the device 'abacus'; choose from cpu"),
         ({"prior_precision": -1.0}, "prior_precision must be finite, not negative, not -1.0"),
         ({"prior_precision": math.nan}, "prior_precision must be finite, not negative, not nan"),
@@ -302,3 +299,36 @@ def test_a_prior_is_around_zero_or_around_the_start_and_is_not_recorded():
         assert model.weight.item() == pytest.approx(expected, abs=1e-3)
         assert history.train[0] == -4
         assert history.train[-1] == pytest.approx(-((expected - 3) ** 2), abs=0.01)
+
+
+def test_a_loop_that_is_watched_counts_validates_and_takes_time(capsys):
+    history, seen = History(), []
+    for k in watched(history, 5, lambda: -len(seen), validate_every=2, quantity="bound"):
+        seen.append(k)
+        history.train.append(float(k))
+    assert seen == [0, 1, 2, 3, 4]
+    assert history.val_iteration == [0, 2, 4, 5]
+    assert history.val == [0, -2, -4, -5]
+    assert history.stopped is None
+    assert history.seconds > 0
+    assert "5/5" in capsys.readouterr().out
+
+
+def test_an_interrupt_ends_a_watched_loop_after_its_iteration_and_a_second_one_at_once(capsys):
+    history, before = History(), signal.getsignal(signal.SIGINT)
+    for k in watched(history, 9, lambda: 0.0):
+        if k == 3:
+            signal.raise_signal(signal.SIGINT)
+        history.train.append(float(k))
+    assert history.train == [0, 1, 2, 3]
+    assert history.val_iteration == [0, 4]
+    assert "train: interrupted at iteration 4" in capsys.readouterr().out
+    loop = watched(history, 9, lambda: 0.0)
+    next(loop)
+    signal.raise_signal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    loop.close()
+    assert signal.getsignal(signal.SIGINT) is before
+    with pytest.raises(ValueError, match="n_iterations must be an integer of at least 1, not 0"):
+        next(watched(history, 0, lambda: 0.0))

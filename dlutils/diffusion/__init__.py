@@ -8,6 +8,7 @@ from dlutils.diffusion.fitting import (
     least_squares,
     simulate,
     train,
+    units_and_reach,
     weighted_points,
     with_r,
 )
@@ -93,6 +94,7 @@ __all__ = [
     "sobol",
     "tightening",
     "train",
+    "units_and_reach",
     "variational_drift",
     "weighted_points",
     "with_r",

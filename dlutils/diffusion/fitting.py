@@ -106,7 +106,7 @@ def weighted_points(fitted: FittedSDE, dataset: Dataset) -> tuple[Tensor, Tensor
     return y, (weights / weights.sum()).to(y)
 
 
-def units(dataset: Dataset) -> tuple[Units, float]:
+def units_and_reach(dataset: Dataset) -> tuple[Units, float]:
     """In what the SDE sees the data, standardized, and how far they go there."""
     return units_of(dataset), max(6.5, 1.05 * farthest(dataset, units_of(dataset)))
 
@@ -155,7 +155,7 @@ def train(
         corrects = {} if preconditioning == "gaussian" else {"denoiser": known(x)}
         model = build_sde(path, diffusion, drift, delta, **corrects).to(device, x.dtype)
     check_t_sampler(sampler, model.path)
-    fitted = FittedSDE(model, History(), *units(dataset))
+    fitted = FittedSDE(model, History(), *units_and_reach(dataset))
     x, random = x.to(device), torch.Generator().manual_seed(int(seed))
     nodes, w = DataSource(dataset.val, 32, device=device, weights=dataset.weights.get("val"))()
 
@@ -205,4 +205,4 @@ def least_squares(
     route = build_path(found.delta)
     drift = BasisDrift(route, found.denoiser, found.table)
     model = SDE(route, OptimalDiffusion(route), drift, found.delta)
-    return FittedSDE(model, History(seconds=found.seconds), *units(dataset))
+    return FittedSDE(model, History(seconds=found.seconds), *units_and_reach(dataset))

@@ -24,10 +24,13 @@ from torch.nn.utils import parameters_to_vector
 from torch.utils.checkpoint import checkpoint
 
 from dlutils.data.datasets import make_dataset
+from dlutils.diffusion.model import build_sde
+from dlutils.diffusion.samplers import lattice, sampled_elbo
 from dlutils.evaluation import slope
 from dlutils.flows.adjoint import continuous_gradient, flat_gradient, mean_log_likelihood
 from dlutils.flows.kernels import AutogradKernel
 from dlutils.flows.methods import check_solver
+from dlutils.flows.nets import MLPDrift
 from dlutils.notebook import load
 from dlutils.processes import fresh_processes, keep_freed_memory
 from dlutils.seeding import seeded
@@ -51,9 +54,8 @@ def _ode():
 
 @cache
 def _sde():
-    notebook = load("SDE.ipynb")
     with seeded(0, dtype=torch.float64):
-        return notebook, notebook.build_sde("linear", "learned_in_t", "preconditioned")
+        return build_sde("linear", "learned_in_t", "preconditioned")
 
 
 def forward(f, y, n_steps: int) -> None:
@@ -80,7 +82,7 @@ def checkpointed(f, y, n_steps: int) -> None:
 
     def piece(x, log_det, first, last):
         for n in range(first, last):
-            x, trace, _ = _ode().step(f, x, 1 + n * h, h, "euler")
+            x, trace = _ode().euler_step(f, x, 1 + n * h, h)
             log_det = log_det + trace
         return x, log_det
 
@@ -108,8 +110,8 @@ def continuous_adjoint(f, y, n_steps: int) -> None:
 
 def simulation_free(f, y, n_steps: int) -> None:
     """One sample of the SDE's bound for each point: there is nothing to integrate."""
-    notebook, model = _sde()
-    notebook.sampled_elbo(model, y, notebook.lattice(model.path, len(y))).mean().backward()
+    model = _sde()
+    sampled_elbo(model, y, lattice(model.path, len(y))).mean().backward()
 
 
 def flow_matching(f, y, n_steps: int) -> None:
@@ -179,7 +181,7 @@ def _net_and_nodes() -> tuple[torch.nn.Module, Tensor]:
     """What every step is measured with."""
     nodes = make_dataset("laplace_mixture").compress(32)[0]
     with seeded(0, dtype=nodes.dtype):
-        return _ode().MLPDrift(), nodes
+        return MLPDrift(), nodes
 
 
 def _milliseconds(run: Callable[[], object], repeats: int = 3) -> float:
