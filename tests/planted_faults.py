@@ -272,8 +272,8 @@ FAULTS = [
     ),
     Fault(
         "rows of another process overwritten",
-        "os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)",
-        "os.open(path, os.O_RDWR | os.O_CREAT, 0o666)",
+        'with path.open("ab") as file:',
+        'with open(os.open(path, os.O_RDWR | os.O_CREAT), "r+b") as file:',
     ),
 ]
 
