@@ -242,13 +242,13 @@ FAULTS = [
     ),
     Fault(
         "lower end of a sentence's range not checked",
-        "holds = value > low if claim.order else _at_most(low, value) and _at_most(value, high)",
-        "holds = value > low if claim.order else _at_most(value, high)",
+        "return self.low <= self.value <= self.high",
+        "return self.value <= self.high",
     ),
     Fault(
         "runs of other code taken for finished",
-        'return mark.exists() and mark.read_text(encoding="utf-8") == stamp',
-        "return mark.exists()",
+        "folder = CACHE / code_digest(notebooks)",
+        "folder = CACHE",
     ),
     Fault(
         "answer left below the stub of an exercise",
