@@ -65,10 +65,8 @@ def spread(claims: Sequence[Claim], n: int, *, again: bool = False) -> int:
     PAGE.parent.mkdir(parents=True, exist_ok=True)
     PAGE.write_text(page(by_seed), encoding="utf-8")
     wrong = promising_too_much(by_seed)
-    print(
-        *wrong, f"{len(asked)} sentences, {len(wrong)} promise more than {n} seeds give", sep="\n"
-    )
-    print(f"The values are in {PAGE}")
+    total = f"{len(asked)} sentences, {len(wrong)} promise more than {n} seeds give"
+    print(*wrong, total, f"The values are in {PAGE}", sep="\n")
     return int(bool(wrong or rows))
 
 
@@ -102,16 +100,13 @@ def run_with_seed(config: Config) -> Row:
 
 def promising_too_much(by_seed: Sequence[Sequence[Finding]]) -> list[str]:
     """A line for each sentence that some seed does not keep: the values, and on how many."""
-    lines = {}
+    lines: dict[Claim, list[str]] = {}
     for found in zip(*by_seed, strict=True):
-        kept = sum(finding.holds for finding in found)
+        values, kept = sorted(f.value for f in found), sum(f.holds for f in found)
         if kept < len(found):
-            claim, values = found[0].claim, sorted(finding.value for finding in found)
-            lines.setdefault(claim, []).append(
-                f"{found[0].ref} is {values[0]:.6g} to {values[-1]:.6g}, "
-                f"right on {kept} of {len(found)}"
-            )
-    return [f'{c.question} says "{c.says}"; {"; ".join(refs)}' for c, refs in lines.items()]
+            said = f"{found[0].ref} is {values[0]:.6g} to {values[-1]:.6g}"
+            lines.setdefault(found[0].claim, []).append(f"{said}, right on {kept} of {len(found)}")
+    return [f'{c.question} says "{c.says}"; {"; ".join(said)}' for c, said in lines.items()]
 
 
 def page(by_seed: Sequence[Sequence[Finding]]) -> str:
