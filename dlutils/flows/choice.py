@@ -6,7 +6,7 @@ from functools import wraps
 from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from dlutils.data.datasets import Dataset
 from dlutils.data.units import Units
@@ -22,9 +22,6 @@ class Flow(Protocol):
     units: Units
     n_steps: int
     method: str
-
-    def log_likelihood(self, y: Tensor, logdet: str | None = None) -> Tensor:
-        """The log-density at y, `(n,)`, nats."""
 
 
 def effective_parameters(
@@ -61,11 +58,9 @@ def evidence(flow: Flow, dataset: Dataset, prior_precision: float) -> float:
     """
     value = -effective_parameters(flow, dataset, prior_precision)
     for seen in seen_in(dataset, flow.units):
-        x, weights = DataSource(seen.x, 1000, weights=seen.weights)()
-        mean = adjoint.mean_log_likelihood(
-            flow.drift, x, weights, flow.n_steps, flow.method, "map"
-        )  # fmt: skip
-        value += weights.sum().item() * (mean.item() + seen.log_slope)
+        nodes = DataSource(seen.x, 1000, weights=seen.weights)()
+        mean = adjoint.mean_log_likelihood(flow.drift, *nodes, flow.n_steps, flow.method, "map")
+        value += nodes[1].sum().item() * (mean.item() + seen.log_slope)
     return value
 
 

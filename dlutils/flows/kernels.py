@@ -69,15 +69,12 @@ class AutogradKernel:
 
     def _of_each(self, x: Tensor, t: Tensor, w: Tensor, c: Tensor, n: int) -> list[Tensor]:
         """The pullback of each of n points, by vectorized calls of the drift for one point."""
-        weights = dict(self.f.named_parameters()) if isinstance(self.f, nn.Module) else {}
+        weights = dict(self.f.named_parameters())
         needed = {name: p.detach() for name, p in weights.items() if p.requires_grad}
-        if not needed:
-            return [None for _ in self.parameters]
-        others = {name: p.detach() for name, p in weights.items() if name not in needed}
 
         def of_one(needed, x, t, w, c):
             def total(x):
-                F = functional_call(self.f, needed | others, (x, t))
+                F = functional_call(self.f, needed, (x, t))
                 return F.sum(), F
 
             G, F = grad(total, has_aux=True)(x)
@@ -121,22 +118,18 @@ class MLPKernel:
         self.W = [layer.weight.detach() for layer in linears]
         self.b = [layer.bias.detach() for layer in linears]
         # for `velocity`: tanh(z) = 2 sigmoid(2 z) - 1, with the constants moved into the weights
-        last = len(linears) - 1
-        factors = [2 if k == 0 else 2 if k == last else 4 for k in range(last + 1)]
-        self.W_s = [(W * k).T.contiguous() for W, k in zip(self.W, factors, strict=True)]
-        self.b_s = [2 * self.b[0]] + [
-            (b - W.sum(1)) * (1 if k == last else 2)
-            for k, (W, b) in enumerate(zip(self.W[1:], self.b[1:], strict=True), start=1)
-        ]
-        self.w_last = self.W_s[-1][:, 0]
+        (W_0, b_0), *middle, (W, b) = zip(self.W, self.b, strict=True)
+        self.W_s = [2 * W_0.T.contiguous(), *(4 * W.T.contiguous() for W, _ in middle)]
+        self.b_s = [2 * b_0, *(2 * (b - W.sum(1)) for W, b in middle)]
+        self.w_last, self.b_last = 2 * W[0], b - W.sum(1)
 
     def velocity(self, x: Tensor, t: float) -> Tensor:
         """f(x, t) without a gradient, shape `(n,)`."""
         at_t = torch.add(self.b_s[0], self.W_s[0][1], alpha=t)
         s = torch.addcmul(at_t, x[:, None], self.W_s[0][0]).sigmoid_()
-        for W, b in zip(self.W_s[1:-1], self.b_s[1:-1], strict=True):
+        for W, b in zip(self.W_s[1:], self.b_s[1:], strict=True):
             s = torch.addmm(b, s, W).sigmoid_()
-        return torch.addmv(self.b_s[-1], s, self.w_last)
+        return torch.addmv(self.b_last, s, self.w_last)
 
     def with_slope(self, x: Tensor, t: float) -> tuple[Tensor, Tensor]:
         r"""F and G at one time without a gradient, `(n,)` each, from one pass.
@@ -146,10 +139,10 @@ class MLPKernel:
         at_t = torch.add(self.b_s[0], self.W_s[0][1], alpha=t)
         s = torch.addcmul(at_t, x[:, None], self.W_s[0][0]).sigmoid_()
         ds = torch.addcmul(s, s, s, value=-1).mul_(self.W[0][:, 0])
-        for W, b in zip(self.W_s[1:-1], self.b_s[1:-1], strict=True):
+        for W, b in zip(self.W_s[1:], self.b_s[1:], strict=True):
             s, dz = torch.addmm(b, s, W).sigmoid_(), ds @ W
             ds = torch.addcmul(s, s, s, value=-1).mul_(dz)
-        return torch.addmv(self.b_s[-1], s, self.w_last), 2 * (ds @ self.w_last)
+        return torch.addmv(self.b_last, s, self.w_last), 2 * (ds @ self.w_last)
 
     def derivatives(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Pullback]:
         """F, G, H and the pullback: see `AutogradKernel.derivatives`."""
@@ -232,8 +225,7 @@ class SigmoidBasisKernel:
         )
         u_x = self.k / torch.add(self.g, self.g_rate, alpha=t)
         m = torch.add(self.m, self.m_rate, alpha=t)
-        at_0 = torch.addcmul(self.ks, u_x, m)
-        s = torch.addcmul(-2 * at_0, x[:, None], 2 * u_x).sigmoid_()
+        s = torch.addcmul(-2 * torch.addcmul(self.ks, u_x, m), x[:, None], 2 * u_x).sigmoid_()
         F = torch.addmv(torch.addcmul(b - C.sum(), x, a), s, C, alpha=2)
         return F, s, C * u_x, a
 
@@ -294,8 +286,6 @@ def _sum(values: Tensor, n: int | None) -> Tensor:
 
 def _gradient(value: Tensor, inputs: list[Tensor], **options: bool) -> tuple[Tensor, ...]:
     """Like `torch.autograd.grad`, with zeros where the value does not depend on an input."""
-    if not inputs:
-        return ()
     if not value.requires_grad:
         return tuple(torch.zeros_like(v) for v in inputs)
     return torch.autograd.grad(value, inputs, materialize_grads=True, **options)
