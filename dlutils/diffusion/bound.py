@@ -32,11 +32,7 @@ class Bounded(Protocol):
 class Tightness:
     """A bound and a density, compared with the truth; NaN where that is unknown.
 
-    Attributes:
-        dataset: The data.
-        model: What has the bound and the density.
-        bound: The exponential of the bound beside the true density.
-        exact: The model's density beside it.
+    `bound` has the exponential of the bound beside the true density, `exact` the model's density.
     """
 
     dataset: Dataset
@@ -45,25 +41,19 @@ class Tightness:
     exact: Comparison
 
     @cached_property
-    def final_bound(self) -> float:
-        """Mean of the bound over the test points, nats."""
-        return self.model.elbo(self.dataset.test).double().mean().item()
-
-    @cached_property
     def final(self) -> float:
         """Mean of the model's log-likelihood over the test points, nats."""
         return self.model.log_likelihood(self.dataset.test).double().mean().item()
 
-    @property
-    def expected(self) -> float:
-        """Mean of the true log-likelihood over the test points, nats."""
-        return self.dataset.expected_log_likelihood if self.dataset.is_known else math.nan
+    @cached_property
+    def final_bound(self) -> float:
+        """Mean of the bound over them, nats."""
+        return self.model.elbo(self.dataset.test).double().mean().item()
 
     @property
-    def excess(self) -> str:
-        """Mean of the model's log-likelihood minus the true one, with its standard error."""
-        test = self.dataset.test
-        return plus_minus(self.model.log_likelihood(test) - self.dataset.log_prob(test))
+    def expected(self) -> float:
+        """Mean of the true log-likelihood over them, nats."""
+        return self.dataset.expected_log_likelihood if self.dataset.is_known else math.nan
 
     @property
     def gap(self) -> float:
@@ -83,7 +73,7 @@ class Tightness:
     @property
     def words(self) -> str:
         """For a caption: how far density and bound are from the truth, or from each other."""
-        if math.isnan(self.gap):
+        if not self.dataset.is_known:
             return f"the bound lies {self.final - self.final_bound:.4f} nats below it"
         return f"KL {self.kl:.4f} nats, gap of the bound {self.gap:.4f} nats"
 
@@ -93,9 +83,11 @@ class Tightness:
             f"final log-likelihood     {self.final:.4f}",
             f"mass of the model         {self.exact.mass:.4f}",
         ]
-        if not math.isnan(self.gap):
+        if self.dataset.is_known:
+            test = self.dataset.test
+            excess = plus_minus(self.model.log_likelihood(test) - self.dataset.log_prob(test))
             lines += [
-                f"final minus expected     {self.excess}, on the same test points",
+                f"final minus expected     {excess}, on the same test points",
                 f"gap: truth - ELBO         {self.gap:.5f} nats, by quadrature",
                 f"  KL(truth || model)      {self.kl:.5f} nats",
                 f"  looseness               {self.looseness:.5f} nats: model - ELBO",

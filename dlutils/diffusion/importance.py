@@ -21,8 +21,6 @@ from dlutils.settings import check_count
 
 LEAST_GROUPS = 16  # from which a standard error is worth its name
 
-Noise = Tensor | float
-
 
 class Diffusion(Protocol):
     """dx = f dt + sigma dW from N(0, 1), y ~ N(x_1, sigma_y^2), and a variational path to y.
@@ -33,8 +31,8 @@ class Diffusion(Protocol):
     """
 
     path: nn.Module
-    noise: Callable[[Tensor, Tensor], tuple[Tensor, Noise]]
-    drift: Callable[[Tensor, Tensor, Tensor, Noise], Tensor]
+    noise: Callable[[Tensor, Tensor], tuple[Tensor, Tensor | float]]
+    drift: Callable[[Tensor, Tensor, Tensor, Tensor | float], Tensor]
     sigma_y: float
 
 
