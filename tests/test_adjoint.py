@@ -232,9 +232,14 @@ def test_what_is_wrong_is_named(arguments, message):
             function(**arguments)
 
 
-def test_a_bare_function_has_values():
+def test_a_bare_function_has_values_and_slopes(ode):
     with torch.no_grad():  # nobody waits for the gradient
         assert log_likelihood(lambda x, t: WEIGHT * x, torch.zeros(3)).isfinite().all()
+    sine, (y, _) = lambda x, t: x.sin() * t, data()
+    slope = lambda function: torch.autograd.grad(function(sine, leaf, n_steps=9).mean(), leaf)
+    leaf = y.requires_grad_()
+    for function in (log_likelihood, mean_log_likelihood):
+        assert distance(slope(function), slope(ode.log_likelihood)) < 1e-9
 
 
 @pytest.mark.parametrize(

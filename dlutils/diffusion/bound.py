@@ -30,10 +30,7 @@ class Bounded(Protocol):
 
 @dataclass(frozen=True)
 class Tightness:
-    """A bound and a density, compared with the truth; NaN where that is unknown.
-
-    `bound` has the exponential of the bound beside the true density, `exact` the model's density.
-    """
+    """The exponential of a bound, and a model's density, each beside the true density."""
 
     dataset: Dataset
     model: Bounded
@@ -57,7 +54,7 @@ class Tightness:
 
     @property
     def gap(self) -> float:
-        """Truth minus bound, an integral over the true density, nats."""
+        """Truth minus bound, an integral over the true density, nats; NaN if it is unknown."""
         return self.bound.kl
 
     @property
@@ -97,13 +94,7 @@ class Tightness:
 
 
 def tightness(dataset: Dataset, model: Bounded, n_nodes: int = 1001) -> Tightness:
-    """Compare a model's bound and its density with the truth.
-
-    Args:
-        dataset: Gives test points, support and, where it is known, the true density.
-        model: Both by its methods `elbo` and `log_likelihood`.
-        n_nodes: See `dlutils.evaluation.quadrature`.
-    """
+    """Compare a model's bound and its density with the truth, by `dlutils.evaluation.compare`."""
     bound, exact = (compare(dataset, f, n_nodes) for f in (model.elbo, model.log_likelihood))
     return Tightness(dataset, model, bound, exact)
 
@@ -111,10 +102,8 @@ def tightness(dataset: Dataset, model: Bounded, n_nodes: int = 1001) -> Tightnes
 def through_nodes(log_q: Callable[[Tensor], Tensor], y: Tensor, n_nodes: int = 1001) -> Tensor:
     """log_q at many points by a cubic spline through few: a bound by quadrature costs much a point.
 
-    Args:
-        log_q: A smooth function, `(n,)` to `(n,)`.
-        y: Points, `(n,)`; up to twice `n_nodes` of them are given to `log_q` itself.
-        n_nodes: Evenly spread over the range of y.
+    The nodes are evenly spread over the range of the points y, `(n,)`; up to twice as many points
+    are given to `log_q` itself, a smooth function, `(n,)` to `(n,)`.
     """
     check_points(y)
     if len(y) <= 2 * n_nodes:
@@ -129,10 +118,7 @@ def side_by_side(
 ) -> tuple[dict[str, Comparison], list[dict[str, str]]]:
     """Log-densities and bounds compared with a known truth, and with the first of them.
 
-    Args:
-        dataset: Its density must be known.
-        models: By name, `(n,)` to `(n,)` in nats; a bound's exponential has a mass below one.
-        n_nodes: See `dlutils.evaluation.quadrature`.
+    Models are by name, `(n,)` to `(n,)` in nats; a bound's exponential has a mass below one.
 
     Returns:
         The comparisons by name, and a row a model: mean over the test points; minus the truth and

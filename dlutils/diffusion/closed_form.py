@@ -31,26 +31,15 @@ PENALTIES = tuple(product((1e-4, 1e-3, 1e-2), (1e-5, 1e-3, 1e-1)))  # on curvatu
 
 @dataclass(frozen=True)
 class Solution:
-    """A denoiser and the table that corrects it; printed, it says what was chosen.
-
-    Attributes:
-        denoiser: One of `dlutils.diffusion.denoisers`.
-        table: All zero if there is no correction.
-        delta: Of the path.
-        penalties: On the table's curvature and change; None if there is no correction.
-        bound: On the points that chose the penalties, nats, for standardized data; None if nothing
-            was chosen.
-        evidence: The bound on all points together less the parameters, nats; None likewise.
-        seconds: That it took to find it.
-    """
+    """A denoiser and the table that corrects it; printed, it says what was chosen."""
 
     denoiser: nn.Module
-    table: Table
+    table: Table  # all zero if there is no correction
     delta: float
-    penalties: tuple[float, float] | None
-    bound: float | None = None
-    evidence: float | None = None
-    seconds: float = 0.0
+    penalties: tuple[float, float] | None  # on curvature and change; None without a correction
+    bound: float | None = None  # nats, standardized; on what chose the penalties, None if nothing
+    evidence: float | None = None  # that on all points together less the parameters, nats
+    seconds: float = 0.0  # that it took to find it
 
     def __str__(self) -> str:
         how = "not corrected"
@@ -61,19 +50,12 @@ class Solution:
 
 @dataclass(frozen=True)
 class Sample:
-    """What a table is fitted to, and what judges it: standardized points with weights.
+    """What a table is fitted to, and what judges it: standardized points with weights."""
 
-    Attributes:
-        nodes: The smooth density of the training data, or these themselves.
-        parameters: The effective number of that density's.
-        val: Validation points and what they count in all, if they judge.
-        train: Training points likewise, if they judge too.
-    """
-
-    nodes: Nodes
-    parameters: float = 0.0
-    val: tuple[Nodes, float] | None = None
-    train: tuple[Nodes, float] | None = None
+    nodes: Nodes  # the smooth density of the training data, or these themselves
+    parameters: float = 0.0  # effective number of that density's
+    val: tuple[Nodes, float] | None = None  # validation points, if they judge; their number
+    train: tuple[Nodes, float] | None = None  # training points likewise
 
 
 def search(
@@ -177,11 +159,9 @@ def solve(
     """The table that raises the bound most, one linear solve for each pair of penalties.
 
     The validation points choose among these, or the training points without them. Of the given
-    table only the knots and the number of entries matter.
-
-    Returns:
-        The denoiser without a correction, and with the best one; only the latter, with the first
-        penalties, where nothing judges.
+    table only the knots and the number of entries matter. What is returned is the denoiser without
+    a correction, and with the best one; only the latter, with the first penalties, where nothing
+    judges.
     """
     judges = [judge for judge in (sample.val, sample.train) if judge]
     data = [sample.nodes, *(nodes for nodes, _ in judges)]
@@ -191,8 +171,7 @@ def solve(
 
     def solution(entries: np.ndarray, pair, parameters: float) -> Solution:
         corrected = Table(table.knots, table.c.shape[1])
-        with torch.no_grad():
-            corrected.c.copy_(torch.from_numpy(entries))
+        corrected.c.data.copy_(torch.from_numpy(entries))
         if not judges:
             return Solution(denoiser, corrected, delta, pair)
         bounds = [rest - lost(entries) for lost in losses]

@@ -103,8 +103,8 @@ def solve(
     chunk = max(1, CACHED_POINTS // n_cells)
     for start in range(0, n_steps, chunk):
         t, dt = (values[start : start + chunk] for values in (times[1:], np.diff(times)))
-        D = 0.5 * _evaluate(sigma, "sigma", x, t, dtype, positive=True) ** 2
-        F = _evaluate(f, "f", faces[1:-1], t, dtype)
+        D = 0.5 * _evaluate(sigma, "sigma must be positive and finite", x, t, dtype, 0) ** 2
+        F = _evaluate(f, "f must be finite", faces[1:-1], t, dtype)
         z = 2 * h * F / (D[:, :-1] + D[:, 1:])
         right = _bernoulli(-z) * D[:, :-1] / h**2  # rate from cell i to cell i + 1
         left = _bernoulli(z) * D[:, 1:] / h**2  # and back
@@ -122,25 +122,16 @@ class Evolution:
     The equation is solved on [-reach, reach] with two cells to `sigma_y`; where the density does
     not fit, the interval is doubled or the cells are halved, up to four times.
 
-    Attributes:
-        f: See `solve`, as sigma, warp and dtype.
-        sigma: Diffusion coefficient.
-        reach: Where to try first; positive.
-        sigma_y: Standard deviation of the observation noise; positive.
-        n_steps: Time steps, at least 1.
-        warp: Where they end.
-        dtype: In which coefficients are evaluated.
-
     Raises:
         SupportError: By what asks first, if the density does not fit in the end.
         ResolutionError: Likewise, if it changes too fast in the end.
         ValueError: Likewise, if it would take more than `MOST_CELLS` cells.
     """
 
-    f: Coefficient
+    f: Coefficient  # see `solve`, as sigma, n_steps, warp and dtype
     sigma: Coefficient
-    reach: float
-    sigma_y: float
+    reach: float  # where to try first; positive
+    sigma_y: float  # standard deviation of the observation noise; positive
     n_steps: int = 400
     warp: Callable[[Tensor], Tensor] | None = None
     dtype: torch.dtype | None = None
@@ -152,7 +143,7 @@ class Evolution:
 
     @cached_property
     def _coarse(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The same with half as many steps, and twice the error in time."""
+        """Likewise, with half as many steps and twice the error in time."""
         return self._solve(max(1, self.n_steps // 2))
 
     def log_density(self, y: np.ndarray) -> np.ndarray:
@@ -196,11 +187,11 @@ def observed(x: np.ndarray, density: np.ndarray, sigma_y: float) -> np.ndarray:
     Raises:
         ValueError: If `sigma_y` is not positive, or the cells are too coarse for it.
     """
-    if not (sigma_y > 0 and np.isfinite(sigma_y)):
+    if not 0 < sigma_y < np.inf:
         raise ValueError(f"sigma_y must be positive, not {sigma_y!r}")
     h = x[1] - x[0]
     if h * PER_NOISE > sigma_y:
-        least = int(np.ceil(len(x) * h * PER_NOISE / sigma_y))
+        least = math.ceil(len(x) * h * PER_NOISE / sigma_y)
         raise ValueError(
             f"cells of width {h:.3g} are too coarse for sigma_y = {sigma_y:g}: "
             f"raise n_cells to {least} or more"
@@ -230,11 +221,11 @@ def _initial(p0: Callable[[Tensor], Tensor], x: np.ndarray, h: float) -> np.ndar
 
 def _evaluate(
     function: Coefficient,
-    name: str,
+    demand: str,
     x: np.ndarray,
     t: np.ndarray,
     dtype: torch.dtype | None,
-    positive: bool = False,
+    above: float = -np.inf,
 ) -> np.ndarray:
     """A coefficient at all x for all t, shape (len(t), len(x))."""
     dtype = dtype or torch.float64
@@ -242,13 +233,11 @@ def _evaluate(
     at = torch.from_numpy(np.repeat(t, len(x))).to(dtype)
     with torch.no_grad():
         values = function(states, at).double().numpy(force=True)
-    wrong = ~np.isfinite(values) | (positive & (values <= 0))
-    if wrong.any():
-        first = int(wrong.argmax())
-        raise ValueError(
-            f"{name} must be {'positive and ' if positive else ''}finite: it is {values[first]:g} "
-            f"at x = {states[first]:.4g}, t = {at[first]:.4g}"
-        )
+    right = (above < values) & (values < np.inf)
+    if not right.all():
+        first = int(right.argmin())
+        where = f"x = {states[first]:.4g}, t = {at[first]:.4g}"
+        raise ValueError(f"{demand}: it is {values[first]:g} at {where}")
     return values.reshape(len(t), len(x))
 
 

@@ -130,14 +130,8 @@ def diffusion_terms(
     On the clock Gauss and Legendre's rule between the table's entries. At each of its nodes the
     density of $g=sy+\epsilon$, and that times $\mathrm E[y\mid g]$, on a grid by convolution.
 
-    Args:
-        table: Its knots and its number of entries.
-        data: Standardized points and weights, once or several times.
-        delta: Of the path.
-        denoiser: What the table corrects.
-
-    Returns:
-        One for each of the data.
+    One for each of the data, standardized points with weights. Of the table, which corrects the
+    denoiser, only the knots and the number of entries matter.
     """
     knots, (J, K) = table.knots.double().numpy(), table.c.shape
     entries = np.arange(K)
@@ -176,15 +170,10 @@ def diffusion_terms(
 
 
 def noisy(data: Sequence[Nodes], s: float, step: float) -> tuple[np.ndarray, np.ndarray]:
-    r"""The distribution of $g=sy+\epsilon$ on a grid.
+    r"""The distribution of $g=sy+\epsilon$ on a grid whose step is at most one.
 
     Points are shared by their two neighbours on the grid, which spreads them by a variance of a
     sixth of its squared step; the noise is narrower by as much.
-
-    Args:
-        data: Points y and weights, once or several times.
-        s: Factor of y.
-        step: Of the grid, at most one.
 
     Returns:
         The grid, `(m,)`; for each of the data the masses there, and these times the mean of y given

@@ -72,11 +72,8 @@ def mean_log_likelihood(
     """The weighted mean of log p(y), a scalar in nats: the objective of maximum likelihood.
 
     It evaluates every derivative once, where the mean of `log_likelihood` needs some twice. The
-    weights, `(n,)`, are constants, not negative and not all zero; None for equal ones. All else is
-    as in `log_likelihood`.
-
-    Raises:
-        ValueError: As `log_likelihood`; or if the weights do not match or are not proper.
+    weights, `(n,)`, are constants, not negative and not all zero, else a `ValueError`; None for
+    equal ones. All else is as in `log_likelihood`.
     """
     solver = _Solver(f, y, n_steps, method, logdet, chunk)
     if weights is None:
@@ -102,15 +99,12 @@ def scores(
 ) -> tuple[Tensor, Tensor]:
     r"""Log p(y) and the score $\nabla_\theta\log p(y)$ of each point, by the batched adjoint.
 
-    It costs about one gradient of the mean: the sum over the points is left out. The arguments are
-    those of `log_likelihood`; the drift is an `nn.Module`.
+    It costs about one gradient of the mean: the sum over the points is left out. Arguments and
+    errors are those of `log_likelihood`; the drift is an `nn.Module`.
 
     Returns:
         Log-likelihoods in nats, shape `(n,)`, and scores, shape `(n, k)` for k weights that require
         a gradient, in the order of `nn.utils.parameters_to_vector`.
-
-    Raises:
-        ValueError: As `log_likelihood`.
     """
     solver = _Solver(f, y, n_steps, method, logdet)
     with torch.no_grad():
@@ -134,13 +128,10 @@ def continuous_gradient(
     $$\dot x=f,\quad\dot a=-a\,\partial_xf-\partial_{xx}f,\quad
     \dot g=-a\,\partial_\theta f-\partial_\theta\partial_xf,\qquad a(0)=-x_0.$$
     The steps forward are not the inverse of those back, so it is the gradient of neither, but for
-    an error of the order of the method.
-
-    Returns:
-        The gradient in each of the drift's weights.
+    an error of the order of the method. It is a list, for each of the drift's weights.
 
     Raises:
-        ValueError: If a name is unknown, a number is out of range, or the solve is not finite.
+        ValueError: As `log_likelihood`, but not for folds.
 
     Source:
         Chen, Rubanova, Bettencourt & Duvenaud, Neural ordinary differential equations (2018),

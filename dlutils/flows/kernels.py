@@ -41,14 +41,10 @@ class AutogradKernel:
         return G
 
     def derivatives(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Pullback]:
-        r"""F, G, H at the states, and the map from (w, c) to the gradient of $\sum(wF+cG)$.
+        r"""F, G, H at states and times `(N,)`, and the map from (w, c) to $\sum(wF+cG)$'s gradient.
 
         The map takes a third argument `n`: where the states are those of n points, `(N / n, n)`
         flat, it gives the gradient of each point's own sum, `(n, *shape of the weights)`.
-
-        Args:
-            x: States, shape `(N,)`.
-            t: Their times, shape `(N,)`.
         """
         needed = [p for p in self.parameters if p.requires_grad]
         with torch.enable_grad():
@@ -286,6 +282,8 @@ def _sum(values: Tensor, n: int | None) -> Tensor:
 
 def _gradient(value: Tensor, inputs: list[Tensor], **options: bool) -> tuple[Tensor, ...]:
     """Like `torch.autograd.grad`, with zeros where the value does not depend on an input."""
+    if not inputs:
+        return ()
     if not value.requires_grad:
         return tuple(torch.zeros_like(v) for v in inputs)
     return torch.autograd.grad(value, inputs, materialize_grads=True, **options)

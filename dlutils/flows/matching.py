@@ -65,10 +65,7 @@ COUPLINGS: dict[str, Callable[[Tensor], Pairs]] = {
 def path_nodes(y: Tensor, coupling: str, n_times: int = 8) -> Tensor:
     """Nodes along the straight paths between paired noise and data: what a drift is regressed on.
 
-    Args:
-        y: Data, shape `(n,)`.
-        coupling: One of `COUPLINGS`.
-        n_times: Gauss and Legendre's times between 0 and 1.
+    Of data `(n,)`, a coupling in `COUPLINGS`, and Gauss and Legendre's times between 0 and 1.
 
     Returns:
         States, their times, velocities and weights with sum one, float64, shape `(4, m)`.
@@ -101,10 +98,7 @@ def regress(
         coupling: One of `COUPLINGS`.
         batch_size: Nodes an iteration.
         seed: Names the batches.
-        options: Of `dlutils.training.fit`.
-
-    Returns:
-        The history, of minus the mean square.
+        options: Of `dlutils.training.fit`, whose history, of minus the mean square, is returned.
 
     Raises:
         ValueError: If the coupling is unknown, the batch size below 1, or as `fit`.
@@ -124,12 +118,8 @@ def most_likely(
 ) -> tuple[float, nn.Module]:
     """The best value and the drift that has it; those whose steps fold the line are passed over.
 
-    Args:
-        candidates: Drifts.
-        log_likelihood: Of validation points; raises a `ValueError` where the line is folded.
-
-    Raises:
-        ValueError: If all of them fold the line.
+    `log_likelihood`, of validation points, raises a `ValueError` where the line is folded; if all
+    fold it, so does this.
     """
     found = []
     for f in candidates:

@@ -34,11 +34,9 @@ def check_solver(n_steps: int, method: str, logdet: str = "trace") -> None:
 
 
 def check_tableau(method: str, tableau: Tableau) -> None:
-    """Raise a `ValueError` that names the flaw, unless it is an explicit, consistent method.
+    """Raise a `ValueError` that names the flaw, unless a, b, c are an explicit, consistent method.
 
-    Args:
-        method: For messages.
-        tableau: a, b, c with s stages. Row i of a has the coefficients of the stages before it.
+    Row i of a has the coefficients of the stages before stage i.
     """
     numbers = f"the method {method!r} must be lists of numbers a, b, c"
     try:

@@ -33,9 +33,8 @@ class NaturalGradient:
         method: One of `dlutils.flows.methods.METHODS`.
         logdet: "trace" or "map".
         precision: Of the prior, per point: it is added to the Fisher matrix and never taken away.
-            The prior is around zero, or around the weights at the start.
         shift: Is added to what is reported, nats: a mean log-slope of the data's units.
-        around_start: Whether it is.
+        around_start: Whether the prior is around the weights at the start, and not around zero.
         damping: What else is added to the Fisher matrix at first, positive.
 
     Raises:
