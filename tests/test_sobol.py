@@ -42,18 +42,12 @@ def test_the_parts_within_a_subset_are_the_variance_of_a_conditional_mean():
     values, weights = random_grid()
     parts = variance_parts(values, weights, NAMES)
     assert min(parts.values()) > 0
-    letters = dict(zip(NAMES, "ijk", strict=True))
+    weighted = torch.einsum("ijk,i,j,k->ijk", torch.ones_like(values), *weights)
     for subset in SUBSETS:
-        kept = "".join(letters[name] for name in subset)
-        others = [n for n in range(3) if NAMES[n] not in subset]
-        given = torch.einsum(
-            f"ijk{''.join(',' + 'ijk'[n] for n in others)}->{kept}",
-            values,
-            *(weights[n] for n in others),
-        )
-        p = torch.einsum(
-            f"{','.join(kept)}->{kept}", *(weights[NAMES.index(name)] for name in subset)
-        )
+        others = [axis for axis, name in enumerate(NAMES) if name not in subset]
+        total_of = lambda v, others=others: v.sum(others) if others else v
+        p = total_of(weighted)
+        given = total_of(weighted * values) / p
         variance = (p * (given - (p * given).sum()) ** 2).sum().item()
         within = sum(part for s, part in parts.items() if set(s) <= set(subset))
         assert within == pytest.approx(variance, rel=1e-10)
@@ -61,42 +55,25 @@ def test_the_parts_within_a_subset_are_the_variance_of_a_conditional_mean():
     assert single == pytest.approx(parts, rel=1e-5), "in single precision, of probabilities nearly"
 
 
-def sampled_bound_on_a_grid(sde, model, y, lattice):
-    """One sample X(y, t, eps) of the bound, and the probabilities of t and eps."""
-    u, w_u, eps, p_eps = sde.quadrature(64, 32, y)
-    t = model.path.time(u)
-    rate = model.path.time_rate(t)
-    weight, p_t = (rate, w_u) if lattice else (torch.ones_like(t), w_u * rate)
-    ratio = 2 / (1 + eps**2) if lattice else torch.ones_like(eps)
-    loss = weight[:, None] * ratio * sde.loss_on_grid(model, y, t, eps)
-    value = sde.reconstruction(model, y) - sde.prior_kl(model, y)
-    return value[:, None, None] - loss, p_t, p_eps / ratio
-
-
-def variance_of_samples(sde, model, y, p_y, sampler, n=2**13, n_batches=48):
-    """By simulation, and its standard error from independent batches."""
-    moments = []
-    for k in range(n_batches):
-        random = torch.Generator().manual_seed(k)
-        draw = sde.T_SAMPLERS[sampler](model.path, n, random)
-        points = y[torch.multinomial(p_y, n, replacement=True, generator=random)]
-        X = sde.sampled_elbo(model, points, draw)
-        moments.append([X.mean().item(), X.square().mean().item()])
-    (mean, square), covariance = np.mean(moments, axis=0), np.cov(np.transpose(moments))
-    slope = np.array([-2 * mean, 1])
-    return square - mean**2, math.sqrt(slope @ covariance @ slope / n_batches)
-
-
 @torch.no_grad()
 @pytest.mark.parametrize("sampler", ["iid", "lattice"])
 def test_the_parts_of_the_sampled_bound_agree_with_simulated_samples(sde, sampler):
+    """The variance of samples, with its standard error from independent batches."""
     dataset = make_dataset("laplace_mixture", 2000, 50, 50)
-    y, p_y = dataset.compress(16)
-    y, p_y = (y - dataset.train.mean()) / dataset.train.std(), p_y / p_y.sum()
-    model = sde.build_sde("linear", "optimal", "preconditioned", 0.1)
-    X, p_t, p_eps = sampled_bound_on_a_grid(sde, model, y, sampler == "lattice")
-    parts = variance_parts(X, (p_y, p_t, p_eps), NAMES)
-    found, error = variance_of_samples(sde, model, y, p_y, sampler)
+    model, n, moments = sde.build_sde("linear", "optimal", "preconditioned", 0.1), 2**13, []
+    fitted = sde.FittedSDE(model, None, *sde.units(dataset))
+    X, probabilities = sde.on_a_grid(fitted, dataset, *[sampler == "lattice"] * 2)
+    parts = variance_parts(X, probabilities, NAMES)
+    y, p_y = sde.weighted_points(fitted, dataset)
+    for k in range(48):
+        random = torch.Generator().manual_seed(k)
+        draw = sde.T_SAMPLERS[sampler](model.path, n, random)
+        points = y[torch.multinomial(p_y, n, replacement=True, generator=random)]
+        values = sde.sampled_elbo(model, points, draw)
+        moments.append([values.mean().item(), values.square().mean().item()])
+    (mean, square), covariance = np.mean(moments, axis=0), np.cov(np.transpose(moments))
+    found, slope = square - mean**2, np.array([-2 * mean, 1])
+    error = math.sqrt(slope @ covariance @ slope / len(moments))
     assert error < 0.02 * found
     assert abs(sum(parts.values()) - found) < Z * error
     assert total(parts, "t") + total(parts, "eps") > sum(parts.values()), "much is in both together"

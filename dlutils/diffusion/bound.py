@@ -118,7 +118,8 @@ def side_by_side(
 ) -> tuple[dict[str, Comparison], list[dict[str, str]]]:
     """Log-densities and bounds compared with a known truth, and with the first of them.
 
-    Models are by name, `(n,)` to `(n,)` in nats; a bound's exponential has a mass below one.
+    The truth of the data is known. Models are by name, `(n,)` to `(n,)` in nats; the exponential of
+    a bound has a mass below one.
 
     Returns:
         The comparisons by name, and a row a model: mean over the test points; minus the truth and

@@ -88,8 +88,9 @@ class Posterior:
 def posterior(dataset: Dataset, loc: float, scale: float, root_snr: float) -> Posterior:
     """What the density of the data says about y = (data - loc) / scale when it is seen in noise.
 
-    Both integrals, over y and over g, are quadratures: of Gauss and Legendre in y, between the
-    places where the density is not smooth, and the trapezoidal rule in g.
+    The scale is positive, root_snr, the root s of the signal-to-noise ratio, not negative. Both
+    integrals, over y and over g, are quadratures: of Gauss and Legendre in y, between the places
+    where the density is not smooth, and the trapezoidal rule in g.
 
     Raises:
         ValueError: If the density is unknown or its tails are too heavy, or root_snr is negative.

@@ -19,11 +19,7 @@ Pullback = Callable[..., list[Tensor]]
 
 
 class AutogradKernel:
-    """The derivatives of any differentiable drift, by autograd: the reference.
-
-    Args:
-        f: Called with a state and a time of the same shape, acts on each point alone.
-    """
+    """The derivatives of any differentiable drift of states and times, `(n,)` each, by autograd."""
 
     def __init__(self, f: Callable[[Tensor, Tensor], Tensor]):
         self.f = f
@@ -104,7 +100,6 @@ class MLPKernel:
             all(isinstance(layer, nn.Linear) and layer.bias is not None for layer in linears)
             and all(isinstance(layer, nn.Tanh) for layer in others)
             and len(linears) == len(others) + 1 >= 2
-            and len(set(linears)) == len(linears)
             and (linears[0].in_features, linears[-1].out_features) == (2, 1)
         ):
             raise ValueError(
@@ -186,14 +181,8 @@ class SigmoidBasisKernel:
     With $u_j=k_j((x-m_j)/g_j-s_j)$, $k=e^{\mathrm{log\_k}}$. $C_j,a,b$ are sums
     $\sum_ic_{ji}\cos(\pi it)/(1+i)$, the last two rows of $c$ for $a$ and $b$; $m,g$ move on
     straight lines. All follows from $\tanh'=1-\tanh^2$, $\tanh''=-2\tanh\tanh'$ and
-    $\partial_xu=k/g$.
-
-    Args:
-        places: m at t = 0 and at t = 1, shape `(2, J)`.
-        gaps: g there, shape `(2, J)`.
-        shift: s, shape `(J,)`.
-        log_k: Shape `(J,)`.
-        c: Shape `(J + 2, number of cosines)`.
+    $\partial_xu=k/g$. The places m and the gaps g are given at t = 0 and at t = 1, `(2, J)`; the
+    shifts s and log_k are `(J,)`, c is `(J + 2, number of cosines)`.
     """
 
     def __init__(self, places: Tensor, gaps: Tensor, shift: Tensor, log_k: Tensor, c: Tensor):
