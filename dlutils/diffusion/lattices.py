@@ -29,5 +29,5 @@ def even_lattice(n: int, generator: torch.Generator | None = None) -> Tensor:
 
 
 def importance_noise(w: Tensor) -> Tensor:
-    r"""Quantiles of the density $\tfrac12(1+\epsilon^2)\,\phi(\epsilon)$ at probabilities w, `(n,)`, float64."""
+    r"""Quantiles of the density $\tfrac12(1+\epsilon^2)\,\phi(\epsilon)$, float64, at w, `(n,)`."""
     return torch.from_numpy(np.interp(w.double().numpy(), EPS_CDF.numpy(), EPS.numpy()))
