@@ -74,8 +74,8 @@ FAULTS = [
     ),
     Fault(
         "evidence for a flow without the slope of its units",
-        "value += weights.sum().item() * (mean.item() + seen.log_slope)",
-        "value += weights.sum().item() * mean.item()",
+        "value += nodes[1].sum().item() * (mean.item() + seen.log_slope)",
+        "value += nodes[1].sum().item() * mean.item()",
     ),
     # Diffusions
     Fault(
