@@ -139,10 +139,9 @@ def runs(
     """
     for library in ("OMP", "OPENBLAS", "MKL"):
         os.environ.setdefault(f"{library}_NUM_THREADS", "1")
-    workers = workers or cores()
-    pool, width = process_pool(workers, ["benchmarks.estimators"]), workers + (workers > 1)
+    pool = process_pool(workers or cores(), ["benchmarks.estimators"])
     label = f"{len(configs)} runs"
-    run_all(function, configs, options.record, pool, width, retry_failed=True, label=label)
+    run_all(function, configs, options.record, pool, retry_failed=True, label=label)
     found = {row["run"]: row for row in load(options.record)}
     rows = [found[identity(config)] for config in configs]
     if errors := {row["error"] for row in rows if row["status"] == "failed"}:

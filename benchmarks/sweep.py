@@ -35,9 +35,9 @@ def make(options: argparse.Namespace) -> Tables:
             results = Path(folder) / f"{workers}.jsonl"
             pool = process_pool(workers, ["dlutils.tools.sweep.grid"])
             warm = Path(folder) / f"warm_{workers}.jsonl"
-            run_all(train_and_measure, configs[:workers], warm, pool, workers, label="warm-up")
+            run_all(train_and_measure, configs[:workers], warm, pool, label="warm-up")
             start = time.perf_counter()
-            run_all(train_and_measure, configs, results, pool, workers + 1, label=f"{workers}")
+            run_all(train_and_measure, configs, results, pool, label=f"{workers}")
             seconds = time.perf_counter() - start
             numbers[workers] = {row["run"]: row["normalized_kl"] for row in load(results)}
             first = rows[0]["seconds"] if rows else seconds

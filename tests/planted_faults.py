@@ -2,8 +2,8 @@ r"""Plant faults in the package, one at a time, and say of each whether the test
 
 `python -m tests.planted_faults` copies the working tree, changes one place of the package in the
 copy, and runs the test files that belong to the module until a test fails. Where tests have been
-thinned, `--fresh` shows whether a guard was lost. Results are written to `build/planted_faults.csv`
-as they come; a second start goes on with the rest.
+thinned, `--fresh` shows whether a guard was lost. Results are written to
+`build/planted_faults.jsonl` as they come; a second start goes on with the rest.
 """
 
 import argparse
@@ -13,26 +13,23 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from queue import SimpleQueue
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
-import pandas as pd
-from tqdm import tqdm
-
 from dlutils.processes import cores
 from dlutils.tables import markdown_table
+from dlutils.tools.sweep.jobs import Config, identity, run_all
+from dlutils.tools.sweep.results import Row, load
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "build" / "planted_faults.csv"
+RESULTS = ROOT / "build" / "planted_faults.jsonl"
 PYTEST = (sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-n", "0")
 SLOW = r"test_(whole_runs|configurations|failing_well|notebook_times|benchmarks|leaderboard)"
-OUT_OF_TIME = "out of time"
+NONE, OUT_OF_TIME = "", "out of time"
 
 
 class Fault(NamedTuple):
@@ -77,8 +74,8 @@ FAULTS = [
     ),
     Fault(
         "evidence for a flow without the slope of its units",
-        "value += weights.sum().item() * (mean.item() + seen.log_slope)",
-        "value += weights.sum().item() * mean.item()",
+        "value += nodes[1].sum().item() * (mean.item() + seen.log_slope)",
+        "value += nodes[1].sum().item() * mean.item()",
     ),
     # Diffusions
     Fault(
@@ -242,13 +239,13 @@ FAULTS = [
     ),
     Fault(
         "lower end of a sentence's range not checked",
-        "holds = value > low if claim.order else _at_most(low, value) and _at_most(value, high)",
-        "holds = value > low if claim.order else _at_most(value, high)",
+        "return self.low <= self.value <= self.high",
+        "return self.value <= self.high",
     ),
     Fault(
         "runs of other code taken for finished",
-        'return mark.exists() and mark.read_text(encoding="utf-8") == stamp',
-        "return mark.exists()",
+        "folder = CACHE / code_digest(notebooks)",
+        "folder = CACHE",
     ),
     Fault(
         "answer left below the stub of an exercise",
@@ -272,8 +269,8 @@ FAULTS = [
     ),
     Fault(
         "rows of another process overwritten",
-        "os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)",
-        "os.open(path, os.O_RDWR | os.O_CREAT, 0o666)",
+        'with path.open("ab") as file:',
+        'with open(os.open(path, os.O_RDWR | os.O_CREAT), "r+b") as file:',
     ),
 ]
 
@@ -296,99 +293,68 @@ def files_for(module: Path, root: Path) -> list[str]:
     ones first, but for those that load notebooks.
     """
     texts = {path: path.read_text(encoding="utf-8") for path in (root / "tests").glob("test_*.py")}
-    quick = {path: text for path, text in texts.items() if not re.fullmatch(SLOW, path.stem)}
+    quick = [path for path in texts if not re.fullmatch(SLOW, path.stem)]
     called = {f"test_{part}" for part in module.with_suffix("").parts}
     word = rf"\b{module.stem}\b"
-    if not any(re.search(word, text) for text in quick.values()):
+    if not any(re.search(word, texts[path]) for path in quick):
         text = (root / module).read_text(encoding="utf-8")
         defined = re.findall(r"^(?:def|class) (\w+)", text, re.MULTILINE)
         word = rf"\b(?:{'|'.join(defined)})\b"
+    imports = re.compile(rf"^(?:from|import) dlutils\b.*{word}", re.MULTILINE)
+
+    def order(path: Path) -> tuple:
+        text = texts[path]
+        return path.stem not in called, not imports.search(text), "ipynb" in text, len(text)
+
     about = lambda path: path.stem in called or re.search(word, texts[path])
     found = list(filter(about, quick)) or list(filter(about, texts))
-    imports = re.compile(rf"^(?:from|import) dlutils\b.*{word}", re.MULTILINE)
-    last = lambda p, text: (p.stem not in called, not imports.search(text), "ipynb" in text)
-    order = lambda path: (*last(path, texts[path]), len(texts[path]))
     return [str(path.relative_to(root)) for path in sorted(found, key=order)]
 
 
-def copy_tree(folder: Path) -> None:
-    """Copy what git knows, or would not ignore, of the working tree."""
+def try_one(config: Config) -> Row:
+    """What became of a fault in a copy of what git knows, or would not ignore, of the tree.
+
+    A test that fails without the fault too does not catch it.
+    """
+    fault = Fault(config["fault"], config["old"], config["new"])
     command = ["git", "ls-files", "-co", "--exclude-standard", "-z"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout.decode()
-    for name in filter(None, listed.split("\0")):
-        if (ROOT / name).is_file():  # one that was deleted is listed, too
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, folder / name)
-
-
-class Runner:
-    """Tries faults in copies of the tree, a fault in a copy at a time, for so many seconds."""
-
-    def __init__(self, limit: float) -> None:
-        self.limit, self.free, self.running, self.stopped = limit, SimpleQueue(), set(), False
-
-    def row(self, fault: Fault) -> dict[str, str]:
-        """What became of a fault; a test that fails without it too does not catch it."""
-        folder, by, spent, fail_anyway = self.free.get(), None, 0.0, []
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        for file in filter(lambda file: (ROOT / file).is_file(), listed.split("\0")):
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / file, folder / file)
         module = module_of(fault, folder)
-        files, right = files_for(module, folder), (folder / module).read_text(encoding="utf-8")
-        while by is None:
-            start, wrong = time.perf_counter(), right.replace(fault.old, fault.new)
+        right, chosen = (folder / module).read_text(encoding="utf-8"), files_for(module, folder)
+        while True:
+            wrong = right.replace(fault.old, fault.new)
             (folder / module).write_text(wrong, encoding="utf-8")
-            by = self.first_failure(folder, [*files, *fail_anyway], self.limit - spent)
+            by = first_failure(folder, chosen, config["limit"])
             (folder / module).write_text(right, encoding="utf-8")
-            spent += time.perf_counter() - start
-            if "::" in by and self.first_failure(folder, [by], self.limit) == by:
-                fail_anyway, by = [*fail_anyway, "--deselect", by], None
-        self.free.put(folder)
-        caught = "no" if by in ("", OUT_OF_TIME) else "yes"
-        found = {"fault": fault.name, "module": module.as_posix()}
-        return found | {"caught": caught, "by": by, "seconds": f"{spent:.0f}"}
+            if "::" not in by or first_failure(folder, [by], config["limit"]) != by:
+                break
+            chosen += ["--deselect", by]
+    caught = "no" if by in (NONE, OUT_OF_TIME) else "yes"
+    return {"module": module.as_posix(), "caught": caught, "by": by}
 
-    def first_failure(self, folder: Path, arguments: Sequence[str], seconds: float) -> str:
-        """The test that fails first, "" if none does, or `OUT_OF_TIME`."""
-        alone = {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
-        options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-        options |= {"cwd": folder, "env": os.environ | alone, "start_new_session": True}
-        if self.stopped or seconds <= 0:
-            return OUT_OF_TIME
-        process = subprocess.Popen([*PYTEST, *arguments], **options)
-        self.running.add(process)
+
+def first_failure(folder: Path, arguments: Sequence[str], limit: float) -> str:
+    """The test that fails first, `NONE`, or `OUT_OF_TIME` after so many seconds."""
+    alone = {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    options |= {"cwd": folder, "env": os.environ | alone, "start_new_session": True}
+    with subprocess.Popen([*PYTEST, *arguments], **options) as process:
         try:
-            said, _ = process.communicate(timeout=seconds)
+            said, _ = process.communicate(timeout=limit)
         except subprocess.TimeoutExpired:
             return OUT_OF_TIME
         finally:
-            self.end(process)
-        if process.returncode in (0, 5):  # 5: no test is left
-            return ""
-        failed = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", said, re.MULTILINE)
-        return failed[1] if failed else f"pytest ended with {process.returncode}"
-
-    def end(self, process: subprocess.Popen) -> None:
-        """End a process and what it has started."""
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        self.running.discard(process)
-
-
-def try_all(faults: Sequence[Fault], n: int, limit: float) -> Iterator[dict[str, str]]:
-    """Try faults, n at a time; the rows come as they are ready."""
-    runner = Runner(limit)
-    with TemporaryDirectory() as name, ThreadPoolExecutor(n) as pool:
-        for k in range(min(n, len(faults))):
-            copy_tree(Path(name, str(k)))
-            runner.free.put(Path(name, str(k)))
-        futures = [pool.submit(runner.row, fault) for fault in faults]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        finally:  # an interrupt, or an error
-            runner.stopped = True
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in list(runner.running):
-                runner.end(process)
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # and what it has started
+    if process.returncode in (0, 5):  # 5: no test is left
+        return NONE
+    failed = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", said, re.MULTILINE)
+    return failed[1] if failed else f"pytest ended with {process.returncode}"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -398,31 +364,36 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--only", action="append", metavar="NAME", help="this fault, anew")
     parser.add_argument("--fresh", action="store_true", help="those that were tried before, too")
     parser.add_argument("--processes", type=int, default=cores(), help="default: %(default)s")
-    parser.add_argument("--limit", type=float, default=240, help="seconds a fault; %(default)s")
-    options, faults = parser.parse_args(arguments), {fault.name: fault for fault in FAULTS}
-    if unknown := [name for name in options.only or () if name not in faults]:
-        parser.error(f"there is no fault {unknown[0]!r}; --list has them all")
-    modules = {name: module_of(fault).as_posix() for name, fault in faults.items()}
+    parser.add_argument("--limit", type=float, default=240, help="seconds a run; %(default)s")
+    options = parser.parse_args(arguments)
+    if unknown := set(options.only or ()) - {fault.name for fault in FAULTS}:
+        parser.error(f"there is no fault {min(unknown)!r}; --list has them all")
+    places = [f"{module_of(fault).as_posix()}: {fault.name}" for fault in FAULTS]
     if options.list:
-        print(*(f"{module}: {name}" for name, module in modules.items()), sep="\n")
+        print(*places, sep="\n")
         return 0
-    rows = {}
-    if RESULTS.exists() and not options.fresh:
-        table = pd.read_csv(RESULTS, dtype=str, keep_default_na=False)
-        rows = {row["fault"]: row for row in table.to_dict("records")}
-    names = options.only or [name for name in faults if name not in rows]
-    found = try_all([faults[name] for name in names], options.processes, options.limit)
-    RESULTS.parent.mkdir(exist_ok=True)
+    configs = [
+        {"fault": fault.name, "old": fault.old, "new": fault.new, "limit": options.limit}
+        for fault in FAULTS
+        if not options.only or fault.name in options.only
+    ]
+    results = RESULTS.with_stem("planted_faults_only") if options.only else RESULTS
+    if options.fresh or options.only:
+        results.unlink(missing_ok=True)
+    threads = lambda: ThreadPoolExecutor(options.processes)
     try:
-        for row in tqdm(found, "faults", len(names), unit="fault", file=sys.stdout):
-            rows[row["fault"]] = row
-            rows = {name: rows[name] for name in faults if name in rows}
-            pd.DataFrame(rows.values()).to_csv(RESULTS, index=False)
+        run_all(try_one, configs, results, threads, retry_failed=True, label="faults")
     except KeyboardInterrupt:
         print("Interrupted. What was tried is kept; another start goes on with the rest.")
         return 130
-    print(markdown_table(list(rows.values())))
-    print(f"{sum(row['caught'] == 'yes' for row in rows.values())} of {len(rows)} caught")
+    found = {row["run"]: row for row in load(results)}
+    rows = []
+    for config in configs:
+        row = {"module": "?", "caught": "?", "by": "?"} | found[identity(config)]
+        row["by"] = row.get("error", row["by"])
+        rows.append({key: row[key] for key in ("fault", "module", "caught", "by")})
+    print(markdown_table(rows))
+    print(f"{sum(row['caught'] == 'yes' for row in rows)} of {len(rows)} caught")
     return 0
 
 

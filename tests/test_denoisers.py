@@ -1,8 +1,6 @@
 """Denoisers in closed form: posterior means, and SDEs that start from them."""
 
-import math
 from dataclasses import replace
-from functools import partial
 
 import pytest
 import torch
@@ -14,56 +12,42 @@ from dlutils.estimators.yardsticks import Mixture, em_mixture
 from dlutils.evaluation import compare
 
 DELTA = 0.01
-TWO_BELLS = torch.tensor([[0.4, 0.6], [-0.9, 0.6], [0.5, math.sqrt(0.6)]])  # mean 0, variance 1.02
+ONE = Mixture(*torch.tensor([[1.0], [0.0], [1.0]]).double())
+TWO = Mixture(*torch.tensor([[0.4, 0.6], [-0.9, 0.6], [0.5, 0.6**0.5]]).double())  # variance 1.02
 
 
-def two_bells():
-    return Mixture(*TWO_BELLS.double())
-
-
-def test_the_denoisers_are_posterior_means():
+@pytest.mark.parametrize(
+    ("prior", "denoiser"),
+    [(ONE, GaussianDenoiser()), (ONE, MixtureDenoiser(ONE)), (TWO, MixtureDenoiser(TWO))],
+)
+def test_the_denoisers_are_posterior_means(prior, denoiser):
     y = torch.linspace(-9, 9, 20_001, dtype=torch.float64)
-    one = Mixture(*torch.tensor([[1.0], [0.0], [1.0]]).double())
-    two = two_bells()
-    cases = (one, GaussianDenoiser()), (one, MixtureDenoiser(one)), (two, MixtureDenoiser(two))
-    for prior, denoiser in cases:
-        for s in (0.0, 0.3, 2.0, 20.0):
-            g = torch.tensor([-3.0, 0.2, 1.0 + s], dtype=torch.float64)
-            posterior = (prior(y) - (g[:, None] - s * y) ** 2 / 2).softmax(1)
-            found = denoiser(g, torch.full_like(g, s))
-            torch.testing.assert_close(found, posterior @ y, rtol=0, atol=1e-6)
+    for s in (0.0, 0.3, 2.0, 20.0):
+        g = torch.tensor([-3.0, 0.2, 1.0 + s], dtype=torch.float64)
+        posterior = (prior(y) - (g[:, None] - s * y) ** 2 / 2).softmax(1)
+        found = denoiser(g, torch.full_like(g, s))
+        torch.testing.assert_close(found, posterior @ y, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_far_from_all_components_there_is_still_a_mean(dtype):
     g, s = torch.tensor([-2e3, 0.0, 2e3], dtype=dtype), torch.tensor(100.0, dtype=dtype)
-    found = MixtureDenoiser(two_bells()).to(dtype)(g, s)
+    found = MixtureDenoiser(TWO).to(dtype)(g, s)
     assert found.dtype == dtype
     assert found.isfinite().all()
-    assert found[0] < -10
-    assert found[2] > 10
+    assert found[0] < -10 < 10 < found[2]
 
 
 def test_an_uncorrected_mixture_is_the_mixture_with_a_little_noise(sde):
-    prior = two_bells()
-    model = sde.build_sde(
-        "linear", "optimal", "preconditioned", DELTA, denoiser=MixtureDenoiser(prior)
-    )
+    known = MixtureDenoiser(TWO)
+    model = sde.build_sde("linear", "optimal", "preconditioned", DELTA, denoiser=known)
     fitted = sde.FittedSDE(model.double(), sde.History(), sde.Units(), 6.5)
     y = torch.linspace(-3, 3, 61, dtype=torch.float64)
-    expected = replace(prior, sds=(prior.sds**2 + 2 * DELTA**2).sqrt())(y)
+    expected = replace(TWO, sds=(TWO.sds**2 + 2 * DELTA**2).sqrt())(y)
     found, bound = fitted.log_likelihood(y), fitted.elbo(y)
     assert (found - expected).abs().max() < 2e-3
     assert (bound < found + 1e-5).all()
     assert (bound - expected).abs().max() < 5e-3, "and its bound is tight"
-
-
-def test_the_default_is_one_gaussian(sde):
-    data = make_dataset("laplace", n_train=200, n_val=50)
-    few = partial(sde.train, data, n_iterations=3, progress=False)
-    assert str(few().model.net.denoiser) == "one Gaussian"
-    mixture = few(preconditioning="mixture").model.net.denoiser
-    assert str(mixture).startswith("a mixture of ")
 
 
 @pytest.mark.parametrize(
@@ -82,19 +66,22 @@ def test_training_goes_on_from_a_mixture_and_its_bound_is_one(sde, drift, diffus
 
 
 def test_the_mixture_is_of_the_standardized_data(sde):
+    """The default is one Gaussian."""
     data = make_dataset("marron_wand_08", n_train=500, n_val=50)
     shifted = replace(data, train=1024 * data.train + 4096, val=1024 * data.val + 4096)
-    few = {"preconditioning": "mixture", "n_iterations": 2, "progress": False}
-    one, other = (sde.train(d, **few).model.net.denoiser for d in (data, shifted))
-    torch.testing.assert_close(one.means, other.means, rtol=0, atol=1e-9)
+    few = {"n_iterations": 2, "progress": False}
     expected = em_mixture(units_of(data)(data.train.double()))
-    torch.testing.assert_close(one.means.squeeze(1), expected.means, rtol=0, atol=1e-9)
+    for d in (data, shifted):
+        found = sde.train(d, preconditioning="mixture", **few).model.net.denoiser
+        torch.testing.assert_close(found.means.squeeze(1), expected.means, rtol=0, atol=1e-9)
+        assert str(found).startswith("a mixture of ")
+    assert str(sde.train(data, **few).model.net.denoiser) == "one Gaussian"
 
 
 @pytest.mark.parametrize("drift", ["free", "predict_y"])
 def test_a_drift_without_a_denoiser_refuses_one(sde, drift):
-    data = make_dataset("gaussian", 50, 20, 20)
+    data, few = make_dataset("gaussian", 50, 20, 20), {"n_iterations": 1, "progress": False}
     with pytest.raises(ValueError, match=f"the drift '{drift}' corrects no denoiser: precon"):
-        sde.train(data, drift=drift, preconditioning="mixture", progress=False)
-    few = sde.train(data, drift=drift, preconditioning="gaussian", progress=False, n_iterations=1)
-    assert few.elbo(data.test).isfinite().all()
+        sde.train(data, drift=drift, preconditioning="mixture", **few)
+    fitted = sde.train(data, drift=drift, preconditioning="gaussian", **few)
+    assert fitted.elbo(data.test).isfinite().all()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.integrate import quad
-from torch.distributions import Categorical, MixtureSameFamily, Normal
+from torch.distributions import Categorical, Cauchy, MixtureSameFamily, Normal
 
 from conftest import perturbed
 from dlutils.data.datasets import Dataset, make_dataset
@@ -19,7 +19,6 @@ from dlutils.estimators.view import units_of
 
 pytestmark = pytest.mark.usefixtures("float64")
 
-ROOT_SNRS = (1e-4, 0.3, 100.0)
 LOC, SCALE = 0.2, 1.3
 MIXTURES = {  # weights, means, sds
     "one": ([1.0], [0.7], [0.5]),
@@ -29,15 +28,18 @@ MIXTURES = {  # weights, means, sds
 }
 
 
+def dataset_of(distribution, name="x"):
+    density = Density(distribution, name)
+    return Dataset(name, name, *[torch.zeros(2)] * 3, density.support, density)
+
+
 class Mixture:
     """A normal mixture, its standardization, and what is seen of it in noise in closed form."""
 
     def __init__(self, name):
         weights, means, sds = (torch.tensor(v, dtype=torch.float64) for v in MIXTURES[name])
         self.weights, self.means, self.sds = weights, (means - LOC) / SCALE, sds / SCALE
-        density = Density(MixtureSameFamily(Categorical(weights), Normal(means, sds)), name)
-        nothing = torch.zeros(2)
-        self.dataset = Dataset(name, name, *[nothing] * 3, density.support, density)
+        self.dataset = dataset_of(MixtureSameFamily(Categorical(weights), Normal(means, sds)))
 
     def seen(self, g, s):
         """Density of g, posterior mean and variance, and the score, each `(m,)`."""
@@ -59,132 +61,18 @@ class Mixture:
 
 
 @pytest.mark.parametrize("name", MIXTURES)
-@pytest.mark.parametrize("s", ROOT_SNRS)
+@pytest.mark.parametrize("s", [1e-4, 0.3, 100.0])
 def test_a_normal_mixture_is_a_closed_form(name, s):
     mixture = Mixture(name)
     found = posterior(mixture.dataset, LOC, SCALE, s)
-    density, y_hat, variance, score = mixture.seen(found.g, s)
+    density, *wanted = mixture.seen(found.g, s)
     assert (found.density - density).abs().max() < 1e-10
     seen = density > 1e-6
-    for value, wanted in ((found.y_hat, y_hat), (found.variance, variance), (found.score, score)):
-        assert (value - wanted)[seen].abs().max() < 3e-6
-        assert found.mean((value - wanted).abs()) < 1e-9
+    for value, exact in zip((found.y_hat, found.variance, found.score), wanted, strict=True):
+        assert (value - exact)[seen].abs().max() < 3e-6
+        assert found.mean((value - exact).abs()) < 1e-9
     assert found.mmse == pytest.approx(mixture.mmse(s), rel=1e-8)
     assert mmse(mixture.dataset, LOC, SCALE, s) == found.mmse
-
-
-@pytest.fixture(scope="module", params=["laplace_mixture", "marron_wand_10", "uniform"])
-def known(request):
-    """Data with corners, teeth and edges, and the density's integrals over y by adaptive rules."""
-    dataset = make_dataset(request.param, 2000, 20, 20)
-    loc, scale = units_of(dataset).loc, units_of(dataset).scale
-    low, high = ((end - loc) / scale for end in dataset.support)
-    corners = [(c - loc) / scale for c in (-1.5, 1.5) if "laplace" in request.param]
-    corners = [(c - loc) / scale for c in (-1, 1) if request.param == "uniform"] or corners
-    p = lambda y: scale * dataset.log_prob(loc + scale * y).exp().item()
-
-    def integral(f, *places):
-        ends = sorted({low - 2, high + 2, *(v for v in (*corners, *places) if low < v < high)})
-        piece = partial(quad, lambda y: p(y) * f(y), epsabs=1e-13, limit=200)
-        return sum(piece(*pair)[0] for pair in pairwise(ends))
-
-    return dataset, loc, scale, integral
-
-
-@pytest.mark.parametrize("s", [0.05, 2.0, 100.0])
-def test_other_densities_agree_with_adaptive_quadrature(known, s):
-    dataset, loc, scale, integral = known
-    found = posterior(dataset, loc, scale, s)
-    cdf = (found.density.cumsum(0) * (found.g[1] - found.g[0])).numpy()
-    for k in np.searchsorted(cdf, [0.02, 0.4, 0.9]):
-        g = found.g[k].item()
-        near = [(g + z) / s for z in (-8, -3, 0, 3, 8)]
-        noise = lambda y, g=g: math.exp(-((g - s * y) ** 2) / 2)
-        p, first, second = (
-            integral(lambda y, n=n, noise=noise: y**n * noise(y), *near) for n in range(3)
-        )
-        assert found.density[k].item() == pytest.approx(p / math.sqrt(2 * math.pi), rel=1e-6)
-        assert found.y_hat[k].item() == pytest.approx(first / p, abs=1e-6)
-        assert found.variance[k].item() == pytest.approx(second / p - (first / p) ** 2, abs=1e-6)
-
-
-def test_the_best_denoiser_has_no_gap(sde):
-    dataset, path = make_dataset("gaussian", 20, 20, 20), sde.LinearPath(0.01)
-    denoiser = sde.PreconditionedDrift(path)
-    _, w, gap = fisher_gap(denoiser, path, partial(posterior, dataset, 1.0, 0.5))
-    assert (w @ gap).item() < 1e-11
-    _, w, gap = fisher_gap(perturbed(denoiser), path, partial(posterior, dataset, 1.0, 0.5))
-    assert (w @ gap).item() > 1e-2
-
-
-def test_the_gap_of_the_bound_is_the_fisher_gap(sde):
-    """With the optimal noise, whose start at a finite value costs 1e-4 nats, and delta."""
-    dataset = make_dataset("gaussian", 20, 20, 20)
-    model = perturbed(sde.build_sde("linear", "optimal", "preconditioned", 0.01))
-    y, p = (torch.from_numpy(v) for v in np.polynomial.hermite_e.hermegauss(40))
-    with torch.no_grad():
-        bound = (p @ sde.elbo(model, y, 96, 40) / p.sum()).item()
-    truth = (p @ Normal(0.0, math.sqrt(1 + 2 * 0.01**2)).log_prob(y) / p.sum()).item()
-    _, w, gap = fisher_gap(model.net, model.path, partial(posterior, dataset, 1.0, 0.5), 96)
-    assert truth - bound == pytest.approx((w @ gap).item(), abs=3e-4)
-
-
-def test_a_single_precision_denoiser_is_asked_in_its_own_type(sde):
-    dataset, path = make_dataset("gaussian", 20, 20, 20), sde.LinearPath(0.01)
-    denoiser = perturbed(sde.PreconditionedDrift(path)).float()
-    of = partial(posterior, dataset, 1.0, 0.5)
-    u, w, gap = fisher_gap(denoiser, path, of)
-    _, _, double = fisher_gap(denoiser.double(), path, of)
-    assert u.dtype == w.dtype == gap.dtype == torch.float64
-    assert (w @ gap).item() == pytest.approx((w @ double).item(), rel=1e-4)
-
-
-@pytest.mark.parametrize("path", ["linear", "variance_preserving"])
-def test_the_loss_of_the_best_drift_is_what_a_wrong_noise_costs(sde, path):
-    """For standard normal data, where the untrained drift is the best one."""
-    route = sde.PATHS[path](0.02)
-    y, w = (torch.from_numpy(v) for v in np.polynomial.hermite_e.hermegauss(20))
-    terms = {}
-    for name in ("optimal", "root_two_beta"):
-        model = sde.build_sde(path, name, "preconditioned", 0.02)
-        noise = sde.DIFFUSIONS[name](route)
-        u, weights, loss, least = best_loss(route, noise, lambda s: 1 / (1 + s**2))
-        assert u.shape == weights.shape == loss.shape == least.shape == (200,)
-        with torch.no_grad():
-            lost = sde.reconstruction(model, y) - sde.prior_kl(model, y) - sde.elbo(model, y)
-        terms[name] = (weights @ loss).item()
-        assert (w @ lost / w.sum()).item() == pytest.approx(terms[name], abs=1e-3)
-        assert (loss >= least).all()
-    assert terms["root_two_beta"] > terms["optimal"] + 0.1
-
-
-def test_what_cannot_be_is_named():
-    dataset = make_dataset("gaussian", 20, 20, 20)
-    for wrong in (-0.1, math.nan, math.inf):
-        with pytest.raises(ValueError, match=f"finite and not negative, not {wrong}"):
-            posterior(dataset, 1.0, 0.5, wrong)
-    sample = Dataset.from_samples(torch.linspace(0, 2, 200))
-    with pytest.raises(ValueError, match="the true density of 'sample' is unknown"):
-        mmse(sample, 1.0, 0.5, 1.0)
-    cauchy = Density(torch.distributions.Cauchy(0.0, 1.0), "Cauchy")
-    heavy = Dataset("Cauchy", "", *[torch.zeros(2)] * 3, cauchy.support, cauchy)
-    with pytest.raises(ValueError, match="tails of Cauchy are too heavy: all but 2e-12 of the"):
-        posterior(heavy, 0.0, 1.0, 1.0)
-
-
-def test_data_that_lie_far_apart():
-    """Two pieces with nothing between them: no probability there, and no error."""
-    inside = lambda y: (y.abs() - 50).abs() < 0.5
-    log_prob = lambda y: torch.where(inside(y), math.log(0.5), -math.inf)
-    sample = lambda n: torch.rand(n) - 0.5 + 50 * torch.randint(2, (n,)).mul(2).sub(1)
-    density = Density((log_prob, sample, (-50.5, -49.5, 49.5, 50.5)), "pieces")
-    dataset = Dataset("pieces", "", *[torch.zeros(2)] * 3, density.support, density)
-    found = posterior(dataset, 0.0, 50.0, 20.0)
-    assert found.y_hat.isfinite().all()
-    assert found.variance.isfinite().all()
-    assert found.mean(torch.ones_like(found.g)) == pytest.approx(1, abs=1e-9)
-    assert (found.density == 0).any()
-    assert found.mmse == pytest.approx((1 / 50) ** 2 / 12, rel=0.02), "each piece but little noise"
 
 
 def test_pieces_that_are_too_wide_are_seen(monkeypatch):
@@ -195,15 +83,106 @@ def test_pieces_that_are_too_wide_are_seen(monkeypatch):
     assert error() > max(5e-8, 10 * fine)
 
 
-def test_scores_of_the_best_denoiser_and_of_a_wrong_one(sde):
+@pytest.mark.parametrize("name", ["laplace_mixture", "marron_wand_10", "uniform"])
+@pytest.mark.parametrize("s", [0.05, 2.0, 100.0])
+def test_other_densities_agree_with_adaptive_quadrature(name, s):
+    """Corners, teeth and edges."""
+    dataset = make_dataset(name, 2000, 20, 20)
+    loc, scale = units_of(dataset).loc, units_of(dataset).scale
+    low, high = ((end - loc) / scale for end in dataset.support)
+    corners = {"laplace_mixture": (-1.5, 1.5), "uniform": (-1, 1)}.get(name, ())
+    found = posterior(dataset, loc, scale, s)
+    cdf = (found.density.cumsum(0) * (found.g[1] - found.g[0])).numpy()
+    for k in np.searchsorted(cdf, [0.02, 0.4, 0.9]):
+        g = found.g[k].item()
+        places = [(c - loc) / scale for c in corners] + [(g + z) / s for z in (-8, -3, 0, 3, 8)]
+        ends = sorted({low - 2, high + 2, *(v for v in places if low < v < high)})
+
+        def moment(n, g=g, ends=ends):
+            def integrand(y):
+                p = scale * dataset.log_prob(loc + scale * y).exp().item()
+                return p * y**n * math.exp(-((g - s * y) ** 2) / 2)
+
+            return sum(quad(integrand, *e, epsabs=1e-13, limit=200)[0] for e in pairwise(ends))
+
+        p, first, second = map(moment, range(3))
+        assert found.density[k].item() == pytest.approx(p / math.sqrt(2 * math.pi), rel=1e-6)
+        assert found.y_hat[k].item() == pytest.approx(first / p, abs=1e-6)
+        assert found.variance[k].item() == pytest.approx(second / p - (first / p) ** 2, abs=1e-6)
+
+
+@pytest.fixture
+def gaussian():
+    """The posterior of standard normal data, by the root of SNR."""
+    return partial(posterior, make_dataset("gaussian", 20, 20, 20), 1.0, 0.5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_the_gap_of_the_bound_is_the_fisher_gap(sde, gaussian, dtype):
+    """With the optimal noise, whose start at a finite value costs 1e-4 nats, and delta."""
+    model = sde.build_sde("linear", "optimal", "preconditioned", 0.01)
+    gap_of = lambda model, n: fisher_gap(model.net, model.path, gaussian, n)[1:]
+    w, gap = gap_of(model, 60)
+    assert (w @ gap).item() < 1e-11, "the best denoiser has none"
+    y, p = (torch.from_numpy(v) for v in np.polynomial.hermite_e.hermegauss(40))
+    with torch.no_grad():
+        bound = (p @ sde.elbo(perturbed(model), y, 96, 40) / p.sum()).item()
+    truth = (p @ Normal(0.0, math.sqrt(1 + 2 * 0.01**2)).log_prob(y) / p.sum()).item()
+    w, gap = gap_of(model.to(dtype), 96)
+    assert gap.dtype == torch.float64
+    assert truth - bound == pytest.approx((w @ gap).item(), abs=3e-4)
+    assert truth - bound > 1e-2
+
+
+@pytest.mark.parametrize("path", ["linear", "variance_preserving"])
+def test_the_loss_of_the_best_drift_is_what_a_wrong_noise_costs(sde, path):
+    """For standard normal data, where the untrained drift is the best one."""
+    y, w = (torch.from_numpy(v) for v in np.polynomial.hermite_e.hermegauss(20))
+    terms = {}
+    for name in ("optimal", "root_two_beta"):
+        model = sde.build_sde(path, name, "preconditioned", 0.02)
+        _, weights, loss, least = best_loss(model.path, model.diffusion, lambda s: 1 / (1 + s**2))
+        with torch.no_grad():
+            lost = sde.reconstruction(model, y) - sde.prior_kl(model, y) - sde.elbo(model, y)
+        terms[name] = (weights @ loss).item()
+        assert (w @ lost / w.sum()).item() == pytest.approx(terms[name], abs=1e-3)
+        assert (loss >= least).all()
+    assert terms["root_two_beta"] > terms["optimal"] + 0.1
+
+
+def test_scores_of_the_best_denoiser_and_of_a_wrong_one(sde, gaussian):
     path = sde.LinearPath(0.05)
-    posterior = lambda s: denoising.posterior(make_dataset("gaussian"), 1.0, 0.5, s)
     best = sde.PreconditionedDrift(path)  # untrained: exact for standard normal data
-    z, true, found = denoising.scores(path, best, posterior, 0.6)
+    z, true, found = denoising.scores(path, best, gaussian, 0.6)
     torch.testing.assert_close(found, true, rtol=0, atol=1e-6)
     assert z.min() < -3 < 3 < z.max()
-    t = path.time(torch.tensor([0.6]))
-    a, beta, _, _ = (v.item() for v in path.schedule(t))
+    a, beta, _, _ = (v.item() for v in path.schedule(path.time(torch.tensor([0.6]))))
     torch.testing.assert_close(true, -z * beta / math.hypot(a, beta), rtol=0, atol=1e-6)
-    _, _, worse = denoising.scores(path, lambda x, t: best(x, t) + 0.1, posterior, 0.6)
+    _, _, worse = denoising.scores(path, lambda x, t: best(x, t) + 0.1, gaussian, 0.6)
     torch.testing.assert_close(worse - true, torch.full_like(true, 0.1 * a / beta))
+
+
+def test_data_that_lie_far_apart():
+    """Two pieces with nothing between them: no probability there, and no error."""
+    inside = lambda y: (y.abs() - 50).abs() < 0.5
+    log_prob = lambda y: torch.where(inside(y), math.log(0.5), -math.inf)
+    sample = lambda n: torch.rand(n) - 0.5 + 50 * torch.randint(2, (n,)).mul(2).sub(1)
+    pieces = dataset_of((log_prob, sample, (-50.5, -49.5, 49.5, 50.5)))
+    found = posterior(pieces, 0.0, 50.0, 20.0)
+    assert torch.stack([found.y_hat, found.variance]).isfinite().all()
+    assert found.mean(torch.ones_like(found.g)) == pytest.approx(1, abs=1e-9)
+    assert (found.density == 0).any()
+    assert found.mmse == pytest.approx((1 / 50) ** 2 / 12, rel=0.02), "each piece but little noise"
+
+
+@pytest.mark.parametrize(
+    ("dataset", "s", "message"),
+    [
+        *[(None, s, f"finite and not negative, not {s}") for s in (-0.1, math.nan, math.inf)],
+        (Dataset.from_samples(torch.linspace(0, 2, 200)), 1.0, "true density of 'sample' is unkn"),
+        (dataset_of(Cauchy(0.0, 1.0)), 1.0, "tails of x are too heavy: all but 2e-12 of the prob"),
+    ],
+)
+def test_what_cannot_be_is_named(dataset, s, message):
+    with pytest.raises(ValueError, match=message):
+        posterior(dataset, 0.0, 1.0, s)

@@ -10,15 +10,16 @@ from dlutils.data.datasets import make_dataset
 from dlutils.flows.matching import (
     COUPLINGS,
     along_quantiles,
+    batch_noise,
+    mean_squares,
     most_likely,
     path_nodes,
     regress,
-    sorted_pairs,
 )
 
 
 def sample(name="laplace_mixture", n=10_000):
-    y = make_dataset(name, n_train=n, n_test=2).train
+    y = make_dataset(name, n_train=n, n_test=2).train.double()
     return (y - y.mean()) / y.std()
 
 
@@ -27,35 +28,25 @@ def sample(name="laplace_mixture", n=10_000):
 def test_both_ends_keep_their_distribution(coupling, n):
     y = sample(n=n)
     x_0, y_0, w = COUPLINGS[coupling](y)
-    assert x_0.shape == y_0.shape == w.shape
     assert w.sum().item() == pytest.approx(1, abs=1e-12)
     assert (w > 0).all()
-    mean = lambda g, v: (w @ g(v)).item()
+    close = 0.003 if n == 10_000 or coupling == "independent" else 0.5
     for k, exact in ((1, 0.0), (2, 1.0)):
-        close = 0.003 if n == 10_000 or coupling == "independent" else 0.5
-        assert mean(lambda v, k=k: v**k, x_0) == pytest.approx(exact, abs=close)
-        assert mean(lambda v, k=k: v**k, y_0) == pytest.approx(
-            (y.double() ** k).mean().item(), abs=3e-3
-        )
+        assert (w @ x_0**k).item() == pytest.approx(exact, abs=close)
+        assert (w @ y_0**k).item() == pytest.approx((y**k).mean().item(), abs=3e-3)
 
 
-def test_independent_noise_does_not_know_the_data():
-    x_0, y, w = COUPLINGS["independent"](sample())
-    assert (w @ (x_0 * y)).item() == pytest.approx(0, abs=3e-3)
-    assert (w @ (x_0**2 * y**2)).item() == pytest.approx(1, abs=1e-2)
-    x_0, y, w = sorted_pairs(sample())
-    assert (w @ (x_0 * y)).item() > 0.9, "the test can fail"
-
-
-def test_sorted_pairs_have_the_same_rank():
+def test_independent_noise_does_not_know_the_data_and_sorted_noise_has_its_rank():
     y = sample()
-    x_0, y_0, w = sorted_pairs(y)
-    assert (x_0.diff() > 0).all()
-    assert (y_0.diff() > 0).all()
-    rank = Normal(0.0, 1.0).cdf(x_0)
-    share = (y.double() <= y_0[:, None]).double().mean(1)
-    assert (share - rank).abs().max() < 0.005
+    x_0, y_0, w = COUPLINGS["independent"](y)
+    assert (w @ (x_0 * y_0)).item() == pytest.approx(0, abs=3e-3)
+    assert (w @ (x_0**2 * y_0**2)).item() == pytest.approx(1, abs=1e-2)
+    x_0, y_0, w = COUPLINGS["sorted"](y)
+    assert (w @ (x_0 * y_0)).item() > 0.9, "the test can fail"
     assert len(w) <= 600
+    assert (torch.stack([x_0, y_0]).diff() > 0).all()
+    share = (y <= y_0[:, None]).double().mean(1)
+    assert (share - Normal(0.0, 1.0).cdf(x_0)).abs().max() < 0.005
 
 
 @pytest.mark.parametrize(
@@ -71,33 +62,30 @@ def test_places_increase_on_both_sides(y):
 def test_nodes_lie_on_the_straight_paths(coupling):
     y = sample(n=200)
     x_0, x_1, w = COUPLINGS[coupling](y)
-    x, t, v, weights = path_nodes(y, coupling, n_times=5)
-    assert x.shape == (5 * len(w),)
-    row = lambda values: values.view(5, -1)
-    torch.testing.assert_close(row(x - t * v), x_0.expand(5, -1))
-    torch.testing.assert_close(row(x + (1 - t) * v), x_1.expand(5, -1))
-    torch.testing.assert_close(row(weights).sum(0), w)
+    x, t, v, weights = (row.view(5, -1) for row in path_nodes(y, coupling, n_times=5))
+    torch.testing.assert_close(x - t * v, x_0.expand(5, -1))
+    torch.testing.assert_close(x + (1 - t) * v, x_1.expand(5, -1))
+    torch.testing.assert_close(weights.sum(0), w)
     for k in range(10):  # Gauss and Legendre's rule with five nodes is exact up to the ninth power
-        assert (weights @ t**k).item() == pytest.approx(1 / (k + 1), abs=1e-12)
+        assert (weights * t**k).sum().item() == pytest.approx(1 / (k + 1), abs=1e-12)
 
 
 def test_sorted_pairs_leave_little_to_a_regression_and_independent_ones_much():
-    y = sample(n=2000).double()
-    remaining = {}
-    for coupling in COUPLINGS:
-        x, t, v, w = path_nodes(y, coupling)
-        with torch.no_grad():
-            remaining[coupling] = (w @ (fit_steps(y, coupling)(x, t) - v).square()).item()
-    assert remaining["sorted"] < 1e-3
-    assert remaining["independent"] > 0.5, "the velocity there varies, whatever the drift"
+    y = sample(n=2000)
+    (straight, _), (crossing, whole) = (
+        mean_squares(fit_steps(y, coupling), y, coupling) for coupling in ("sorted", "independent")
+    )
+    assert straight < 1e-3
+    assert crossing > 0.5, "the velocity there varies, whatever the drift"
+    assert whole == pytest.approx(2, abs=0.01), "of two variances of one"
 
 
 class Quadratic(nn.Module):
     """A drift that is linear in its weights."""
 
-    def __init__(self):
+    def __init__(self, slope=0.0):
         super().__init__()
-        self.c = nn.Parameter(torch.zeros(4))
+        self.c = nn.Parameter(torch.tensor([slope, 0, 0, 0], dtype=torch.float64))
 
     @staticmethod
     def features(x, t):
@@ -107,22 +95,27 @@ class Quadratic(nn.Module):
         return self.features(x, t) @ self.c
 
 
-BRIEF = {"n_iterations": 300, "learning_rate": 0.05, "progress": False}
-
-
 @pytest.mark.parametrize("coupling", COUPLINGS)
 def test_the_regression_reaches_the_least_squares(coupling):
-    y = sample("marron_wand_03", n=2000).double()
+    y, f = sample("marron_wand_03", n=2000), Quadratic()
     x, t, v, w = path_nodes(y, coupling)
-    root = w.sqrt()[:, None]
-    c = torch.linalg.lstsq(root * Quadratic.features(x, t), root * v[:, None]).solution[:, 0]
-    least = (w @ (Quadratic.features(x, t) @ c - v).square()).item()
-    f = Quadratic()
-    history = regress(f, y, y, coupling, **BRIEF)
-    assert history.val[0] == pytest.approx(-(w @ v.square()).item())
-    assert least <= -history.val[-1] < 1.01 * least
-    assert -history.val[0] > 1.2 * least
-    assert len(history.train) == 300
+    root, phi = w.sqrt()[:, None], f.features(x, t)
+    c = torch.linalg.lstsq(root * phi, root * v[:, None]).solution[:, 0]
+    least = (w @ (phi @ c - v).square()).item()
+    history = regress(f, y, y, coupling, n_iterations=300, learning_rate=0.05, progress=False)
+    before, after = -history.val[0], -history.val[-1]
+    assert (after, before) == pytest.approx(mean_squares(f, y, coupling))
+    assert least <= after < 1.01 * least
+    assert before > 1.2 * least
+
+
+def test_the_noise_of_a_batch_is_the_spread_of_its_mean():
+    y, f = sample(n=500), Quadratic(0.5)
+    x, t, v, w = path_nodes(y, "independent")
+    loss = (f(x, t) - v).square().detach()
+    drawn = loss[torch.multinomial(w, 64 * 4000, replacement=True)].view(4000, 64).mean(1)
+    noise = batch_noise(f, y, "independent", 64)
+    assert noise == pytest.approx((drawn.std() / drawn.mean()).item(), rel=0.06)
 
 
 @pytest.mark.parametrize(
@@ -133,9 +126,9 @@ def test_the_regression_reaches_the_least_squares(coupling):
     ],
 )
 def test_a_bad_regression_is_refused(settings, message):
-    y = sample(n=50).double()
+    y = sample(n=50)
     with pytest.raises(ValueError, match=message):
-        regress(Quadratic(), y, y, **{"coupling": "sorted"} | BRIEF | settings)
+        regress(Quadratic(), y, y, **{"coupling": "sorted"} | settings)
 
 
 def test_the_most_likely_drift_is_taken_and_folds_are_passed_over():
@@ -145,13 +138,7 @@ def test_the_most_likely_drift_is_taken_and_folds_are_passed_over():
             raise ValueError("a step folds the line")
         return -((f.c[0] - 2).item() ** 2)
 
-    def candidates(*slopes):
-        for slope in slopes:
-            f = Quadratic()
-            f.c.data[0] = slope
-            yield f
-
-    value, f = most_likely(candidates(9, 0, 3, 1.5, 7), log_likelihood)
+    value, f = most_likely(map(Quadratic, (9, 0, 3, 1.5, 7)), log_likelihood)
     assert (value, f.c[0].item()) == (-0.25, 1.5)
     with pytest.raises(ValueError, match="none of the drifts has a density: a step folds the line"):
-        most_likely(candidates(6, 7), log_likelihood)
+        most_likely(map(Quadratic, (6, 7)), log_likelihood)

@@ -30,14 +30,7 @@ class Bounded(Protocol):
 
 @dataclass(frozen=True)
 class Tightness:
-    """A bound and a density, compared with the truth; NaN where that is unknown.
-
-    Attributes:
-        dataset: The data.
-        model: What has the bound and the density.
-        bound: The exponential of the bound beside the true density.
-        exact: The model's density beside it.
-    """
+    """The exponential of a bound, and a model's density, each beside the true density."""
 
     dataset: Dataset
     model: Bounded
@@ -45,29 +38,23 @@ class Tightness:
     exact: Comparison
 
     @cached_property
-    def final_bound(self) -> float:
-        """Mean of the bound over the test points, nats."""
-        return self.model.elbo(self.dataset.test).double().mean().item()
-
-    @cached_property
     def final(self) -> float:
         """Mean of the model's log-likelihood over the test points, nats."""
         return self.model.log_likelihood(self.dataset.test).double().mean().item()
 
+    @cached_property
+    def final_bound(self) -> float:
+        """Mean of the bound over them, nats."""
+        return self.model.elbo(self.dataset.test).double().mean().item()
+
     @property
     def expected(self) -> float:
-        """Mean of the true log-likelihood over the test points, nats."""
+        """Mean of the true log-likelihood over them, nats."""
         return self.dataset.expected_log_likelihood if self.dataset.is_known else math.nan
 
     @property
-    def excess(self) -> str:
-        """Mean of the model's log-likelihood minus the true one, with its standard error."""
-        test = self.dataset.test
-        return plus_minus(self.model.log_likelihood(test) - self.dataset.log_prob(test))
-
-    @property
     def gap(self) -> float:
-        """Truth minus bound, an integral over the true density, nats."""
+        """Truth minus bound, an integral over the true density, nats; NaN if it is unknown."""
         return self.bound.kl
 
     @property
@@ -83,7 +70,7 @@ class Tightness:
     @property
     def words(self) -> str:
         """For a caption: how far density and bound are from the truth, or from each other."""
-        if math.isnan(self.gap):
+        if not self.dataset.is_known:
             return f"the bound lies {self.final - self.final_bound:.4f} nats below it"
         return f"KL {self.kl:.4f} nats, gap of the bound {self.gap:.4f} nats"
 
@@ -93,9 +80,11 @@ class Tightness:
             f"final log-likelihood     {self.final:.4f}",
             f"mass of the model         {self.exact.mass:.4f}",
         ]
-        if not math.isnan(self.gap):
+        if self.dataset.is_known:
+            test = self.dataset.test
+            excess = plus_minus(self.model.log_likelihood(test) - self.dataset.log_prob(test))
             lines += [
-                f"final minus expected     {self.excess}, on the same test points",
+                f"final minus expected     {excess}, on the same test points",
                 f"gap: truth - ELBO         {self.gap:.5f} nats, by quadrature",
                 f"  KL(truth || model)      {self.kl:.5f} nats",
                 f"  looseness               {self.looseness:.5f} nats: model - ELBO",
@@ -105,13 +94,7 @@ class Tightness:
 
 
 def tightness(dataset: Dataset, model: Bounded, n_nodes: int = 1001) -> Tightness:
-    """Compare a model's bound and its density with the truth.
-
-    Args:
-        dataset: Gives test points, support and, where it is known, the true density.
-        model: Both by its methods `elbo` and `log_likelihood`.
-        n_nodes: See `dlutils.evaluation.quadrature`.
-    """
+    """Compare a model's bound and its density with the truth, by `dlutils.evaluation.compare`."""
     bound, exact = (compare(dataset, f, n_nodes) for f in (model.elbo, model.log_likelihood))
     return Tightness(dataset, model, bound, exact)
 
@@ -119,10 +102,8 @@ def tightness(dataset: Dataset, model: Bounded, n_nodes: int = 1001) -> Tightnes
 def through_nodes(log_q: Callable[[Tensor], Tensor], y: Tensor, n_nodes: int = 1001) -> Tensor:
     """log_q at many points by a cubic spline through few: a bound by quadrature costs much a point.
 
-    Args:
-        log_q: A smooth function, `(n,)` to `(n,)`.
-        y: Points, `(n,)`; up to twice `n_nodes` of them are given to `log_q` itself.
-        n_nodes: Evenly spread over the range of y.
+    The nodes are evenly spread over the range of the points y, `(n,)`; up to twice as many points
+    are given to `log_q` itself, a smooth function, `(n,)` to `(n,)`.
     """
     check_points(y)
     if len(y) <= 2 * n_nodes:
@@ -137,10 +118,8 @@ def side_by_side(
 ) -> tuple[dict[str, Comparison], list[dict[str, str]]]:
     """Log-densities and bounds compared with a known truth, and with the first of them.
 
-    Args:
-        dataset: Its density must be known.
-        models: By name, `(n,)` to `(n,)` in nats; a bound's exponential has a mass below one.
-        n_nodes: See `dlutils.evaluation.quadrature`.
+    The truth of the data is known. Models are by name, `(n,)` to `(n,)` in nats; the exponential of
+    a bound has a mass below one.
 
     Returns:
         The comparisons by name, and a row a model: mean over the test points; minus the truth and

@@ -31,26 +31,15 @@ PENALTIES = tuple(product((1e-4, 1e-3, 1e-2), (1e-5, 1e-3, 1e-1)))  # on curvatu
 
 @dataclass(frozen=True)
 class Solution:
-    """A denoiser and the table that corrects it; printed, it says what was chosen.
-
-    Attributes:
-        denoiser: One of `dlutils.diffusion.denoisers`.
-        table: All zero if there is no correction.
-        delta: Of the path.
-        penalties: On the table's curvature and change; None if there is no correction.
-        bound: On the points that chose the penalties, nats, for standardized data; None if nothing
-            was chosen.
-        evidence: The bound on all points together less the parameters, nats; None likewise.
-        seconds: That it took to find it.
-    """
+    """A denoiser and the table that corrects it; printed, it says what was chosen."""
 
     denoiser: nn.Module
-    table: Table
+    table: Table  # all zero if there is no correction
     delta: float
-    penalties: tuple[float, float] | None
-    bound: float | None = None
-    evidence: float | None = None
-    seconds: float = 0.0
+    penalties: tuple[float, float] | None  # on curvature and change; None without a correction
+    bound: float | None = None  # nats, standardized; on what chose the penalties, None if nothing
+    evidence: float | None = None  # that on all points together less the parameters, nats
+    seconds: float = 0.0  # that it took to find it
 
     def __str__(self) -> str:
         how = "not corrected"
@@ -61,23 +50,12 @@ class Solution:
 
 @dataclass(frozen=True)
 class Sample:
-    """What a table is fitted to, and what judges it: standardized points with weights.
+    """What a table is fitted to, and what judges it: standardized points with weights."""
 
-    Attributes:
-        nodes: The smooth density of the training data, or these themselves.
-        parameters: The effective number of that density's.
-        val: Validation points, if they judge.
-        n_val: What they count in all; zero if they do not.
-        train: Training points, if they judge too.
-        n_train: What they count in all; zero if they do not.
-    """
-
-    nodes: Nodes
-    parameters: float = 0.0
-    val: Nodes | None = None
-    n_val: float = 0
-    train: Nodes | None = None
-    n_train: float = 0
+    nodes: Nodes  # the smooth density of the training data, or these themselves
+    parameters: float = 0.0  # effective number of that density's
+    val: tuple[Nodes, float] | None = None  # validation points, if they judge; their number
+    train: tuple[Nodes, float] | None = None  # training points likewise
 
 
 def search(
@@ -133,34 +111,33 @@ def search(
     check_choice("preconditioning", preconditioning, ["best", *DENOISERS])
     check_count("n_knots", n_knots, 3)
     check_count("n_bins", n_bins, 50)
-    _check(delta, penalties)
-    names = ["mixture", "gaussian"] if preconditioning == "best" else [preconditioning]
+    if not 0 < delta < 1:
+        raise ValueError(f"delta must lie between 0 and 1, not {delta!r}")
+    if np.shape(penalties)[1:] != (2,) or not np.min(penalties) > 0:
+        raise ValueError(f"penalties must be pairs of positive numbers, not {penalties!r}")
+    first, *others = ["mixture", "gaussian"] if preconditioning == "best" else [preconditioning]
+    chosen = bool(others) or len(penalties) > 1
+    if chosen and not smooth and not len(val):
+        raise ValueError("without validation points nothing can be chosen, unless smooth=True")
     if smooth:
-        nodes, parameters = smooth_nodes(y, n_bins, weights=weights)
+        sample = Sample(*smooth_nodes(y, n_bins, weights=weights))
     else:
-        nodes, parameters = data_nodes(y, weights), 0.0
-    count = lambda points, w: len(points) if w is None else w.sum().item()
-    sample = Sample(nodes, parameters)
-    if len(names) * len(penalties) > 1:
-        if len(val):
-            judged = data_nodes(val, val_weights)
-            sample = replace(sample, val=judged, n_val=count(val, val_weights))
-        elif not smooth:
-            raise ValueError("without validation points nothing can be chosen, unless smooth=True")
-        if smooth:
-            sample = replace(sample, train=data_nodes(y, weights), n_train=count(y, weights))
-    table = Table(knots_for(*nodes, n_knots), n_times)
-    at = lambda denoiser, delta: solve(table, denoiser, sample, delta, penalties)
-    best = preferred(at(DENOISERS[names[0]](y, weights), delta))
-    for _ in range(MOST_HALVINGS if sample.val or sample.train else 0):
-        before, best = best, preferred([best, *at(best.denoiser, best.delta / 2)])
+        sample = Sample(data_nodes(y, weights)[0])
+    if chosen and len(val):
+        sample = replace(sample, val=data_nodes(val, val_weights))
+    if chosen and smooth:
+        sample = replace(sample, train=data_nodes(y, weights))
+    table = Table(knots_for(*sample.nodes, n_knots), n_times)
+    at = lambda name: DENOISERS[name](y, weights)
+    solved = lambda denoiser, delta: solve(table, denoiser, sample, delta, penalties)
+    best = preferred(solved(at(first), delta))
+    for _ in range(MOST_HALVINGS if chosen else 0):
+        before, best = best, preferred([best, *solved(best.denoiser, best.delta / 2)])
         if best is before:
             break
-    others = [
-        solution for name in names[1:] for solution in at(DENOISERS[name](y, weights), best.delta)
-    ]
-    chosen = preferred([best, *others])
-    return replace(chosen, seconds=time.perf_counter() - start)
+    for name in others:
+        best = preferred([best, *solved(at(name), best.delta)])
+    return replace(best, seconds=time.perf_counter() - start)
 
 
 def preferred(solutions: Sequence[Solution]) -> Solution:
@@ -182,35 +159,35 @@ def solve(
     """The table that raises the bound most, one linear solve for each pair of penalties.
 
     The validation points choose among these, or the training points without them. Of the given
-    table only the knots and the number of entries matter.
-
-    Returns:
-        The denoiser without a correction, and with the best one; only the latter, with the first
-        penalties, where nothing judges.
+    table only the knots and the number of entries matter. What is returned is the denoiser without
+    a correction, and with the best one; only the latter, with the first penalties, where nothing
+    judges.
     """
-    judges = [data for data in (sample.val, sample.train) if data]
-    loss, *losses = diffusion_terms(table, [sample.nodes, *judges], delta, denoiser)
+    judges = [judge for judge in (sample.val, sample.train) if judge]
+    data = [sample.nodes, *(nodes for nodes, _ in judges)]
+    loss, *losses = diffusion_terms(table, data, delta, denoiser)
     bends, moves = curvature(table, delta), change(table, delta)
-    solved = lambda p, q: (loss + p * bends + q * moves).minimum()
     rest = -math.log(delta) - (1 + math.log(2 * math.pi)) / 2  # of the bound, whatever the data
 
     def solution(entries: np.ndarray, pair, parameters: float) -> Solution:
         corrected = Table(table.knots, table.c.shape[1])
-        with torch.no_grad():
-            corrected.c.copy_(torch.from_numpy(entries))
+        corrected.c.data.copy_(torch.from_numpy(entries))
         if not judges:
             return Solution(denoiser, corrected, delta, pair)
         bounds = [rest - lost(entries) for lost in losses]
-        all_points = np.dot([n for n in (sample.n_val, sample.n_train) if n], bounds)
-        evidence = float(all_points) - (parameters if sample.train else 0)
+        evidence = float(np.dot([n for _, n in judges], bounds))
+        evidence -= price(parameters, sample.train[1]) if sample.train else 0
         return Solution(denoiser, corrected, delta, pair, bounds[0], evidence)
 
+    tables = {
+        (p, q): (loss + p * bends + q * moves).minimum()
+        for p, q in (penalties if judges else penalties[:1])
+    }
+    pair = min(tables, key=lambda pair: losses[0](tables[pair]) if judges else 0.0)
+    corrected = solution(tables[pair], pair, sample.parameters)
     if not judges:
-        return [solution(solved(*penalties[0]), tuple(penalties[0]), 0)]
-    tables = {tuple(pair): solved(*pair) for pair in penalties}
-    pair = min(tables, key=lambda pair: losses[0](tables[pair]))
-    plain = solution(np.zeros(table.c.shape), None, price(denoiser.n_parameters, sample.n_train))
-    return [plain, solution(tables[pair], pair, price(sample.parameters, sample.n_train))]
+        return [corrected]
+    return [solution(np.zeros(table.c.shape), None, denoiser.n_parameters), corrected]
 
 
 def price(n_parameters: float, n: float) -> float:
@@ -242,14 +219,15 @@ def smooth_nodes(
     return (middle[kept], mass[kept]), parameters
 
 
-def data_nodes(y: Tensor, weights: Tensor | None = None) -> Nodes:
-    """The standardized data themselves, compressed if they are many."""
+def data_nodes(y: Tensor, weights: Tensor | None = None) -> tuple[Nodes, float]:
+    """The standardized data themselves, compressed if they are many; and what they count in all."""
     y, counts = y.double(), torch.ones(len(y)) if weights is None else weights
+    n = counts.sum().item()
     if len(y) > MOST_NODES:
         y, counts = compress(y, MOST_NODES // 2, weights)
     points, order = y.sort()
     points, counts = points.numpy(), counts[order].double().numpy()
-    return points, counts / counts.sum()
+    return (points, counts / counts.sum()), n
 
 
 def knots_for(y: np.ndarray, weights: np.ndarray, n_knots: int = 400) -> Tensor:
@@ -263,13 +241,3 @@ def knots_for(y: np.ndarray, weights: np.ndarray, n_knots: int = 400) -> Tensor:
     along = (rank + (at - at[0]) / (at[-1] - at[0])) / 2
     knots = np.interp(np.linspace(0, 1, n_knots), along, at)
     return torch.from_numpy(knots)
-
-
-def _check(delta: float, penalties: Sequence[tuple[float, float]]) -> None:
-    """Raise a `ValueError` that names a value that is out of range."""
-    if not 0 < delta < 1:
-        raise ValueError(f"delta must lie between 0 and 1, not {delta!r}")
-    if len(penalties) == 0:
-        raise ValueError("at least one pair of penalties is needed")
-    if np.shape(penalties)[1:] != (2,) or not np.min(penalties) > 0:
-        raise ValueError(f"penalties must be pairs of positive numbers, not {penalties!r}")

@@ -34,12 +34,8 @@ class MixtureDenoiser(nn.Module):
     $$\mathrm E[y\mid g]=\sum_j\omega_j\,\frac{\mu_j+s\tau_j^2g}{1+s^2\tau_j^2},\qquad
     \omega_j\propto\pi_j\,N(g;\,s\mu_j,\,1+s^2\tau_j^2).$$
 
-    Args:
-        mixture: Of m components, in standardized units.
-
-    Attributes:
-        n_parameters: How many numbers of the mixture EM found, besides the data's mean and
-            variance, which standardization took out.
+    The mixture has m components, in standardized units. `n_parameters` are the numbers that EM
+    found, besides the data's mean and variance, which standardization took out.
     """
 
     def __init__(self, mixture: Mixture) -> None:

@@ -49,6 +49,9 @@ class Path(Protocol):
     time_rate: Callable[[Tensor], Tensor]
 
 
+Coefficient = Callable[[Tensor, Tensor], Tensor]  # of states and times, (m,) each
+
+
 @dataclass(frozen=True)
 class Posterior:
     r"""What $g=s\,y+\epsilon$ tells of y, on a grid in g; float64, shape `(m,)` each.
@@ -85,14 +88,9 @@ class Posterior:
 def posterior(dataset: Dataset, loc: float, scale: float, root_snr: float) -> Posterior:
     """What the density of the data says about y = (data - loc) / scale when it is seen in noise.
 
-    Both integrals, over y and over g, are quadratures: of Gauss and Legendre in y, between the
-    places where the density is not smooth, and the trapezoidal rule in g.
-
-    Args:
-        dataset: Data of a known density.
-        loc: What is taken off the data.
-        scale: What they are then divided by, positive.
-        root_snr: The root s of the signal-to-noise ratio, not negative.
+    The scale is positive, root_snr, the root s of the signal-to-noise ratio, not negative. Both
+    integrals, over y and over g, are quadratures: of Gauss and Legendre in y, between the places
+    where the density is not smooth, and the trapezoidal rule in g.
 
     Raises:
         ValueError: If the density is unknown or its tails are too heavy, or root_snr is negative.
@@ -115,10 +113,7 @@ def mmse(dataset: Dataset, loc: float, scale: float, root_snr: float) -> float:
 
 
 def best_loss(
-    path: Path,
-    diffusion: Callable[[Tensor, Tensor], Tensor],
-    mmse: Callable[[float], float],
-    n: int = 200,
+    path: Path, diffusion: Coefficient, mmse: Callable[[float], float], n: int = 200
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     r"""What the best drift loses of the bound with a given noise and with the best noise.
 
@@ -135,7 +130,7 @@ def best_loss(
         Nodes u, their weights, and in nats per unit of the clock the loss with this noise and with
         the best one; float64, shape `(n,)` each.
     """
-    u, w = _clock(n)
+    u, w = map(torch.from_numpy, gauss_legendre(n, 0, 1))
     t = path.time(u)
     a, beta, a_dot, beta_dot = path.schedule(t)
     root_snr, rate = a / beta, (a_dot * beta - a * beta_dot) / beta**2
@@ -146,10 +141,7 @@ def best_loss(
 
 
 def fisher_gap(
-    denoiser: Callable[[Tensor, Tensor], Tensor],
-    path: Path,
-    posterior: Callable[[float], Posterior],
-    n: int = 60,
+    denoiser: Coefficient, path: Path, posterior: Callable[[float], Posterior], n: int = 60
 ) -> tuple[Tensor, Tensor, Tensor]:
     r"""What a denoiser loses of the bound beyond the best one, with the noise $\sigma_*$.
 
@@ -172,7 +164,7 @@ def fisher_gap(
         Hyvärinen, Estimation of non-normalized statistical models by score matching (2005); Song,
         Durkan, Murray & Ermon, Maximum likelihood training of score-based diffusion models (2021).
     """
-    u, w = _clock(n)
+    u, w = map(torch.from_numpy, gauss_legendre(n, 0, 1))
     t = path.time(u)
     a, beta, a_dot, beta_dot = path.schedule(t)
     best_noise = 2 * beta**2 * (a_dot / a - beta_dot / beta)  # sigma_*^2
@@ -184,10 +176,7 @@ def fisher_gap(
 
 
 def scores(
-    path: Path,
-    denoiser: Callable[[Tensor, Tensor], Tensor],
-    posterior: Callable[[float], Posterior],
-    u: float,
+    path: Path, denoiser: Coefficient, posterior: Callable[[float], Posterior], u: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     r"""The true score and a denoiser's where the clock shows u, times $\beta$: see `fisher_gap`.
 
@@ -202,10 +191,7 @@ def scores(
 
 
 def _both_scores(
-    path: Path,
-    denoiser: Callable[[Tensor, Tensor], Tensor],
-    posterior: Callable[[float], Posterior],
-    t: Tensor,
+    path: Path, denoiser: Coefficient, posterior: Callable[[float], Posterior], t: Tensor
 ) -> tuple[Posterior, Tensor]:
     """What is known of the data at one time, and a denoiser's score there times beta."""
     a, beta, _, _ = (value.item() for value in path.schedule(t[None]))
@@ -215,19 +201,19 @@ def _both_scores(
     return true, a / beta * y_hat - true.g
 
 
-def _clock(n: int) -> tuple[Tensor, Tensor]:
-    """Gauss and Legendre's nodes and weights on [0, 1]."""
-    u, w = gauss_legendre(n, 0, 1)
-    return torch.from_numpy(u), torch.from_numpy(w)
-
-
 def _nodes(
     dataset: Dataset, loc: float, scale: float, root_snr: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Standardized data y, increasing, and their probabilities."""
     dataset.log_prob(0.0)  # an unknown density says so here
+
+    def rule(ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Gauss and Legendre's nodes between neighbouring ends, and their probabilities."""
+        y, w = gauss_legendre(N_NODES, ends[:-1], ends[1:])
+        return y, w * scale * dataset.log_prob(loc + scale * y).exp().numpy()
+
     ends = (dataset.distribution.breakpoints - loc) / scale
-    used = _used(_rule(dataset, loc, scale, ends)[1].sum(1))
+    used = _used(rule(ends)[1].sum(1))
     ends = ends[used.start : used.stop + 1]
     if ends[-1] - ends[0] > FARTHEST:
         raise ValueError(
@@ -238,17 +224,9 @@ def _nodes(
     pieces = np.ceil(np.maximum(np.minimum(width / FINE, MOST), width * root_snr / WIDEST))
     panels = zip(pairwise(ends), pieces.astype(int), strict=True)
     pieces = [np.linspace(*panel, n, endpoint=False) for panel, n in panels]
-    y, w = (v.ravel() for v in _rule(dataset, loc, scale, np.concatenate([*pieces, ends[-1:]])))
+    y, w = (v.ravel() for v in rule(np.concatenate([*pieces, ends[-1:]])))
     used = _used(w)
     return y[used], w[used]
-
-
-def _rule(
-    dataset: Dataset, loc: float, scale: float, ends: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Gauss and Legendre's nodes between neighbouring ends, and their probabilities."""
-    y, w = gauss_legendre(N_NODES, ends[:-1], ends[1:])
-    return y, w * scale * dataset.log_prob(loc + scale * y).exp().numpy()
 
 
 def _used(mass: np.ndarray) -> slice:

@@ -8,6 +8,7 @@ In one dimension that is a small linear system per time step, so the density tha
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -25,6 +26,7 @@ Coefficient = Callable[[Tensor, Tensor], Tensor]
 
 CACHED_POINTS = 1 << 14  # points at which the coefficients are evaluated together
 MOST_CELLS = 100_000
+ATTEMPTS = 5  # to find a grid
 EDGE_MASS = 1e-5  # what a hundredth of the support may hold at the density of its ends
 MASS_ERROR = 1e-3  # what the initial density may lack on the grid
 LARGEST_RATIO = np.e**2  # of the density in neighbouring cells, where it matters
@@ -85,10 +87,10 @@ def solve(
         Chang & Cooper, A practical difference scheme for Fokker-Planck equations (1970).
     """
     low, high = support
-    if not (np.isfinite([low, high]).all() and low < high):
+    if not -np.inf < low < high < np.inf:
         raise ValueError(f"support must be (low, high) with low < high, not {support!r}")
-    for name, value, least in (("n_cells", n_cells, 10), ("n_steps", n_steps, 1)):
-        check_count(name, value, least)
+    check_count("n_cells", n_cells, 10)
+    check_count("n_steps", n_steps)
     share = torch.linspace(0, 1, n_steps + 1, dtype=torch.float64)
     times = (share if warp is None else warp(share)).numpy()
     if not (np.isfinite(times).all() and (np.diff(times) > 0).all()):
@@ -100,34 +102,25 @@ def solve(
     density[0] = _initial(p0, x, h)
     chunk = max(1, CACHED_POINTS // n_cells)
     for start in range(0, n_steps, chunk):
-        t = times[start + 1 : start + 1 + chunk]
-        D = 0.5 * _evaluate(sigma, "sigma", x, t, dtype, positive=True) ** 2
-        F = _evaluate(f, "f", faces[1:-1], t, dtype)
+        t, dt = (values[start : start + chunk] for values in (times[1:], np.diff(times)))
+        D = 0.5 * _evaluate(sigma, "sigma must be positive and finite", x, t, dtype, 0) ** 2
+        F = _evaluate(f, "f must be finite", faces[1:-1], t, dtype)
         z = 2 * h * F / (D[:, :-1] + D[:, 1:])
         right = _bernoulli(-z) * D[:, :-1] / h**2  # rate from cell i to cell i + 1
         left = _bernoulli(z) * D[:, 1:] / h**2  # and back
         for k in range(len(t)):
-            n = start + k
-            dt = times[n + 1] - times[n]
-            density[n + 1] = _implicit_step(density[n], dt * right[k], dt * left[k])
+            step = dt[k] * right[k], dt[k] * left[k]
+            density[start + k + 1] = _implicit_step(density[start + k], *step)
     _check(times, x, h, density)
     return times, x, density
 
 
+@dataclass
 class Evolution:
     """p(x, t) from N(0, 1) on, observed at t = 1 with noise; solved when it is first asked for.
 
     The equation is solved on [-reach, reach] with two cells to `sigma_y`; where the density does
     not fit, the interval is doubled or the cells are halved, up to four times.
-
-    Args:
-        f: See `solve`, as sigma and warp.
-        sigma: See `solve`.
-        reach: Where to try first; positive.
-        sigma_y: Standard deviation of the observation noise; positive.
-        n_steps: Time steps, at least 1.
-        warp: See `solve`, as dtype.
-        dtype: See `solve`.
 
     Raises:
         SupportError: By what asks first, if the density does not fit in the end.
@@ -135,19 +128,13 @@ class Evolution:
         ValueError: Likewise, if it would take more than `MOST_CELLS` cells.
     """
 
-    def __init__(
-        self,
-        f: Coefficient,
-        sigma: Coefficient,
-        reach: float,
-        sigma_y: float,
-        n_steps: int = 400,
-        warp: Callable[[Tensor], Tensor] | None = None,
-        dtype: torch.dtype | None = None,
-    ):
-        self.dtype = dtype
-        self.f, self.sigma, self.reach, self.warp = f, sigma, reach, warp
-        self.sigma_y, self.n_steps = sigma_y, n_steps
+    f: Coefficient  # see `solve`, as sigma, n_steps, warp and dtype
+    sigma: Coefficient
+    reach: float  # where to try first; positive
+    sigma_y: float  # standard deviation of the observation noise; positive
+    n_steps: int = 400
+    warp: Callable[[Tensor], Tensor] | None = None
+    dtype: torch.dtype | None = None
 
     @cached_property
     def marginals(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -156,7 +143,7 @@ class Evolution:
 
     @cached_property
     def _coarse(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The same with half as many steps, and twice the error in time."""
+        """Likewise, with half as many steps and twice the error in time."""
         return self._solve(max(1, self.n_steps // 2))
 
     def log_density(self, y: np.ndarray) -> np.ndarray:
@@ -175,26 +162,23 @@ class Evolution:
 
     def _solve(self, n_steps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         prior = lambda x: Normal(0.0, 1.0).log_prob(x).exp()
-        reach, cells_per_noise, attempts = self.reach, 2, 5
-        for attempt in range(attempts):
-            n_cells, ends = math.ceil(2 * reach * cells_per_noise / self.sigma_y), (-reach, reach)
+        reach, cells_per_noise, failed = self.reach, 2, None
+        for _ in range(ATTEMPTS):
+            n_cells = math.ceil(2 * reach * cells_per_noise / self.sigma_y)
             if n_cells > MOST_CELLS:
                 raise ValueError(
                     f"the grid must keep to {MOST_CELLS:,} cells, and {n_cells:,} would be needed "
                     f"for x from {-reach:g} to {reach:g}: the data reach over too many of their "
                     "standard deviations; see dlutils.estimators.coordinates"
                 )
+            how = n_cells, n_steps, self.warp, self.dtype
             try:
-                how = n_cells, n_steps, self.warp, self.dtype
-                return solve(self.f, self.sigma, prior, ends, *how)
-            except (SupportError, ResolutionError) as error:
-                if attempt == attempts - 1:
-                    raise
-                if isinstance(error, SupportError):
-                    reach, cells_per_noise = 2 * reach, 2
-                else:
-                    cells_per_noise *= 2
-        raise AssertionError("the last attempt returns or raises")
+                return solve(self.f, self.sigma, prior, (-reach, reach), *how)
+            except SupportError as error:
+                reach, cells_per_noise, failed = 2 * reach, 2, error
+            except ResolutionError as error:
+                cells_per_noise, failed = 2 * cells_per_noise, error
+        raise failed
 
 
 def observed(x: np.ndarray, density: np.ndarray, sigma_y: float) -> np.ndarray:
@@ -203,11 +187,11 @@ def observed(x: np.ndarray, density: np.ndarray, sigma_y: float) -> np.ndarray:
     Raises:
         ValueError: If `sigma_y` is not positive, or the cells are too coarse for it.
     """
-    if not (sigma_y > 0 and np.isfinite(sigma_y)):
+    if not 0 < sigma_y < np.inf:
         raise ValueError(f"sigma_y must be positive, not {sigma_y!r}")
     h = x[1] - x[0]
     if h * PER_NOISE > sigma_y:
-        least = int(np.ceil(len(x) * h * PER_NOISE / sigma_y))
+        least = math.ceil(len(x) * h * PER_NOISE / sigma_y)
         raise ValueError(
             f"cells of width {h:.3g} are too coarse for sigma_y = {sigma_y:g}: "
             f"raise n_cells to {least} or more"
@@ -226,24 +210,22 @@ def log_density(x: np.ndarray, density: np.ndarray, y: np.ndarray) -> np.ndarray
 
 def _initial(p0: Callable[[Tensor], Tensor], x: np.ndarray, h: float) -> np.ndarray:
     p = p0(torch.from_numpy(x)).double().numpy()
-    if not (np.isfinite(p).all() and (p >= 0).all()):
-        raise ValueError("the initial density must be finite and not negative")
     mass = h * p.sum()
-    if abs(mass - 1) > MASS_ERROR:
+    if not (abs(mass - 1) <= MASS_ERROR and (p >= 0).all()):
         raise ValueError(
-            f"the initial density has mass {mass:.4f} on {len(x)} cells from {x[0] - h / 2:g} to "
-            f"{x[-1] + h / 2:g}: widen the support, or raise n_cells"
+            f"the initial density must not be negative, and its mass is {mass:.4f} on {len(x)} "
+            f"cells from {x[0] - h / 2:g} to {x[-1] + h / 2:g}: widen the support, or raise n_cells"
         )
     return p / mass
 
 
 def _evaluate(
     function: Coefficient,
-    name: str,
+    demand: str,
     x: np.ndarray,
     t: np.ndarray,
     dtype: torch.dtype | None,
-    positive: bool = False,
+    above: float = -np.inf,
 ) -> np.ndarray:
     """A coefficient at all x for all t, shape (len(t), len(x))."""
     dtype = dtype or torch.float64
@@ -251,13 +233,11 @@ def _evaluate(
     at = torch.from_numpy(np.repeat(t, len(x))).to(dtype)
     with torch.no_grad():
         values = function(states, at).double().numpy(force=True)
-    wrong = ~np.isfinite(values) | (values <= 0 if positive else False)
-    if wrong.any():
-        first = int(wrong.argmax())
-        raise ValueError(
-            f"{name} must be {'positive and ' if positive else ''}finite: it is {values[first]:g} "
-            f"at x = {states[first]:.4g}, t = {at[first]:.4g}"
-        )
+    right = (above < values) & (values < np.inf)
+    if not right.all():
+        first = int(right.argmin())
+        where = f"x = {states[first]:.4g}, t = {at[first]:.4g}"
+        raise ValueError(f"{demand}: it is {values[first]:g} at {where}")
     return values.reshape(len(t), len(x))
 
 

@@ -21,20 +21,13 @@ from dlutils.settings import check_count
 
 LEAST_GROUPS = 16  # from which a standard error is worth its name
 
-Noise = Tensor | float
-
 
 class Diffusion(Protocol):
-    """dx = f dt + sigma dW from N(0, 1), y ~ N(x_1, sigma_y^2), and a variational path to y.
+    """dx = f dt + sigma dW from N(0, 1), y ~ N(x_1, sigma_y^2), and a variational path to y."""
 
-    `path` gives mean and standard deviation at (y, t), and its `time` is where the steps end;
-    `noise` gives sigma and half the slope of its square at (x, t), and `drift` f at
-    (x, t, sigma, half_slope); all `(n,)`.
-    """
-
-    path: nn.Module
-    noise: Callable[[Tensor, Tensor], tuple[Tensor, Noise]]
-    drift: Callable[[Tensor, Tensor, Tensor, Noise], Tensor]
+    path: nn.Module  # mean and standard deviation at (y, t), and `time` at which the clock shows u
+    noise: Callable[[Tensor, Tensor], tuple[Tensor, Tensor | float]]  # sigma, slope of sigma^2 / 2
+    drift: Callable[[Tensor, Tensor, Tensor, Tensor | float], Tensor]  # at (x, t, *noise), (n,)
     sigma_y: float
 
 
@@ -101,16 +94,9 @@ def log_weights(
 def tightening(log_w: Tensor, sizes: Iterable[int]) -> list[Bound]:
     r"""The bound by groups of K samples, a mean over the points, for each K.
 
-    All groups for a K are disjoint, so they are independent; bounds of different K are made of the
-    same samples and are not.
-
-    Args:
-        log_w: Log importance weights, nats, shape `(n_samples, n)`.
-        sizes: The numbers K.
-
-    Returns:
-        A bound for each K, in the given order. Its standard error is that of the mean over the
-        groups, for these n points.
+    Of log importance weights, nats, `(n_samples, n)`. All groups for a K are disjoint, so they are
+    independent; bounds of different K are made of the same samples and are not. The standard error
+    is that of the mean over the groups, for these n points.
 
     Raises:
         ValueError: If there are fewer than 16 groups, or a K is below one.

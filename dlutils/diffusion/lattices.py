@@ -21,10 +21,6 @@ def even_lattice(n: int, generator: torch.Generator | None = None) -> Tensor:
     """A lattice of n points in the unit cube, with one random shift; float64, shape `(3, n)`.
 
     Each point alone is uniform in the cube, so a mean over them has no bias.
-
-    Args:
-        n: Number of points.
-        generator: Of the shift.
     """
     check_count("n", n)
     steps = torch.tensor([[1 / n], [1 / PLASTIC], [1 / PLASTIC**2]], dtype=torch.float64)
@@ -33,9 +29,5 @@ def even_lattice(n: int, generator: torch.Generator | None = None) -> Tensor:
 
 
 def importance_noise(w: Tensor) -> Tensor:
-    r"""Quantiles of the density $\tfrac12(1+\epsilon^2)\,\phi(\epsilon)$, float64.
-
-    Args:
-        w: Probabilities, shape `(n,)`.
-    """
+    r"""Quantiles of the density $\tfrac12(1+\epsilon^2)\,\phi(\epsilon)$, float64, at w, `(n,)`."""
     return torch.from_numpy(np.interp(w.double().numpy(), EPS_CDF.numpy(), EPS.numpy()))

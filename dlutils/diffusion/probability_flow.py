@@ -28,10 +28,8 @@ Marginals = tuple[np.ndarray, np.ndarray, np.ndarray]
 class ProbabilityFlow:
     """The flow of a prediction, on the clock u of its path, by the classical Runge-Kutta method.
 
-    Args:
-        path: Gives `schedule`, `time` and `time_rate`.
-        y_hat: The prediction at states and times, `(n,)` each, to `(n,)`.
-        n_steps: Equal steps of the clock from 0 to 1.
+    The prediction y_hat is called with states and times, `(n,)` each; the steps are equal on the
+    clock, from 0 to 1.
     """
 
     def __init__(

@@ -81,21 +81,21 @@ class Quadratic:
     Attributes:
         constant: Its value at zero.
         linear: `(J, K)`.
-        bands: From (d, e) to A between the entries (j, k) and (j + d, k + e), `(J, K)`, zero where
-            there is no such entry; d >= 0, and e >= 0 where d = 0. The rest by symmetry.
+        bands: From n = d K + e >= 0 to A between the entries (j, k) and (j + d, k + e), `(J, K)`,
+            zero where there is no such entry. The rest by symmetry.
     """
 
     constant: float
     linear: np.ndarray
-    bands: dict[tuple[int, int], np.ndarray]
+    bands: dict[int, np.ndarray]
 
     def __call__(self, c: np.ndarray) -> float:
         """The value at entries `(J, K)`."""
-        product = 0.0
-        for (d, e), band in self.bands.items():
-            here, there = _pair(d, e)
-            term = (c[here] * band[here] * c[there]).sum()
-            product += term if (d, e) == (0, 0) else 2 * term
+        product, flat = 0.0, c.ravel()
+        for n, band in self.bands.items():
+            last = flat.size - n
+            term = (flat[:last] * band.ravel()[:last] * flat[n:]).sum()
+            product += 2 * term if n else term
         return float(self.constant - 2 * (self.linear * c).sum() + product)
 
     def __add__(self, other: "Quadratic") -> "Quadratic":
@@ -116,9 +116,9 @@ class Quadratic:
             LinAlgError: If A is not positive definite: add a penalty.
         """
         J, K = self.linear.shape
-        lower = np.zeros((1 + max(d * K + e for d, e in self.bands), J * K))
-        for (d, e), band in self.bands.items():
-            lower[d * K + e] += band.ravel()
+        lower = np.zeros((1 + max(self.bands), J * K))
+        for n, band in self.bands.items():
+            lower[n] = band.ravel()
         return solveh_banded(lower, self.linear.ravel(), lower=True).reshape(J, K)
 
 
@@ -130,14 +130,8 @@ def diffusion_terms(
     On the clock Gauss and Legendre's rule between the table's entries. At each of its nodes the
     density of $g=sy+\epsilon$, and that times $\mathrm E[y\mid g]$, on a grid by convolution.
 
-    Args:
-        table: Its knots and its number of entries.
-        data: Standardized points and weights, once or several times.
-        delta: Of the path.
-        denoiser: What the table corrects.
-
-    Returns:
-        One for each of the data.
+    One for each of the data, standardized points with weights. Of the table, which corrects the
+    denoiser, only the knots and the number of entries matter.
     """
     knots, (J, K) = table.knots.double().numpy(), table.c.shape
     entries = np.arange(K)
@@ -156,15 +150,11 @@ def diffusion_terms(
         at = np.interp(g / np.sqrt(c_2), knots, np.arange(J))
         j = np.minimum(at.astype(int), J - 2)
         at -= j
-        hats = lambda values, j=j, at=at: (
-            np.bincount(j, values * (1 - at), J) + np.bincount(j + 1, values * at, J)
-        )
         for i, (p, p_y) in enumerate(mass):
             inner = np.bincount(j, p * at * (1 - at), J)
             gram[i, 1, q] = inner
-            gram[i, 0, q] = hats(p)
-            gram[i, 0, q] -= inner + np.roll(inner, 1)
-            linear[i, q] = c_2 * hats(p_y - p * known)
+            gram[i, 0, q] = _shared(j, at, p, J) - (inner + np.roll(inner, 1))
+            linear[i, q] = c_2 * _shared(j, at, p_y - p * known, J)
             error = second_moments[i] - (2 * p_y - p * known) @ known
             constant[i] += weight[q] * c_2**2 * error
     hats = np.maximum(0, 1 - np.abs(v[:, None] - entries))  # (nodes on the clock, K)
@@ -172,22 +162,18 @@ def diffusion_terms(
     next_[:, -1] = 0
     terms = []
     for A, b, value in zip(gram, linear, constant, strict=True):
-        bands = {(d, 0): A[d].T @ same for d in (0, 1)} | {(d, 1): A[d].T @ next_ for d in (0, 1)}
-        bands[1, -1] = np.roll(bands[1, 1], 1, axis=1)
+        bands = {d * K: A[d].T @ same for d in (0, 1)}
+        bands |= {d * K + 1: A[d].T @ next_ for d in (0, 1)}
+        bands[K - 1] = bands.get(K - 1, 0) + np.roll(bands[K + 1], 1, axis=1)  # twice if K is two
         terms.append(Quadratic(float(value), b.T @ (weight[:, None] * hats), bands))
     return terms
 
 
 def noisy(data: Sequence[Nodes], s: float, step: float) -> tuple[np.ndarray, np.ndarray]:
-    r"""The distribution of $g=sy+\epsilon$ on a grid.
+    r"""The distribution of $g=sy+\epsilon$ on a grid whose step is at most one.
 
     Points are shared by their two neighbours on the grid, which spreads them by a variance of a
     sixth of its squared step; the noise is narrower by as much.
-
-    Args:
-        data: Points y and weights, once or several times.
-        s: Factor of y.
-        step: Of the grid, at most one.
 
     Returns:
         The grid, `(m,)`; for each of the data the masses there, and these times the mean of y given
@@ -201,8 +187,7 @@ def noisy(data: Sequence[Nodes], s: float, step: float) -> tuple[np.ndarray, np.
         at = (s * y - low) / step
         k = at.astype(int)
         at -= k
-        for values, out in ((w, share[0]), (w * y, share[1])):
-            out[:] = np.bincount(k, values * (1 - at), m) + np.bincount(k + 1, values * at, m)
+        share[:] = _shared(k, at, w, m), _shared(k, at, w * y, m)
     frequency = 2 * np.pi / (m * step) * np.arange(m // 2 + 1)
     blur = np.exp(-(frequency**2) * (1 - step**2 / 6) / 2)
     return low + step * np.arange(m), irfft(rfft(shares) * blur, m)
@@ -223,7 +208,7 @@ def curvature(table: Table, delta: float) -> Quadratic:
         band = np.zeros(J)
         for i in range(3 - d):
             band[i : i + J - 2] += rows[i] * rows[i + d]
-        bands[d, 0] = np.outer(band, weight)
+        bands[d * K] = np.outer(band, weight)
     return Quadratic(0.0, np.zeros((J, K)), bands)
 
 
@@ -237,7 +222,7 @@ def change(table: Table, delta: float) -> Quadratic:
     weight = _bounds_weight(root_snr(np.linspace(0, 1, K), delta), delta) / (K - 1)
     between = np.append((weight[1:] + weight[:-1]) / 2, 0)
     own = between + np.roll(between, 1) + 1e-3 * weight
-    bands = {(0, 0): np.outer(width, own), (0, 1): -np.outer(width, between)}
+    bands = {0: np.outer(width, own), 1: -np.outer(width, between)}
     return Quadratic(0.0, np.zeros((J, K)), bands)
 
 
@@ -251,8 +236,6 @@ def _bounds_weight(s: np.ndarray, delta: float) -> np.ndarray:
     return math.log1p(delta**-2) * ((s + delta / 2) / (1 + s**2)) ** 2
 
 
-def _pair(d: int, e: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Slices of the entries that have a neighbour (d, e), and of these neighbours."""
-    here = tuple(slice(None, -n) if n > 0 else slice(-n, None) for n in (d, e))
-    there = tuple(slice(n, None) if n > 0 else slice(None, n or None) for n in (d, e))
-    return here, there
+def _shared(k: np.ndarray, right: np.ndarray, values: np.ndarray, n: int) -> np.ndarray:
+    """Sums at n places of values between places k and k + 1; the latter gets the share `right`."""
+    return np.bincount(k, values * (1 - right), n) + np.bincount(k + 1, values * right, n)

@@ -10,7 +10,8 @@ nested split of the variance it does not depend on the order of the inputs.
 
 import math
 from collections.abc import Sequence
-from itertools import combinations
+from functools import reduce
+from itertools import chain, combinations
 
 from torch import Tensor
 
@@ -40,20 +41,19 @@ def variance_parts(values: Tensor, weights: Sequence[Tensor], names: Sequence[st
     assert len(set(names)) == len(names) == len(weights), "a name for each input, all different"
     assert values.isfinite().all(), "values must be finite"
     for w in weights:
-        assert (w >= 0).all(), "weights must be probabilities"
-        assert abs(w.double().sum() - 1) < SLACK, "weights must be probabilities"
+        proper = (w >= 0).all() and abs(w.double().sum() - 1) < SLACK
+        assert proper, "weights must be probabilities"
     probabilities = [w.double() / w.double().sum() for w in weights]
-    parts = {}
-    for size in range(1, len(names) + 1):
-        for subset in combinations(range(len(names)), size):
-            component = values.double()
-            for axis, p in enumerate(probabilities):
-                mean = _mean(component, p, axis)
-                component = component - mean if axis in subset else mean
-            part = component.square()
-            for axis, p in enumerate(probabilities):
-                part = _mean(part, p, axis)
-            parts[tuple(names[axis] for axis in subset)] = part.item()
+    along = [p.view(-1, *[1] * (len(names) - 1 - axis)) for axis, p in enumerate(probabilities)]
+    mean = lambda values, axis: (values * along[axis]).sum(axis, keepdim=True)
+    axes, parts = range(len(names)), {}
+    for subset in chain.from_iterable(combinations(axes, size + 1) for size in axes):
+        component = values.double()
+        for axis in axes:
+            average = mean(component, axis)
+            component = component - average if axis in subset else average
+        part = reduce(mean, axes, component.square())
+        parts[tuple(names[axis] for axis in subset)] = part.item()
     return parts
 
 
@@ -68,10 +68,3 @@ def total(parts: Parts, name: str) -> float:
     """
     assert (name,) in parts, f"there is no input {name!r}"
     return math.fsum(part for subset, part in parts.items() if name in subset)
-
-
-def _mean(values: Tensor, p: Tensor, axis: int) -> Tensor:
-    """The mean along an axis, which stays with length one."""
-    shape = [1] * values.ndim
-    shape[axis] = -1
-    return (values * p.view(shape)).sum(axis, keepdim=True)

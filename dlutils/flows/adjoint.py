@@ -9,19 +9,20 @@ why the discrete one), not an approximation of it.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from math import inf, log, pi
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector
 
-from dlutils.flows.kernels import AutogradKernel, MLPKernel, SigmoidBasisKernel
+from dlutils.flows.kernels import AutogradKernel
 from dlutils.flows.methods import METHODS, Drift, check_solver, combine, runge_kutta_step
 from dlutils.processes import few_threads
 from dlutils.settings import check_count, check_points
 
 CACHED_POINTS = 2304  # stages whose derivatives are computed together: they stay in a core's cache
+
+Stages = Sequence[Tensor]  # of a run of steps, (steps, n) for each stage
 
 
 @few_threads
@@ -52,7 +53,7 @@ def log_likelihood(
         ValueError: If a name is unknown, a number is out of range, a step folds the line, the solve
             is not finite, or `f` hides tensors that require a gradient.
     """
-    solver = _Solver.of(f, y, n_steps, method, logdet, chunk)
+    solver = _Solver(f, y, n_steps, method, logdet, chunk)
     if not torch.is_grad_enabled():
         return solver.values(y)[0]
     return _LogLikelihood.apply(solver, y, *solver.kernel.parameters)
@@ -71,23 +72,17 @@ def mean_log_likelihood(
     """The weighted mean of log p(y), a scalar in nats: the objective of maximum likelihood.
 
     It evaluates every derivative once, where the mean of `log_likelihood` needs some twice. The
-    weights, `(n,)`, are constants, not negative and not all zero; None for equal ones. All else is
-    as in `log_likelihood`.
-
-    Raises:
-        ValueError: As `log_likelihood`; or if the weights do not match or are not proper.
+    weights, `(n,)`, are constants, not negative and not all zero, else a `ValueError`; None for
+    equal ones. All else is as in `log_likelihood`.
     """
-    solver = _Solver.of(f, y, n_steps, method, logdet, chunk)
+    solver = _Solver(f, y, n_steps, method, logdet, chunk)
     if weights is None:
         weights = torch.ones_like(y)
-    if weights.shape != y.shape:
+    if weights.shape != y.shape or not (weights >= 0).all() or not 0 < weights.sum() < inf:
         raise ValueError(
-            f"weights must match the nodes: shape {tuple(y.shape)}, not {tuple(weights.shape)}"
+            f"weights must have the shape of y, {tuple(y.shape)}, not be negative or NaN, and have "
+            f"a positive finite sum, not {weights}"
         )
-    if not (weights >= 0).all():
-        raise ValueError(f"weights must not be negative or NaN; the smallest is {weights.min():g}")
-    if not 0 < weights.sum() < inf:
-        raise ValueError(f"weights must have a positive finite sum, not {weights.sum():g}")
     weights = (weights / weights.sum()).to(y.dtype).detach()
     if not torch.is_grad_enabled():
         return weights @ solver.values(y)[0]
@@ -101,21 +96,17 @@ def scores(
     n_steps: int = 100,
     method: str = "euler",
     logdet: str = "trace",
-    chunk: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     r"""Log p(y) and the score $\nabla_\theta\log p(y)$ of each point, by the batched adjoint.
 
-    It costs about one gradient of the mean: the sum over the points is left out. The arguments are
-    those of `log_likelihood`; the drift is an `nn.Module`.
+    It costs about one gradient of the mean: the sum over the points is left out. Arguments and
+    errors are those of `log_likelihood`; the drift is an `nn.Module`.
 
     Returns:
         Log-likelihoods in nats, shape `(n,)`, and scores, shape `(n, k)` for k weights that require
         a gradient, in the order of `nn.utils.parameters_to_vector`.
-
-    Raises:
-        ValueError: As `log_likelihood`.
     """
-    solver = _Solver.of(f, y, n_steps, method, logdet, chunk)
+    solver = _Solver(f, y, n_steps, method, logdet)
     with torch.no_grad():
         stages, x_0 = solver.solve(y)
         log_p, _, parts = solver.sweep(stages, x_0, torch.ones_like(x_0), each=True)
@@ -137,19 +128,16 @@ def continuous_gradient(
     $$\dot x=f,\quad\dot a=-a\,\partial_xf-\partial_{xx}f,\quad
     \dot g=-a\,\partial_\theta f-\partial_\theta\partial_xf,\qquad a(0)=-x_0.$$
     The steps forward are not the inverse of those back, so it is the gradient of neither, but for
-    an error of the order of the method.
-
-    Returns:
-        The gradient in each of the drift's weights.
+    an error of the order of the method. It is a list, for each of the drift's weights.
 
     Raises:
-        ValueError: If a name is unknown, a number is out of range, or the solve is not finite.
+        ValueError: As `log_likelihood`, but not for folds.
 
     Source:
         Chen, Rubanova, Bettencourt & Duvenaud, Neural ordinary differential equations (2018),
         algorithm 1; Gholami, Keutzer & Biros, ANODE (2019), for its error.
     """
-    kernel = _Solver.of(f, y, n_steps, method, "trace", 1).kernel
+    kernel = _Solver(f, y, n_steps, method).kernel
     a, b, c = METHODS[method]
     h, x = 1 / n_steps, y.detach()
     with torch.no_grad():
@@ -171,42 +159,39 @@ def continuous_gradient(
     return gradients
 
 
-@dataclass
 class _Solver:
-    """One way to integrate one drift: the settings, checked."""
+    """One way to integrate one drift; it checks the arguments of `log_likelihood`."""
 
-    kernel: AutogradKernel | MLPKernel | SigmoidBasisKernel
-    n_steps: int
-    method: str
-    logdet: str
-    chunk: int
-
-    @classmethod
-    def of(
-        cls, f: Drift, y: Tensor, n_steps: int, method: str, logdet: str, chunk: int | None
-    ) -> "_Solver":
+    def __init__(
+        self,
+        f: Drift,
+        y: Tensor,
+        n_steps: int,
+        method: str,
+        logdet: str = "trace",
+        chunk: int | None = None,
+    ) -> None:
         check_solver(n_steps, method, logdet)
         if y.ndim != 1 or len(y) == 0:
             raise ValueError(f"y must have shape (n,) with n of at least 1, not {tuple(y.shape)}")
-        if chunk is None:
-            chunk = max(1, CACHED_POINTS // (len(y) * len(METHODS[method][1])))
-        check_count("chunk", chunk)
         check_points(y)
-        kernel = f.kernel() if hasattr(f, "kernel") else AutogradKernel(f)
+        self.a, self.b, self.c = METHODS[method]
+        if chunk is None:
+            chunk = max(1, CACHED_POINTS // (len(y) * len(self.b)))
+        check_count("chunk", chunk)
         if not isinstance(f, nn.Module) and f(y[:1].detach(), torch.ones_like(y[:1])).requires_grad:
             raise ValueError(
                 f"the drift {f!r} uses tensors that require a gradient but is not an nn.Module, "
                 "so they would get none: make it an nn.Module with parameters"
             )
-        return cls(kernel, n_steps, method, logdet, chunk)
+        self.kernel = f.kernel() if hasattr(f, "kernel") else AutogradKernel(f)
+        self.n_steps, self.method, self.logdet, self.chunk = n_steps, method, logdet, chunk
+        self.h = -1 / n_steps
 
     def values(self, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Log-likelihoods, shape (n,), and what `solve` returns.
-
-        A kernel may have the slope at the price of the velocity: `with_slope`.
-        """
-        G = y.new_empty(self.n_steps, len(METHODS[self.method][1]), len(y))
-        if hasattr(self.kernel, "with_slope"):
+        """Log-likelihoods, shape (n,), and what `solve` returns."""
+        G = y.new_empty(self.n_steps, len(self.b), len(y))
+        if hasattr(self.kernel, "with_slope"):  # for little more than the velocity
             stages, x_0 = self.solve(y, G)
         else:
             stages, x_0 = self.solve(y)
@@ -217,28 +202,24 @@ class _Solver:
     def solve(self, y: Tensor, slopes: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Step from t = 1 back to 0; all stages, shape (T, stages, n), and x_0, shape (n,).
 
-        What `slopes` holds, of the stages' shape, is replaced by the drift's slopes there.
+        If given, `slopes`, of the stages' shape, receives the drift's slopes there.
         """
-        a, b, c = METHODS[self.method]
-        h = -1 / self.n_steps
-        x, velocity = y.detach(), self.kernel.velocity
-        stages = y.new_empty(self.n_steps, len(b), len(y))
+        x, h = y.detach(), self.h
+        stages = y.new_empty(self.n_steps, len(self.b), len(y))
         with torch.no_grad():
             for n in range(self.n_steps):
                 F = []
-                for i, (a_i, c_i) in enumerate(zip(a, c, strict=True)):
+                for i, (a_i, c_i) in enumerate(zip(self.a, self.c, strict=True)):
                     stages[n, i] = X = combine(x, h, a_i, F)
                     t = 1 + (n + c_i) * h
                     if slopes is None:
-                        F.append(velocity(X, t))
+                        F.append(self.kernel.velocity(X, t))
                     else:
                         F_i, slopes[n, i] = self.kernel.with_slope(X, t)
                         F.append(F_i)
-                x = combine(x, h, b, F)
+                x = combine(x, h, self.b, F)
         if not x.isfinite().all():
-            sums = stages.flatten(1).sum(1)  # which NaN and inf survive
-            states = torch.cat([sums, x.sum()[None]])
-            step = int((~states.isfinite()).float().argmax())
+            step = int(stages.isfinite().all(2).all(1).sum())
             raise ValueError(
                 f"the solve is not finite from t = {1 + step * h:.3g} on: the drift explodes; "
                 "raise n_steps, or lower the learning rate"
@@ -247,7 +228,7 @@ class _Solver:
 
     def chunks(self, stages: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
         """Runs of steps, last ones first: where, their stages, and the times of those, flat."""
-        c = stages.new_tensor(METHODS[self.method][2])
+        c = stages.new_tensor(self.c)
         for low in reversed(range(0, self.n_steps, self.chunk)):
             where = slice(low, min(low + self.chunk, self.n_steps))
             X = stages[where]
@@ -281,15 +262,13 @@ class _Solver:
                     total += part
         return log_p, costate, gradients
 
-    def stretch(self, G: Sequence[Tensor], start: int) -> tuple[Tensor, list[Tensor], Tensor]:
+    def stretch(self, G: Stages, start: int) -> tuple[Tensor, list[Tensor], Tensor]:
         r"""Log-determinants and slopes $U_i$, $r$ of a run of steps, each (steps, n)."""
-        a, b, _ = METHODS[self.method]
-        h = -1 / self.n_steps
-        one, U, GU = torch.ones_like(G[0]), [], []
-        for G_i, a_i in zip(G, a, strict=True):
+        h, one, U, GU = self.h, torch.ones_like(G[0]), [], []
+        for G_i, a_i in zip(G, self.a, strict=True):
             U.append(combine(one, h, a_i, GU))
             GU.append(G_i * U[-1])
-        r = combine(one, h, b, GU)
+        r = combine(one, h, self.b, GU)
         if not (r > 0).all():
             step = start + int((~(r > 0)).any(1).float().argmax())
             raise ValueError(
@@ -298,16 +277,10 @@ class _Solver:
             )
         if self.logdet == "map":
             return r.log(), U, r
-        return combine(torch.zeros_like(one), h, b, G), U, r
+        return combine(torch.zeros_like(one), h, self.b, G), U, r
 
     def costates(
-        self,
-        G: Sequence[Tensor],
-        H: Sequence[Tensor],
-        U: Sequence[Tensor],
-        r: Tensor,
-        v: Tensor,
-        costate: Tensor,
+        self, G: Stages, H: Stages, U: Stages, r: Tensor, v: Tensor, costate: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         r"""Derivatives $w_i,c_i$ of the objective in $F_i,G_i$, and the costate before the run.
 
@@ -315,8 +288,7 @@ class _Solver:
         $w_i=hb_i\lambda+h\sum_{j>i}a_{ji}\nu_j$, $\nu_i=w_iG_i+c_iH_i$, and
         $\lambda\leftarrow\lambda+\sum_i\nu_i$ from step to step.
         """
-        a, b, _ = METHODS[self.method]
-        h, s = -1 / self.n_steps, len(b)
+        a, b, h, s = self.a, self.b, self.h, len(self.b)
         column = [[a[j][i] if i < len(a[j]) else 0 for j in range(s)] for i in range(s)]  # a^T
         if self.logdet == "trace":
             c = [(h * b_i * v).expand_as(r) for b_i in b]
@@ -328,8 +300,7 @@ class _Solver:
                 GU_bar[i] = combine(h * b[i] * v_r, h, column[i][i + 1 :], U_bars)
                 c[i] = GU_bar[i] * U[i]
 
-        P, Q = [None] * s, [None] * s
-        nu_P, nu_Q = [None] * s, [None] * s
+        P, Q, nu_P, nu_Q = ([None] * s for _ in range(4))
         zero = torch.zeros_like(r)
         for i in reversed(range(s)):
             later = column[i][i + 1 :]

@@ -6,7 +6,7 @@ from functools import wraps
 from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from dlutils.data.datasets import Dataset
 from dlutils.data.units import Units
@@ -22,9 +22,6 @@ class Flow(Protocol):
     units: Units
     n_steps: int
     method: str
-
-    def log_likelihood(self, y: Tensor, logdet: str | None = None) -> Tensor:
-        """The log-density at y, `(n,)`, nats."""
 
 
 def effective_parameters(
@@ -61,22 +58,18 @@ def evidence(flow: Flow, dataset: Dataset, prior_precision: float) -> float:
     """
     value = -effective_parameters(flow, dataset, prior_precision)
     for seen in seen_in(dataset, flow.units):
-        x, weights = DataSource(seen.x, 1000, weights=seen.weights)()
-        mean = adjoint.mean_log_likelihood(
-            flow.drift, x, weights, flow.n_steps, flow.method, "map"
-        )  # fmt: skip
-        value += weights.sum().item() * (mean.item() + seen.log_slope)
+        nodes = DataSource(seen.x, 1000, weights=seen.weights)()
+        mean = adjoint.mean_log_likelihood(flow.drift, *nodes, flow.n_steps, flow.method, "map")
+        value += nodes[1].sum().item() * (mean.item() + seen.log_slope)
     return value
 
 
 def automatic(**nets: float) -> Callable[[Callable[..., Flow]], Callable[..., Flow]]:
     """Let a function `train(dataset, drift, ...)` choose among drift nets, as the drift "auto".
 
-    Each is trained; the one with most `evidence` is returned. On a user's own data that needs no
-    more points than there are: a validation set of a few points could not tell.
-
-    Args:
-        nets: By name, the precisions of the priors on their weights.
+    Each of the nets, by name with the precision of the prior on its weights, is trained; the one
+    with most `evidence` is returned. On a user's own data that needs no more points than there are:
+    a validation set of a few points could not tell.
     """
 
     def decorate(train: Callable[..., Flow]) -> Callable[..., Flow]:
@@ -92,13 +85,10 @@ def automatic(**nets: float) -> Callable[[Callable[..., Flow]], Callable[..., Fl
             if not found:
                 raise ValueError(f"the steps of all nets fold the line: {', '.join(nets)}")
             best = max(found, key=lambda net: found[net][0])
-            others = ", ".join(
-                f"{found[best][0] - value:.1f} nats before {net}"
-                for net, (value, _) in found.items()
-                if net != best
-            )
-            print(f"drift: {best}, by Akaike's criterion {others}")
-            return found[best][1]
+            value, flow = found.pop(best)
+            others = (f"{value - less:.1f} nats before {net}" for net, (less, _) in found.items())
+            print(f"drift: {best}, by Akaike's criterion {', '.join(others)}")
+            return flow
 
         return chosen
 

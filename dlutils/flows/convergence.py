@@ -21,27 +21,22 @@ def kl_by_steps(
 ) -> dict[str, np.ndarray]:
     """The KL divergence of trained flows from the truth when they take T steps, for each T.
 
-    Args:
-        dataset: Gives the true density.
-        models: By name, dataclasses with `method` and `n_steps`.
-        method: The integrator.
-        steps: The numbers T.
-
-    Returns:
-        Nats by name, NaN where the steps fold the line, so that there is no density.
+    Of models by name, dataclasses with `method` and `n_steps`; in nats, NaN where the steps fold
+    the line, so that there is no density.
 
     Raises:
         ValueError: If the method is unknown or a number is out of range.
     """
     for n_steps in steps:
         check_solver(n_steps, method)
-    kl = {name: np.full(len(steps), np.nan) for name in models}
-    for name, model in models.items():
-        for k, T in enumerate(steps):
-            with suppress(ValueError):
-                in_T = replace(model, method=method, n_steps=T)
-                kl[name][k] = compare(dataset, in_T.log_likelihood, N_NODES).normalized_kl
-    return kl
+
+    def kl(model: Fitted, T: int) -> float:
+        with suppress(ValueError):
+            in_T = replace(model, method=method, n_steps=T)
+            return compare(dataset, in_T.log_likelihood, N_NODES).normalized_kl
+        return np.nan
+
+    return {name: np.array([kl(model, T) for T in steps]) for name, model in models.items()}
 
 
 def errors_by_steps(
@@ -49,16 +44,12 @@ def errors_by_steps(
 ) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
     r"""What the integrator does to the likelihood of one flow, against rk4 with T = 512.
 
-    Args:
-        f: Drift.
-        grid: Equally spaced states that cover the density q, shape `(m,)`.
-        methods: Integrators.
-        steps: Numbers of steps T.
+    The grid are equally spaced states that cover the density q, `(m,)`.
 
     Returns:
-        By method, for each T: the mean absolute error of the log-likelihood by `trace`,
-        $\int q\,|\log q_T-\log q|$, nats; and the absolute error of the mass. NaN where the
-        steps fold the line.
+        By method, for each number of steps T: the mean absolute error of the log-likelihood by
+        `trace`, $\int q\,|\log q_T-\log q|$, nats; and the absolute error of the mass. NaN where
+        the steps fold the line.
     """
     integral = lambda values: torch.trapezoid(values, grid).item()
 

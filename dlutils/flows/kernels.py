@@ -19,11 +19,7 @@ Pullback = Callable[..., list[Tensor]]
 
 
 class AutogradKernel:
-    """The derivatives of any differentiable drift, by autograd: the reference.
-
-    Args:
-        f: Called with a state and a time of the same shape, acts on each point alone.
-    """
+    """The derivatives of any differentiable drift of states and times, `(n,)` each, by autograd."""
 
     def __init__(self, f: Callable[[Tensor, Tensor], Tensor]):
         self.f = f
@@ -41,14 +37,10 @@ class AutogradKernel:
         return G
 
     def derivatives(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Pullback]:
-        r"""F, G, H at the states, and the map from (w, c) to the gradient of $\sum(wF+cG)$.
+        r"""F, G, H at states and times `(N,)`, and the map from (w, c) to $\sum(wF+cG)$'s gradient.
 
         The map takes a third argument `n`: where the states are those of n points, `(N / n, n)`
         flat, it gives the gradient of each point's own sum, `(n, *shape of the weights)`.
-
-        Args:
-            x: States, shape `(N,)`.
-            t: Their times, shape `(N,)`.
         """
         needed = [p for p in self.parameters if p.requires_grad]
         with torch.enable_grad():
@@ -69,15 +61,12 @@ class AutogradKernel:
 
     def _of_each(self, x: Tensor, t: Tensor, w: Tensor, c: Tensor, n: int) -> list[Tensor]:
         """The pullback of each of n points, by vectorized calls of the drift for one point."""
-        weights = dict(self.f.named_parameters()) if isinstance(self.f, nn.Module) else {}
+        weights = dict(self.f.named_parameters())
         needed = {name: p.detach() for name, p in weights.items() if p.requires_grad}
-        if not needed:
-            return [None for _ in self.parameters]
-        others = {name: p.detach() for name, p in weights.items() if name not in needed}
 
         def of_one(needed, x, t, w, c):
             def total(x):
-                F = functional_call(self.f, needed | others, (x, t))
+                F = functional_call(self.f, needed, (x, t))
                 return F.sum(), F
 
             G, F = grad(total, has_aux=True)(x)
@@ -111,7 +100,6 @@ class MLPKernel:
             all(isinstance(layer, nn.Linear) and layer.bias is not None for layer in linears)
             and all(isinstance(layer, nn.Tanh) for layer in others)
             and len(linears) == len(others) + 1 >= 2
-            and len(set(linears)) == len(linears)
             and (linears[0].in_features, linears[-1].out_features) == (2, 1)
         ):
             raise ValueError(
@@ -121,22 +109,18 @@ class MLPKernel:
         self.W = [layer.weight.detach() for layer in linears]
         self.b = [layer.bias.detach() for layer in linears]
         # for `velocity`: tanh(z) = 2 sigmoid(2 z) - 1, with the constants moved into the weights
-        last = len(linears) - 1
-        factors = [2 if k == 0 else 2 if k == last else 4 for k in range(last + 1)]
-        self.W_s = [(W * k).T.contiguous() for W, k in zip(self.W, factors, strict=True)]
-        self.b_s = [2 * self.b[0]] + [
-            (b - W.sum(1)) * (1 if k == last else 2)
-            for k, (W, b) in enumerate(zip(self.W[1:], self.b[1:], strict=True), start=1)
-        ]
-        self.w_last = self.W_s[-1][:, 0]
+        (W_0, b_0), *middle, (W, b) = zip(self.W, self.b, strict=True)
+        self.W_s = [2 * W_0.T.contiguous(), *(4 * W.T.contiguous() for W, _ in middle)]
+        self.b_s = [2 * b_0, *(2 * (b - W.sum(1)) for W, b in middle)]
+        self.w_last, self.b_last = 2 * W[0], b - W.sum(1)
 
     def velocity(self, x: Tensor, t: float) -> Tensor:
         """f(x, t) without a gradient, shape `(n,)`."""
         at_t = torch.add(self.b_s[0], self.W_s[0][1], alpha=t)
         s = torch.addcmul(at_t, x[:, None], self.W_s[0][0]).sigmoid_()
-        for W, b in zip(self.W_s[1:-1], self.b_s[1:-1], strict=True):
+        for W, b in zip(self.W_s[1:], self.b_s[1:], strict=True):
             s = torch.addmm(b, s, W).sigmoid_()
-        return torch.addmv(self.b_s[-1], s, self.w_last)
+        return torch.addmv(self.b_last, s, self.w_last)
 
     def with_slope(self, x: Tensor, t: float) -> tuple[Tensor, Tensor]:
         r"""F and G at one time without a gradient, `(n,)` each, from one pass.
@@ -146,10 +130,10 @@ class MLPKernel:
         at_t = torch.add(self.b_s[0], self.W_s[0][1], alpha=t)
         s = torch.addcmul(at_t, x[:, None], self.W_s[0][0]).sigmoid_()
         ds = torch.addcmul(s, s, s, value=-1).mul_(self.W[0][:, 0])
-        for W, b in zip(self.W_s[1:-1], self.b_s[1:-1], strict=True):
+        for W, b in zip(self.W_s[1:], self.b_s[1:], strict=True):
             s, dz = torch.addmm(b, s, W).sigmoid_(), ds @ W
             ds = torch.addcmul(s, s, s, value=-1).mul_(dz)
-        return torch.addmv(self.b_s[-1], s, self.w_last), 2 * (ds @ self.w_last)
+        return torch.addmv(self.b_last, s, self.w_last), 2 * (ds @ self.w_last)
 
     def derivatives(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Pullback]:
         """F, G, H and the pullback: see `AutogradKernel.derivatives`."""
@@ -197,14 +181,8 @@ class SigmoidBasisKernel:
     With $u_j=k_j((x-m_j)/g_j-s_j)$, $k=e^{\mathrm{log\_k}}$. $C_j,a,b$ are sums
     $\sum_ic_{ji}\cos(\pi it)/(1+i)$, the last two rows of $c$ for $a$ and $b$; $m,g$ move on
     straight lines. All follows from $\tanh'=1-\tanh^2$, $\tanh''=-2\tanh\tanh'$ and
-    $\partial_xu=k/g$.
-
-    Args:
-        places: m at t = 0 and at t = 1, shape `(2, J)`.
-        gaps: g there, shape `(2, J)`.
-        shift: s, shape `(J,)`.
-        log_k: Shape `(J,)`.
-        c: Shape `(J + 2, number of cosines)`.
+    $\partial_xu=k/g$. The places m and the gaps g are given at t = 0 and at t = 1, `(2, J)`; the
+    shifts s and log_k are `(J,)`, c is `(J + 2, number of cosines)`.
     """
 
     def __init__(self, places: Tensor, gaps: Tensor, shift: Tensor, log_k: Tensor, c: Tensor):
@@ -232,8 +210,7 @@ class SigmoidBasisKernel:
         )
         u_x = self.k / torch.add(self.g, self.g_rate, alpha=t)
         m = torch.add(self.m, self.m_rate, alpha=t)
-        at_0 = torch.addcmul(self.ks, u_x, m)
-        s = torch.addcmul(-2 * at_0, x[:, None], 2 * u_x).sigmoid_()
+        s = torch.addcmul(-2 * torch.addcmul(self.ks, u_x, m), x[:, None], 2 * u_x).sigmoid_()
         F = torch.addmv(torch.addcmul(b - C.sum(), x, a), s, C, alpha=2)
         return F, s, C * u_x, a
 

@@ -19,27 +19,28 @@ from dlutils.training import History, fit
 
 Pairs = tuple[Tensor, Tensor, Tensor]
 PENALTIES = 10.0 ** np.arange(-3, 9)  # times the number of points: what a solve chooses from
+N_SORTED, N_INDEPENDENT = 600, 4096  # nodes
 
 
-def sorted_pairs(y: Tensor, n_nodes: int = 600) -> Pairs:
+def sorted_pairs(y: Tensor) -> Pairs:
     """Noise and data of equal rank: the coupling of optimal transport.
 
     Neighbouring ranks are put together where neither the rank nor a position changes much: the
     nodes are equally far apart in the mean of all three, each in units of its range.
 
     Returns:
-        Noise, data and weights with sum one, float64, shape `(m,)` each with m up to `n_nodes`;
+        Noise, data and weights with sum one, float64, shape `(m,)` each with m up to 600;
         noise and data increase.
     """
     x_0, y, along = _quantile_curve(y)
-    cell = np.minimum((along * n_nodes).astype(int), n_nodes - 1)
+    cell = np.minimum((along * N_SORTED).astype(int), N_SORTED - 1)
     count = np.bincount(cell)
     mean = lambda values: np.bincount(cell, values)[count > 0] / count[count > 0]
     nodes = mean(x_0), mean(y), count[count > 0] / len(y)
     return tuple(torch.from_numpy(values) for values in nodes)
 
 
-def independent_pairs(y: Tensor, n_nodes: int = 4096) -> Pairs:
+def independent_pairs(y: Tensor) -> Pairs:
     r"""Noise and data that know nothing of each other: see `sorted_pairs`.
 
     The ranks of both are a lattice that fills the unit square evenly, $((i+\frac12)/m,\;
@@ -48,11 +49,11 @@ def independent_pairs(y: Tensor, n_nodes: int = 4096) -> Pairs:
     Source:
         Niederreiter, Random number generation and quasi-Monte Carlo methods (1992), chapter 5.
     """
-    i = np.arange(n_nodes)
-    x_0 = ndtri((i + 0.5) / n_nodes)
+    i = np.arange(N_INDEPENDENT)
+    x_0 = ndtri((i + 0.5) / N_INDEPENDENT)
     rank = (i * (5**0.5 - 1) / 2 + 0.5) % 1
     y = np.sort(y.double().numpy())[(rank * len(y)).astype(int)]
-    return *(torch.from_numpy(v) for v in (x_0, y)), torch.full((n_nodes,), 1 / n_nodes).double()
+    return tuple(torch.from_numpy(v) for v in (x_0, y, np.full(len(i), 1 / N_INDEPENDENT)))
 
 
 COUPLINGS: dict[str, Callable[[Tensor], Pairs]] = {
@@ -64,10 +65,7 @@ COUPLINGS: dict[str, Callable[[Tensor], Pairs]] = {
 def path_nodes(y: Tensor, coupling: str, n_times: int = 8) -> Tensor:
     """Nodes along the straight paths between paired noise and data: what a drift is regressed on.
 
-    Args:
-        y: Data, shape `(n,)`.
-        coupling: One of `COUPLINGS`.
-        n_times: Gauss and Legendre's times between 0 and 1.
+    Of data `(n,)`, a coupling in `COUPLINGS`, and Gauss and Legendre's times between 0 and 1.
 
     Returns:
         States, their times, velocities and weights with sum one, float64, shape `(4, m)`.
@@ -100,10 +98,7 @@ def regress(
         coupling: One of `COUPLINGS`.
         batch_size: Nodes an iteration.
         seed: Names the batches.
-        options: Of `dlutils.training.fit`.
-
-    Returns:
-        The history, of minus the mean square.
+        options: Of `dlutils.training.fit`, whose history, of minus the mean square, is returned.
 
     Raises:
         ValueError: If the coupling is unknown, the batch size below 1, or as `fit`.
@@ -123,26 +118,19 @@ def most_likely(
 ) -> tuple[float, nn.Module]:
     """The best value and the drift that has it; those whose steps fold the line are passed over.
 
-    Args:
-        candidates: Drifts.
-        log_likelihood: Of validation points; raises a `ValueError` where the line is folded.
-
-    Raises:
-        ValueError: If all of them fold the line.
+    `log_likelihood`, of validation points, raises a `ValueError` where the line is folded; if all
+    fold it, so does this.
     """
-    best, folds = None, None
+    found = []
     for f in candidates:
         try:
             with torch.no_grad():
-                value = log_likelihood(f)
+                found.append((log_likelihood(f), f))
         except ValueError as error:
             folds = error
-            continue
-        if best is None or value > best[0]:
-            best = value, f
-    if best is None:
+    if not found:
         raise ValueError(f"none of the drifts has a density: {folds}")
-    return best
+    return max(found, key=lambda pair: pair[0])
 
 
 def mean_squares(f: nn.Module, y: Tensor, coupling: str) -> tuple[float, float]:
@@ -151,18 +139,22 @@ def mean_squares(f: nn.Module, y: Tensor, coupling: str) -> tuple[float, float]:
     Mean squares over the paths, of the drift minus the velocity and of the velocity itself; y is in
     the drift's units.
     """
-    x, t, v, w = path_nodes(y, coupling).to(next(f.parameters()).dtype)
-    with torch.no_grad():
-        return tuple((w @ e.square()).item() for e in (f(x, t) - v, v))
+    missed, whole, w = _squares(f, y, coupling)
+    return (w @ missed).item(), (w @ whole).item()
 
 
 def batch_noise(f: nn.Module, y: Tensor, coupling: str, n: int) -> float:
     """Standard deviation of the mean square over n random nodes, in units of its own mean."""
-    x, t, v, w = path_nodes(y, coupling).to(next(f.parameters()).dtype)
-    with torch.no_grad():
-        loss = (f(x, t) - v).square()
+    loss, _, w = _squares(f, y, coupling)
     mean = w @ loss
     return ((w @ (loss - mean).square()).sqrt() / mean / n**0.5).item()
+
+
+@torch.no_grad()
+def _squares(f: nn.Module, y: Tensor, coupling: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Squares of the drift minus the velocity and of the velocity, at weighted nodes, `(m,)`."""
+    x, t, v, w = path_nodes(y, coupling).to(next(f.parameters()).dtype)
+    return (f(x, t) - v).square(), v.square(), w
 
 
 def along_quantiles(y: Tensor, n_places: int) -> Tensor:

@@ -34,20 +34,20 @@ def check_solver(n_steps: int, method: str, logdet: str = "trace") -> None:
 
 
 def check_tableau(method: str, tableau: Tableau) -> None:
-    """Raise a `ValueError` that names the flaw, unless it is an explicit, consistent method.
+    """Raise a `ValueError` that names the flaw, unless a, b, c are an explicit, consistent method.
 
-    Args:
-        method: For messages.
-        tableau: a, b, c with s stages. Row i of a has the coefficients of the stages before it.
+    Row i of a has the coefficients of the stages before stage i.
     """
     numbers = f"the method {method!r} must be lists of numbers a, b, c"
     try:
         a, b, c = ([np.asarray(row, dtype=float) for row in part] for part in tableau)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{numbers} ({OTHER_SOLVERS}): {error}") from error
-    if not len(a) == len(b) == len(c) or not len(b):
-        lengths = f"{len(a)}, {len(b)} and {len(c)}"
-        raise ValueError(f"{numbers} of one length, not of {lengths} ({OTHER_SOLVERS})")
+    n_a, n_b, n_c = len(a), len(b), len(c)
+    if not n_a == n_b == n_c > 0:
+        raise ValueError(
+            f"{numbers} of one length, not of {n_a}, {n_b} and {n_c} ({OTHER_SOLVERS})"
+        )
     if any(row.ndim != 1 for row in a) or any(value.ndim for value in (*b, *c)):
         raise ValueError(f"{numbers}: a row in a for each stage, one number in b and in c")
     for i, row in enumerate(a):
@@ -74,21 +74,18 @@ def order_of(method: str) -> int:
     """
     check_solver(1, method)
     rows, b, c = METHODS[method]
-    b, c = np.asarray(b, dtype=float), np.asarray(c, dtype=float)
-    a = np.zeros((len(b), len(b)))
-    for i, row in enumerate(rows):
-        a[i, : len(row)] = row
-    conditions = {
-        2: [(c, 1 / 2)],
-        3: [(c**2, 1 / 3), (a @ c, 1 / 6)],
-        4: [(c**3, 1 / 4), (c * (a @ c), 1 / 8), (a @ c**2, 1 / 12), (a @ a @ c, 1 / 24)],
-    }
-    order = 1
-    for p, trees in conditions.items():
-        if not all(abs(b @ tree - value) < 1e-9 for tree, value in trees):
-            break
-        order = p
-    return order
+    b, c, s = np.array(b, dtype=float), np.array(c, dtype=float), len(b)
+    a = np.array([[*row, *[0] * s][:s] for row in rows], dtype=float)
+    conditions = [  # of which order, the trees and what b makes of them
+        (2, c, 1 / 2),
+        (3, c**2, 1 / 3),
+        (3, a @ c, 1 / 6),
+        (4, c**3, 1 / 4),
+        (4, c * (a @ c), 1 / 8),
+        (4, a @ c**2, 1 / 12),
+        (4, a @ a @ c, 1 / 24),
+    ]
+    return min((p for p, tree, value in conditions if abs(b @ tree - value) > 1e-9), default=5) - 1
 
 
 def runge_kutta_step(f: Drift, x: Tensor, t: Tensor | float, h: float, method: str) -> Tensor:

@@ -19,6 +19,7 @@ from dlutils.training import Prior
 
 RAISE, LOWER, LEAST = 4.0, 3.0, 1e-9  # of the damping: after a step that failed, and one that rose
 TRIALS = 15
+TOLERANCE = 1e-6  # nats: the run ends with a step that gains less
 
 
 class NaturalGradient:
@@ -32,11 +33,9 @@ class NaturalGradient:
         method: One of `dlutils.flows.methods.METHODS`.
         logdet: "trace" or "map".
         precision: Of the prior, per point: it is added to the Fisher matrix and never taken away.
-            The prior is around zero, or around the weights at the start.
         shift: Is added to what is reported, nats: a mean log-slope of the data's units.
-        around_start: Whether it is.
+        around_start: Whether the prior is around the weights at the start, and not around zero.
         damping: What else is added to the Fisher matrix at first, positive.
-        tolerance: The run ends with a step that gains less, nats.
 
     Raises:
         ValueError: As `dlutils.flows.adjoint.log_likelihood`, from `look`.
@@ -59,14 +58,13 @@ class NaturalGradient:
         *,
         around_start: bool = False,
         damping: float = 1e-2,
-        tolerance: float = 1e-6,
     ):
         weights = torch.ones_like(y) if weights is None else weights
         self.weights = weights / weights.sum()
         self.parameters = [p for p in f.parameters() if p.requires_grad]
         self.settings = f, y, n_steps, method, logdet
         self.prior, self.shift = Prior(self.parameters, precision, around_start), shift
-        self.damping, self.tolerance = damping, tolerance
+        self.damping = damping
 
     def look(self) -> float:
         """The mean log-likelihood at the present weights; gradient and scores are kept."""
@@ -99,7 +97,7 @@ class NaturalGradient:
                 height = -math.inf  # the step folds the line
             if height > self.height:
                 self.damping = max(self.damping / LOWER, LEAST)
-                return height - self.height > self.tolerance
+                return height - self.height > TOLERANCE
             self.damping *= RAISE
         vector_to_parameters(self.theta, self.parameters)
         return False

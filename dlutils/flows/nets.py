@@ -121,7 +121,7 @@ class SigmoidBasisDrift(nn.Module):
             and the gaps g between neighbours with them. None for J that stay, from -3.5 to 3.5.
 
     Raises:
-        ValueError: If there are fewer than two steps, or places of another shape.
+        ValueError: If there are fewer than two steps.
     """
 
     prior_precision = 100.0  # narrow steps would fit the noise,
@@ -131,8 +131,7 @@ class SigmoidBasisDrift(nn.Module):
         super().__init__()
         check_count("n_steps", n_steps, 2)
         places = torch.linspace(-3.5, 3.5, n_steps).expand(2, -1) if places is None else places
-        if places.ndim != 2 or places.shape[0] != 2 or places.shape[1] < 2:
-            raise ValueError(f"places must have shape (2, J), J >= 2, not {tuple(places.shape)}")
+        assert places.shape[:-1] == (2,), "on the side of the noise and of the data"
         J, like = places.shape[1], {"dtype": places.dtype}
         self.register_buffer("places", places)
         self.register_buffer("gaps", torch.gradient(places, dim=1)[0])
@@ -143,21 +142,15 @@ class SigmoidBasisDrift(nn.Module):
 
     @classmethod
     def for_paths(cls, y: Tensor, coupling: str, smooth: bool = False) -> "SigmoidBasisDrift":
-        """Steps that go with the straight paths between paired noise and data.
+        """Steps that go with the straight paths between noise and data y, `(n,)`.
 
-        Args:
-            y: Data, shape `(n,)`.
-            coupling: One of `matching.COUPLINGS`. With sorted pairs a point that moves
-                along with its step keeps its velocity: the heights need not change in time.
-            smooth: Whether y are quantiles of a smooth density, so that more steps do no harm.
-
-        Raises:
-            ValueError: If the coupling is unknown.
+        With a coupling of `matching.COUPLINGS`, else a `ValueError`. With sorted pairs a point that
+        moves along with its step keeps its velocity: the heights need not change in time. If y are
+        quantiles of a smooth density, more steps do no harm.
         """
         check_choice("coupling", coupling, COUPLINGS)
         n_steps, n_cosines = (192 if smooth else 128, 1) if coupling == "sorted" else (64, 6)
-        places = along_quantiles(y, n_steps).to(y.dtype)
-        return cls(n_cosines=n_cosines, places=places)
+        return cls(n_cosines=n_cosines, places=along_quantiles(y, n_steps).to(y.dtype))
 
     def basis(self, x: Tensor, t: Tensor | float) -> Tensor:
         """What c multiplies at states and times `(n,)`, shape `(n, J + 2, n_cosines)`."""

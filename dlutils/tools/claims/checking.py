@@ -12,7 +12,7 @@ in which it is true follows from its words: "1.002 to 1.003", "below 0.001", "ab
 import math
 import re
 import tomllib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import groupby
@@ -22,16 +22,18 @@ import pandas as pd
 
 CLAIMS = Path("tests", "claims.toml")
 FIGURES = Path("figures")
-BELOW = ("below", "under", "less than", "fewer than", "at most", "up to")
-ABOVE = ("above", "over", "more than", "at least")
-ABOUT = ("about", "some", "around", "roughly")
-WITHIN = ("within",)
-KEYWORD = re.compile(
-    rf"\b(?P<no>(?:no|not)\s+)?(?P<word>{'|'.join(BELOW + ABOVE + ABOUT + WITHIN)})\s*$",
-    re.IGNORECASE,
+NUMBER = r"(?<![\w.])[-+]?(?:\d{1,3}(?:\ \d{3})+|\d+(?:\.\d+)?(?:e[-+]?\d+)?)(?!\.?\w)"
+EXPRESSION = re.compile(
+    rf"""(?:\b(?P<no>not?\ )?(?:
+        (?P<below>below|under|less\ than|fewer\ than|at\ most|up\ to)
+        |(?P<above>above|over|more\ than|at\ least)
+        |(?P<about>about|some|around|roughly)
+        |(?P<within>within)
+        |(?P<between>between))\ )?
+    (?P<low>{NUMBER})
+    (?:(?:\ ?%)?\ ?(?(between)and|(?:–|to\b))\ ?(?P<high>{NUMBER}))?""",
+    re.VERBOSE | re.IGNORECASE,
 )
-NUMBER = re.compile(r"(?<![\w.])(?:(?<!\w)[-+])?\d+(?:\.\d+)?(?:e[-+]?\d+)?(?!\.?\w)")
-LEADING = re.compile(r"\s*[-+−]?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
 
 
 @dataclass(frozen=True)
@@ -75,11 +77,17 @@ class Finding:
 
     claim: Claim
     ref: str
-    value: float  # in the phrase's units; nan if there is none
-    low: float  # the least that lets the phrase be true
+    value: float  # in the phrase's units, to nine digits; nan if there is none
+    low: float  # the least that lets the phrase be true; in an order it has to lie above
     high: float
-    holds: bool
     reason: str = ""  # why there is no value
+
+    @property
+    def holds(self) -> bool:
+        """Whether the phrase is true for this value."""
+        if self.claim.order:
+            return self.value > self.low
+        return self.low <= self.value <= self.high
 
 
 def load(path: Path = CLAIMS) -> tuple[list[Claim], set[str]]:
@@ -98,22 +106,17 @@ def load(path: Path = CLAIMS) -> tuple[list[Claim], set[str]]:
         raise ValueError(f"there is no file {path} with claims") from error
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{path} is not TOML: {error}") from error
-    if unknown := sorted(set(content) - {"claims", "given"}):
+    if unknown := sorted(content.keys() - {"claims", "given"}):
         raise ValueError(f"{path} has {unknown[0]!r}; choose from claims, given")
-    return [_claim(entry) for entry in content.get("claims", [])], set(content.get("given", []))
-
-
-def _claim(entry: dict[str, object]) -> Claim:
-    """One table of the file."""
-    lists = {key: _list(entry[key]) for key in ("of", "order") if key in entry}
-    try:
-        return Claim(**entry | lists)
-    except TypeError as error:
-        raise ValueError(f"a claim with a wrong or missing key, {entry}: {error}") from error
-
-
-def _list(value: str | Sequence[str]) -> tuple[str, ...]:
-    return (value,) if isinstance(value, str) else tuple(value)
+    claims = []
+    for entry in content.get("claims", []):
+        for key in entry.keys() & {"of", "order"}:
+            entry[key] = (entry[key],) if isinstance(entry[key], str) else tuple(entry[key])
+        try:
+            claims.append(Claim(**entry))
+        except TypeError as error:
+            raise ValueError(f"a claim with a wrong or missing key, {entry}: {error}") from error
+    return claims, set(content.get("given", []))
 
 
 def range_of(phrase: str) -> tuple[float, float]:
@@ -134,48 +137,27 @@ def range_of(phrase: str) -> tuple[float, float]:
         ValueError: If there is no such expression in it, or more than one.
     """
     text = re.sub(r"`[^`]*`|\$[^$]*\$", " ", phrase).replace("−", "-")
-    text = re.sub(r"(?<![\d.])\d{1,3}(?:\s\d{3})+(?!\d)", _without_spaces, text)
-    found = list(NUMBER.finditer(text))
-    numbers = [Decimal(number[0]) for number in found]
-    if len(found) == 2 and _is_range(text[: found[0].start()], text[found[0].end() :]):
-        if numbers[0] > numbers[1]:
-            raise ValueError(f"the range in {phrase!r} runs backwards")
-        return float(numbers[0] - _half(numbers[0])), float(numbers[1] + _half(numbers[1]))
+    found = list(EXPRESSION.finditer(re.sub(r"\s+", " ", text)))
     if len(found) != 1:
-        raise ValueError(
-            f"{phrase!r} has {len(found) or 'no'} numbers; a claim has one number or one range"
-        )
-    return _around(numbers[0], KEYWORD.search(text[: found[0].start()]), phrase)
-
-
-def _is_range(before: str, after: str) -> bool:
-    """Whether the two numbers of a phrase are the ends of a range."""
-    link = re.match(r"\s*%?\s*(–|to\b|and\b)\s*[-+]?\d", after)
-    return bool(link) and (link[1] != "and" or bool(re.search(r"\bbetween\s*$", before, re.I)))
-
-
-def _around(x: Decimal, keyword: re.Match[str] | None, phrase: str) -> tuple[float, float]:
-    """The range of one number, by the word before it."""
-    if keyword and keyword["no"]:
-        raise ValueError(f"{phrase!r} denies {keyword['word']!r}: say at most, or at least")
-    word = keyword["word"].lower() if keyword else ""
-    if word in BELOW:
-        return -math.inf, float(x)
-    if word in ABOVE:
-        return float(x), math.inf
-    if word in WITHIN:
-        return -abs(float(x)), abs(float(x))
-    half = abs(x) / 4 if word in ABOUT else _half(x)
-    return float(x - half), float(x + half)
-
-
-def _half(x: Decimal) -> Decimal:
-    """Half a unit of the last digit."""
-    return Decimal((0, (5,), x.as_tuple().exponent - 1))
-
-
-def _without_spaces(match: re.Match[str]) -> str:
-    return re.sub(r"\s", "", match[0])
+        n = len(found) or "no"
+        raise ValueError(f"{phrase!r} has {n} numbers; a claim has one number or one range")
+    words = found[0]
+    if words["no"]:
+        raise ValueError(f"{phrase!r} denies what follows: say at most, or at least")
+    low, high = (Decimal((words[end] or words["low"]).replace(" ", "")) for end in ("low", "high"))
+    if low > high:
+        raise ValueError(f"the range in {phrase!r} runs backwards")
+    if words["high"] is None:
+        if words["below"]:
+            return -math.inf, float(low)
+        if words["above"]:
+            return float(low), math.inf
+        if words["within"]:
+            return -float(abs(low)), float(abs(low))
+        if words["about"]:
+            return float(low - abs(low) / 4), float(low + abs(low) / 4)
+    half_a_unit = lambda x: Decimal((0, (5,), x.as_tuple().exponent - 1))
+    return float(low - half_a_unit(low)), float(high + half_a_unit(high))
 
 
 def value_of(ref: str, folder: Path = FIGURES) -> float:
@@ -192,123 +174,78 @@ def value_of(ref: str, folder: Path = FIGURES) -> float:
     """
     parts = [part.strip() for part in ref.split("|")]
     if len(parts) == 2:
-        return _named(*parts, folder)
-    if len(parts) != 3:
+        name, conditions, column = parts[0], {"name": parts[1]}, "value"
+        paths = [folder / f"{name}_{kind}.csv" for kind in ("numbers", "measured")]
+    elif len(parts) == 3:
+        name, conditions, column = parts[0], _conditions(parts[1]), parts[2]
+        paths = [folder / f"{name}.csv"]
+    else:
         raise ValueError(
             f"{ref!r} is neither 'NOTEBOOK | name' nor 'TABLE | column=value | column'"
         )
-    name, conditions, column = parts
-    table = _table(name, folder)
-    for title in [column, *(title for title, _ in _conditions(conditions))]:
+    tables = [
+        pd.read_csv(path, dtype=str, keep_default_na=False) for path in paths if path.exists()
+    ]
+    if not tables:
+        choices = ", ".join(sorted(path.stem for path in folder.glob("*.csv"))) or "none"
+        raise ValueError(f"there is no table {paths[0]}; choose from {choices}")
+    table = pd.concat(tables)
+    for title in [column, *conditions]:
         if title not in table:
             raise ValueError(f"{name} has no column {title!r}; choose from {', '.join(table)}")
-    for title, value in _conditions(conditions):
-        table = table[[_same(cell, value) for cell in table[title]]]
+    for title, value in conditions.items():
+        choices = ", ".join(table[title].unique())
+        table = table[table[title] == value]
+        if table.empty:
+            raise ValueError(f"{name} has no {title} {value!r}; choose from {choices}")
     if len(table) != 1:
-        raise ValueError(f"{len(table) or 'no'} rows of {name} have {conditions}; it takes one")
-    return _leading(table[column].iloc[0])
+        raise ValueError(f"{len(table)} rows of {name} have {parts[1]}; it takes one")
+    cell = table[column].iloc[0]
+    if not (number := re.match(NUMBER, cell.replace("−", "-"))):
+        raise ValueError(f"{cell!r} does not begin with a number")
+    return float(number[0])
 
 
-def _named(notebook: str, name: str, folder: Path) -> float:
-    """A value that a notebook has handed over by its name."""
-    found = {}
-    for kind in ("measured", "numbers"):
-        if (folder / f"{notebook}_{kind}.csv").exists():
-            table = _table(f"{notebook}_{kind}", folder)
-            found |= dict(zip(table["name"], table["value"], strict=True))
-    if not found:
-        raise ValueError(f"there is no {folder / f'{notebook}_numbers.csv'}")
-    if name not in found:
-        raise ValueError(f"{notebook} has no number {name!r}; choose from {', '.join(found)}")
-    return _leading(found[name])
-
-
-def _table(name: str, folder: Path) -> pd.DataFrame:
-    """A table as text."""
-    path = folder / f"{name}.csv"
-    if not path.exists():
-        choices = ", ".join(sorted(path.stem for path in folder.glob("*.csv"))) or "none"
-        raise ValueError(f"there is no table {path}; choose from {choices}")
-    return pd.read_csv(path, dtype=str, keep_default_na=False)
-
-
-def _conditions(text: str) -> list[tuple[str, str]]:
-    """Column and value of each; a comma inside a value is one that no column=value follows."""
+def _conditions(text: str) -> dict[str, str]:
+    """Values by column; a comma inside a value is one that no column=value follows."""
     pairs = [part.partition("=") for part in re.split(r",\s*(?=[^,=]+=)", text)]
     if wrong := [title for title, equals, _ in pairs if not equals]:
         raise ValueError(f"{wrong[0]!r} is not column=value")
-    return [(title.strip(), value.strip()) for title, _, value in pairs]
-
-
-def _same(cell: str, value: str) -> bool:
-    """Whether two texts are the same, or the same number."""
-    try:
-        return cell.strip() == value or math.isclose(_float(cell), _float(value))
-    except ValueError:
-        return False
-
-
-def _leading(text: str) -> float:
-    """The number that a text begins with."""
-    if not (number := LEADING.match(text)):
-        raise ValueError(f"{text!r} does not begin with a number")
-    return _float(number[0])
-
-
-def _float(text: str) -> float:
-    return float(text.replace("−", "-"))
+    return {title.strip(): value.strip() for title, _, value in pairs}
 
 
 def check(claims: Iterable[Claim], folder: Path = FIGURES) -> list[Finding]:
     """What each claim's values are, and whether its phrase is true for them."""
-    return [finding for claim in claims for finding in _findings(claim, folder)]
-
-
-def _findings(claim: Claim, folder: Path) -> list[Finding]:
-    """Of one claim, by value; of an order each has to lie above the one before."""
-    low, high = range_of(claim.says) if claim.of else (-math.inf, math.inf)
     findings = []
-    for ref in claim.refs:
-        try:
-            value = claim.scale * value_of(ref, folder)
-        except ValueError as error:
-            findings.append(Finding(claim, ref, math.nan, low, high, False, str(error)))
-            continue
-        holds = value > low if claim.order else _at_most(low, value) and _at_most(value, high)
-        findings.append(Finding(claim, ref, value, low, high, holds))
-        if claim.order:
-            low = value
+    for claim in claims:
+        low, high = range_of(claim.says) if claim.of else (-math.inf, math.inf)
+        for ref in claim.refs:
+            try:
+                value, reason = float(f"{claim.scale * value_of(ref, folder):.9g}"), ""
+            except ValueError as error:
+                value, reason = math.nan, str(error)
+            findings.append(Finding(claim, ref, value, low, high, reason))
+            if claim.order and not reason:
+                low = value
     return findings
-
-
-def _at_most(a: float, b: float) -> bool:
-    """Whether a <= b, but for rounding."""
-    return a <= b or math.isclose(a, b, rel_tol=1e-9)
 
 
 def messages(findings: Iterable[Finding]) -> list[str]:
     """A line for each claim that does not hold."""
-    return [
-        f'{claim.question} says "{claim.says}"; {"; ".join(map(_here, wrong))}'
-        for claim, group in groupby(findings, key=lambda finding: finding.claim)
-        if (wrong := [finding for finding in group if not finding.holds])
-    ]
-
-
-def _here(finding: Finding) -> str:
-    """What was found in place of what is said."""
-    if finding.reason:
-        return finding.reason
-    which = f" ({finding.ref})" if len(finding.claim.refs) > 1 else ""
-    above = f", not above {finding.low:.6g}" if finding.claim.order else ""
-    return f"here {finding.value:.6g}{which}{above}"
+    lines = []
+    for claim, group in groupby(findings, key=lambda finding: finding.claim):
+        wrong = []
+        for finding in group:
+            which = f" ({finding.ref})" if len(claim.refs) > 1 else ""
+            above = f", not above {finding.low:.6g}" if claim.order else ""
+            if not finding.holds:
+                wrong.append(finding.reason or f"here {finding.value:.6g}{which}{above}")
+        if wrong:
+            lines.append(f'{claim.question} says "{claim.says}"; {"; ".join(wrong)}')
+    return lines
 
 
 def about(claims: Iterable[Claim], notebooks: Collection[str]) -> list[Claim]:
     """The claims all of whose values come from some notebooks, named without ending."""
-    from_one = lambda ref: any(_is_of(ref.split("|")[0].strip(), name) for name in notebooks)
-    return [claim for claim in claims if all(map(from_one, claim.refs))]
-
-
-def _is_of(table: str, notebook: str) -> bool:
-    return table == notebook or table.startswith(f"{notebook}_")
+    begins = tuple(name + end for name in notebooks for end in "_ |")
+    return [claim for claim in claims if all(ref.startswith(begins) for ref in claim.refs)]

@@ -1,7 +1,6 @@
 """The command `python -m dlutils.tools.sweep`."""
 
 import argparse
-import os
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -24,41 +23,31 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask cluster, in their place")
     parser.add_argument("--retry-failed", action="store_true", help="run those again that failed")
     options = parser.parse_args(arguments)
-    results = options.results or options.config.with_suffix(".jsonl")
+    path = options.results or options.config.with_suffix(".jsonl")
     if options.workers < 1:
         parser.error(f"--workers must be at least 1, not {options.workers}")
-    for library in ("OMP", "OPENBLAS", "MKL"):  # one thread a worker, in its libraries too
-        os.environ.setdefault(f"{library}_NUM_THREADS", "1")
     try:
         configs = read(options.config)
         if options.scheduler:
             executors = dask_cluster(options.scheduler)
         else:
-            pool = process_pool(options.workers, ["dlutils.tools.sweep.grid"])
-            executors = nullcontext((pool, options.workers + 1))
-        with executors as (make_executor, width):
+            executors = nullcontext(process_pool(options.workers, ["dlutils.tools.sweep.grid"]))
+        with executors as make_executor:
+            retry, label = options.retry_failed, options.config.name
             failed = run_all(
-                train_and_measure,
-                configs,
-                results,
-                make_executor,
-                width,
-                retry_failed=options.retry_failed,
-                label=options.config.name,
+                train_and_measure, configs, path, make_executor, retry_failed=retry, label=label
             )
     except ValueError as error:
         parser.error(str(error))
     except KeyboardInterrupt:
-        print(f"stopped; the same command goes on. Results: {results}", file=sys.stderr)
+        print(f"stopped; the same command goes on. Results: {path}", file=sys.stderr)
         return 130
-    print(f"{len(configs)} runs, {failed} failed: {results}")
-    rows = [row for row in load(results) if row["status"] == "done"]
+    print(f"{len(configs)} runs, {failed} failed: {path}")
+    rows = [row for row in load(path) if row["status"] == "done"]
     if rows:
-        keys = dict.fromkeys(key for config in configs for key in config)  # files have others
-        values = {key: {str(config[key]) for config in configs if key in config} for key in keys}
-        by = [key for key in keys if key != "seed" and len(values[key]) > 1] or ["dataset"]
-        of_files = ("test",) if any(row.get("normalized_kl") is None for row in rows) else ()
-        table = summarize(rows, by, ("normalized_kl", *of_files, "mass", "seconds"))
+        keys = dict.fromkeys(key for config in configs for key in config if key != "seed")
+        varied = [key for key in keys if len({str(c[key]) for c in configs if key in c}) > 1]
+        table = summarize(rows, varied or ["dataset"], ("normalized_kl", "test", "mass", "seconds"))
         dash = lambda value: "–" if value is None else value
         print(markdown_table([{key: dash(row[key]) for key in row} for row in table]))
     return 1 if failed else 0

@@ -10,7 +10,6 @@ import tomllib
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from types import ModuleType
 
 import torch
 
@@ -19,27 +18,17 @@ from dlutils.data.reading import is_source, split_source
 from dlutils.estimators import held_out
 from dlutils.evaluation import compare
 from dlutils.notebook import find, load, read_cells
-from dlutils.tools.sweep.jobs import Config
+from dlutils.tools.sweep.jobs import Config, identity
 from dlutils.tools.sweep.results import Row
 from dlutils.training import fit
 
-SIZES = ("n_train", "n_val", "n_test")  # of a simulated sample
-OF_FILES = {  # what says how to read a file, with its default
-    name: parameter.default
-    for name, parameter in inspect.signature(load_dataset).parameters.items()
-    if name not in ("source", "seed")
-}
-NOT_AXES = (
-    "label",
-    "progress",
-    "quantity",
-    "callback",
-    "precision",
-    "around_start",
-    "climber",
-    "judge",
-    "start",
-)  # not for a user to set
+SIZES = ("n_train", "n_val", "n_test")  # for a simulated sample alone
+OF_FILES = ("drop_missing", "support", "rounding", "weights")  # for a file alone
+NOT_AXES = (  # not for a user to set
+    *("label", "progress", "quantity", "callback", "precision", "around_start", "climber"),
+    *("judge", "start"),
+)
+_load = cache(load)
 
 
 def read(path: str | Path) -> list[Config]:
@@ -69,28 +58,28 @@ def read(path: str | Path) -> list[Config]:
     notebook = given.pop("notebook")
     if not isinstance(notebook, str):
         raise ValueError(f"notebook must be one file name, not {notebook!r}")
-    known = _defaults(_load(str(find(notebook).resolve())))
+    known = {"dataset": None}
+    for function in (make_dataset, load_dataset, fit, _load(str(find(notebook).resolve())).train):
+        for name, parameter in inspect.signature(function).parameters.items():
+            if parameter.default is not parameter.empty and name not in NOT_AXES:
+                known[name] = parameter.default
     axes = {key: _values(key, value) for key, value in given.items()}
     for key, values in axes.items():
-        if key != "dataset" and key not in known and key not in OF_FILES:
-            raise ValueError(
-                f"unknown key {key!r}; {notebook} has {', '.join(['dataset', *known])}; "
-                f"files have {', '.join(OF_FILES)}"
-            )
+        if key not in known:
+            raise ValueError(f"unknown key {key!r}; {notebook} has {', '.join(known)}")
         if not values:
             raise ValueError(f"the list of {key} is empty")
     axes["dataset"] = [_source(name, path.parent) for name in axes["dataset"]]
-    if not any(map(is_source, axes["dataset"])) and (without := OF_FILES.keys() & axes.keys()):
-        raise ValueError(f"{', '.join(sorted(without))}: for files, and no dataset is one")
+    if not any(map(is_source, axes["dataset"])) and (alone := [k for k in OF_FILES if k in axes]):
+        raise ValueError(f"{', '.join(alone)}: for files, and no dataset is one")
     configs, files = {}, {}
-    for combination in itertools.product(*axes.values()):
-        chosen = dict(zip(axes, combination, strict=True))
-        others = SIZES if is_source(chosen["dataset"]) else OF_FILES
-        config = {"notebook": notebook, **known, **OF_FILES, **chosen}
-        config = {key: value for key, value in config.items() if key not in others}
-        configs[str(config)] = config  # one for all values of a key that does not apply
-        if others is SIZES:
-            files.setdefault(str([config[key] for key in ("dataset", *OF_FILES)]), config)
+    for values in itertools.product(*axes.values()):
+        config = {"notebook": notebook, **known, **dict(zip(axes, values, strict=True))}
+        if is_source(config["dataset"]):
+            files[str([config[key] for key in ("dataset", *OF_FILES)])] = config
+        for key in SIZES if is_source(config["dataset"]) else OF_FILES:
+            del config[key]
+        configs[identity(config)] = config  # one for all values of a key that does not apply
     for config in files.values():
         _read_file(config)
     return list(configs.values())
@@ -115,7 +104,6 @@ def train_and_measure(config: Config) -> Row:
     """
     torch.set_num_threads(1)
     path = str(find(config["notebook"]).resolve())
-    notebook = _load(path)
     not_settings = ("notebook", "dataset", *SIZES, *OF_FILES)
     settings = {key: value for key, value in config.items() if key not in not_settings}
     if is_source(config["dataset"]):
@@ -123,7 +111,7 @@ def train_and_measure(config: Config) -> Row:
     else:
         sizes = {key: config[key] for key in SIZES}
         dataset = make_dataset(config["dataset"], **sizes, seed=config["seed"])
-    model = notebook.train(dataset, **settings, progress=False)
+    model = _load(path).train(dataset, **settings, progress=False)
     known, found = dataset.is_known, compare(dataset, model.log_likelihood)
     row = {"normalized_kl": found.normalized_kl if known else None}
     row |= {"kl": found.kl if known else None, "mass": found.mass}
@@ -132,6 +120,7 @@ def train_and_measure(config: Config) -> Row:
     log_p, counts = held_out.log_likelihood(model, dataset), dataset.weights.get("test")
     unbounded = not known and dataset.ties.is_atom
     net = next(value for value in vars(model).values() if isinstance(value, torch.nn.Module))
+    code = [cell.source for cell in read_cells(path) if cell.cell_type == "code"]
     return row | {
         "train": model.history.train[-1],
         "val": model.history.val[-1],
@@ -142,18 +131,8 @@ def train_and_measure(config: Config) -> Row:
         "parameters": sum(p.numel() for p in net.parameters()),
         "python": platform.python_version(),
         **{package: version(package) for package in ("torch", "numpy", "scipy")},
-        "code": _digest(path),
+        "code": hashlib.sha256("\n".join(code).encode()).hexdigest()[:12],
     }
-
-
-def _defaults(notebook: ModuleType) -> dict[str, object]:
-    """Every key that a run may have besides notebook and dataset, with its default."""
-    known = {}
-    for function in (make_dataset, fit, notebook.train):
-        for name, parameter in inspect.signature(function).parameters.items():
-            if parameter.default is not inspect.Parameter.empty and name not in NOT_AXES:
-                known[name] = parameter.default
-    return known
 
 
 def _values(key: str, value: object) -> list:
@@ -184,22 +163,9 @@ def _source(name: str, folder: Path) -> str:
 def _read_file(config: Config) -> Dataset:
     """The dataset of a file; an error names it, and the keys that are set."""
     options = {key: config[key] for key in OF_FILES}
-    given = [f"{key} = {options[key]!r}" for key in OF_FILES if options[key] != OF_FILES[key]]
     try:
         return load_dataset(config["dataset"], seed=config["seed"], **options)
     except ValueError as error:
-        told = f" with {', '.join(given)}" if given else ""
+        given = ", ".join(f"{key} = {value!r}" for key, value in options.items() if value)
+        told = f" with {given}" if given else ""
         raise ValueError(f"dataset {config['dataset']!r}{told}: {error}") from error
-
-
-@cache
-def _load(path: str) -> ModuleType:
-    return load(path)
-
-
-@cache
-def _digest(path: str) -> str:
-    """Of the notebook's code, to tell later which version made a row."""
-    cells = read_cells(path)
-    code = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
-    return hashlib.sha256(code.encode()).hexdigest()[:12]

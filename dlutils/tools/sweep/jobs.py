@@ -1,13 +1,11 @@
 """Many runs of one function, side by side, each written down as it ends; a killed job resumes.
 
 A run is a configuration, a mapping of plain values; its result is one line of JSON in a results
-file. The parent alone writes, a whole line at a time, so that a file holds no run twice and no half
-of one, whoever was killed and when. The executor is any of `concurrent.futures`.
+file. The parent alone writes, a whole line at a time and under a lock, so that a file holds no run
+twice and no half of one, whoever was killed and when. The executor is any of `concurrent.futures`.
 """
 
 import contextlib
-import datetime
-import errno
 import hashlib
 import json
 import multiprocessing
@@ -15,12 +13,17 @@ import os
 import signal
 import sys
 import threading
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, ProcessPoolExecutor, wait
-from io import StringIO
-from multiprocessing import connection
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import (
+    BrokenExecutor,
+    Executor,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+    as_completed,
+)
 from pathlib import Path
+from typing import BinaryIO
 
 from tqdm import tqdm
 
@@ -43,19 +46,53 @@ def identity(config: Config) -> str:
 
 
 def process_pool(workers: int, preload: Sequence[str] = ()) -> Callable[[], Executor]:
-    """A maker of process pools, for `run_all`.
+    """A maker of executors for `run_all`, with processes of one thread each.
 
     Args:
         workers: Processes, at least 1.
         preload: Modules to import once for all of them, where the system can fork.
     """
+    for library in ("OMP", "OPENBLAS", "MKL"):
+        os.environ.setdefault(f"{library}_NUM_THREADS", "1")
     context = fresh_processes([__name__, *preload])
-    return lambda: ProcessPoolExecutor(workers, context, initializer=_start_worker)
+    return lambda: _OwnProcesses(workers, context)
+
+
+class _OwnProcesses(ThreadPoolExecutor):
+    """Threads with a process each: a run whose process dies takes no other run with it."""
+
+    def __init__(self, workers: int, context: multiprocessing.context.BaseContext) -> None:
+        super().__init__(workers)
+        self.context, self.own = context, threading.local()
+
+    def submit(self, function: Callable, /, *args: object) -> Future:
+        return super().submit(self._in_process, function, *args)
+
+    def _in_process(self, function: Callable, *args: object) -> object:
+        for _ in range(DEATHS):
+            if not hasattr(self.own, "process"):
+                self.own.process = ProcessPoolExecutor(1, self.context, _start_worker)
+            with contextlib.suppress(BrokenExecutor):
+                return self.own.process.submit(function, *args).result()
+            del self.own.process
+        raise BrokenExecutor(f"its process died {DEATHS} times: killed, or no memory")
+
+
+def _start_worker() -> None:
+    """Leave Ctrl-C and the screen to the parent, and end when it has ended, however it did."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.stdout = open(os.devnull, "w")  # noqa: SIM115, for as long as the process lives
+
+    def end_with_parent() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
 
 
 @contextlib.contextmanager
-def dask_cluster(address: str) -> Iterator[tuple[Callable[[], Executor], int]]:
-    """A maker of executors on a Dask cluster, and how many runs to hand it at a time.
+def dask_cluster(address: str) -> Iterator[Callable[[], Executor]]:
+    """A maker of executors on a Dask cluster.
 
     Args:
         address: Of the scheduler, such as tcp://host:8786. Its workers must find this project's
@@ -71,18 +108,16 @@ def dask_cluster(address: str) -> Iterator[tuple[Callable[[], Executor], int]]:
         raise ValueError("--scheduler needs Dask: pip install distributed") from None
     try:
         client = Client(address, timeout="10s")
-    except (OSError, TimeoutError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise ValueError(f"no Dask scheduler answers at {address!r}: {error}") from error
     with client:
-        threads = client.nthreads()
-        if not threads:
-            raise ValueError(f"the Dask cluster at {address!r} has no workers")
-        if max(threads.values()) > 1:
+        if set(client.nthreads().values()) != {1}:
             raise ValueError(
-                "the Dask workers must have one thread each, because runs in one process share "
-                "torch's random numbers: start them with --nthreads 1 (and --nworkers for more)"
+                f"the Dask cluster at {address!r} has no workers, or not one thread each, which "
+                "runs need, because those in one process share torch's random numbers: start them "
+                "with --nthreads 1 (and --nworkers for more)"
             )
-        yield client.get_executor, 2 * len(threads)
+        yield client.get_executor
 
 
 def run_all(
@@ -90,7 +125,6 @@ def run_all(
     configs: Sequence[Config],
     path: str | Path,
     make_executor: Callable[[], Executor],
-    width: int,
     *,
     retry_failed: bool = False,
     label: str = "runs",
@@ -104,8 +138,7 @@ def run_all(
         function: From a configuration to results, both of plain values; picklable.
         configs: Without duplicates.
         path: The results file, made if it is not there.
-        make_executor: Returns a fresh executor, after a process has died too.
-        width: Runs to hand to the executor at a time.
+        make_executor: Such as `process_pool` returns.
         retry_failed: Whether to run those again that failed before.
         label: Text in front of the progress bar.
 
@@ -114,138 +147,74 @@ def run_all(
 
     Raises:
         ValueError: If configurations repeat, or another job is writing to the file.
-        OSError: If a result cannot be written; the file then ends with the result before it.
+        OSError: If a result cannot be written.
     """
     by_name = {identity(config): config for config in configs}
     if len(by_name) < len(configs):
         raise ValueError(f"{len(configs) - len(by_name)} configurations are there twice")
-    with _append_to(Path(path)) as append:
-        known = {row["run"]: row["status"] for row in load(path) if row["run"] in by_name}
+    with _open_alone(Path(path)) as file:
+        rows = [row for row in load(path) if row["run"] in by_name]
         if retry_failed:
-            known = {name: status for name, status in known.items() if status != "failed"}
-        failed = sum(status == "failed" for status in known.values())
-        todo = [by_name[name] for name in by_name if name not in known]
-        with tqdm(
-            total=len(configs),
-            initial=len(known),
-            desc=label,
-            unit="run",
-            smoothing=0.1,
-            file=sys.stdout,
-        ) as bar:
-            for line in _results(function, todo, make_executor, width):
-                append(line)
-                failed += json.loads(line)["status"] == "failed"
-                bar.set_postfix_str(f"{failed} failed" if failed else "", refresh=False)
-                bar.update()
-    return failed
+            rows = [row for row in rows if row["status"] != "failed"]
+        known = {row["run"] for row in rows}
+        todo = [config for name, config in by_name.items() if name not in known]
+        bar = tqdm(total=len(configs), initial=len(rows), desc=label, unit="run", file=sys.stdout)
+        with bar, make_executor() as executor:
+            waiting = {executor.submit(attempt, function, config): config for config in todo}
 
+            def write_down(futures: Iterable[Future]) -> None:
+                for future in as_completed(futures):
+                    error = future.exception()
+                    row = _failed(waiting[future], error) if error else future.result()
+                    file.write(json.dumps(row).encode() + b"\n")
+                    del waiting[future]
+                    file.flush()
+                    os.fsync(file)
+                    rows.append(row)
+                    if failed := _count_failed(rows):
+                        bar.set_postfix_str(f"{failed} failed", refresh=False)
+                    bar.update()
 
-def attempt(function: Callable[[Config], Row], config: Config) -> str:
-    """Run once, where the work is done; return the row as JSON, with the error if it failed."""
-    row = {"run": identity(config), "status": "done", **config}
-    try:
-        with contextlib.redirect_stdout(StringIO()):  # the screen is the progress bar's
-            return _line(row | function(config))
-    except Exception as error:
-        return _failure(config, f"{type(error).__name__}: {error}")
-
-
-def _failure(config: Config, error: str) -> str:
-    return _line({"run": identity(config), "status": "failed", **config, "error": error})
-
-
-def _line(row: Row) -> str:
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    return json.dumps(row | {"finished": now}, allow_nan=False) + "\n"
-
-
-def _results(
-    function: Callable[[Config], Row],
-    configs: Sequence[Config],
-    make_executor: Callable[[], Executor],
-    width: int,
-) -> Iterator[str]:
-    """Lines as the runs end. After a death the runs that were under way run again, one by one."""
-    todo, suspects, deaths = deque(configs), deque(), Counter()
-    while todo or suspects:
-        executor, under_way = make_executor(), {}
-        try:
-            while True:
-                room = 1 if suspects else width
-                with contextlib.suppress(BrokenExecutor):  # the runs under way will say so
-                    while (queue := suspects or todo) and len(under_way) < room:
-                        future = executor.submit(attempt, function, queue[0])
-                        under_way[future] = queue.popleft()
-                done, _ = wait(under_way, return_when=FIRST_COMPLETED)
-                broken = any(isinstance(future.exception(), BrokenExecutor) for future in done)
-                if broken or not done:
-                    break
-                for future in done:
-                    yield _outcome(future, under_way.pop(future))
-        except KeyboardInterrupt:
-            print("\nstopping: waiting for the runs under way", file=sys.stderr)
-            for future in [future for future in under_way if future.cancel()]:
-                del under_way[future]
-            for future, config in under_way.items():
-                yield _outcome(future, config)
-            raise
-        finally:
-            for future in under_way:
-                future.cancel()
-            executor.shutdown()
-        for future, config in under_way.items():  # left over by a death, and all ended by now
-            if future.cancelled():
-                todo.append(config)
-            elif not isinstance(future.exception(), BrokenExecutor):
-                yield _outcome(future, config)
-            elif deaths[identity(config)] + 1 < DEATHS:
-                deaths[identity(config)] += 1
-                suspects.append(config)
-            else:
-                yield _failure(config, f"its process died {DEATHS} times: killed, or no memory")
-
-
-def _outcome(future, config: Config) -> str:
-    """A run's line; an executor's own error (Dask: a worker died too often) is the run's."""
-    if error := future.exception():
-        return _failure(config, f"{type(error).__name__}: {error}")
-    return future.result()
-
-
-def _start_worker() -> None:
-    """Leave Ctrl-C to the parent, and end when the parent has ended, however it did."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-
-    def watch() -> None:
-        connection.wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+            try:
+                write_down(waiting)
+            except KeyboardInterrupt:
+                print("\nstopping: waiting for the runs under way", file=sys.stderr)
+                write_down([future for future in waiting if not future.cancel()])
+                raise
+            finally:
+                for future in waiting:
+                    future.cancel()
+    return _count_failed(rows)
 
 
 @contextlib.contextmanager
-def _append_to(path: Path) -> Iterator[Callable[[str], None]]:
-    """Open for whole lines alone; a half line at the end is cut off first."""
+def _open_alone(path: Path) -> Iterator[BinaryIO]:
+    """A results file to append to, for one job at a time; a half line at its end is cut off."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
-    try:
+    with path.open("ab") as file:
         if fcntl:
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise ValueError(f"another job is writing to {path}") from None
-        content = path.read_bytes()
-        os.ftruncate(descriptor, content.rfind(b"\n") + 1)
+        file.truncate(path.read_bytes().rfind(b"\n") + 1)
+        yield file
 
-        def append(line: str) -> None:
-            data, size = line.encode(), os.fstat(descriptor).st_size
-            if os.write(descriptor, data) != len(data):
-                os.ftruncate(descriptor, size)
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-            os.fsync(descriptor)
 
-        yield append
-    finally:
-        os.close(descriptor)
+def attempt(function: Callable[[Config], Row], config: Config) -> Row:
+    """Run once, where the work is done; return the row, with the error if it failed."""
+    try:
+        row = {"run": identity(config), "status": "done", **config, **function(config)}
+        json.dumps(row, allow_nan=False)
+    except Exception as error:
+        return _failed(config, error)
+    return row
+
+
+def _failed(config: Config, error: BaseException) -> Row:
+    said = f"{type(error).__name__}: {error}"
+    return {"run": identity(config), "status": "failed", **config, "error": said}
+
+
+def _count_failed(rows: Sequence[Row]) -> int:
+    return sum(row["status"] == "failed" for row in rows)

@@ -9,7 +9,6 @@ import numpy as np
 from matplotlib.axes import Axes
 
 Row = dict[str, object]
-VALUES = ("normalized_kl", "kl", "mass", "bound_kl", "seconds", "test", "val", "train")
 
 
 def load(path: str | Path) -> list[Row]:
@@ -33,7 +32,7 @@ def load(path: str | Path) -> list[Row]:
     return list(rows.values())
 
 
-def summarize(rows: Sequence[Row], by: Sequence[str], values: Sequence[str] = VALUES) -> list[Row]:
+def summarize(rows: Sequence[Row], by: Sequence[str], values: Sequence[str]) -> list[Row]:
     """Means and standard errors over the runs that agree in some keys.
 
     Args:
@@ -44,36 +43,33 @@ def summarize(rows: Sequence[Row], by: Sequence[str], values: Sequence[str] = VA
     Returns:
         One row a group: the keys, `runs`, `failed`, and for each value the mean and, as
         "value ±", its standard error (None for one run).
+
+    Raises:
+        ValueError: If no row has a key.
     """
     if missing := [key for key in by if not any(key in row for row in rows)]:
         raise ValueError(f"no row has {', '.join(missing)}")
+    values = [value for value in values if any(row.get(value) is not None for row in rows)]
     groups: dict[tuple, list[Row]] = {}
     for row in rows:
-        group = (row.get(key) for key in by)
-        names = tuple(str(value) if isinstance(value, list) else value for value in group)
+        group = [row.get(key) for key in by]
+        names = tuple(str(name) if isinstance(name, list) else name for name in group)
         groups.setdefault(names, []).append(row)
-    values = [value for value in values if any(row.get(value) is not None for row in rows)]
     table = []
-    for group, members in groups.items():
+    for names, members in groups.items():
         done = [row for row in members if row["status"] == "done"]
-        line = dict(zip(by, group, strict=True))
+        line = dict(zip(by, names, strict=True))
         line |= {"runs": len(done), "failed": len(members) - len(done)}
         for value in values:
             found = np.array([row[value] for row in done if row.get(value) is not None], float)
-            line[value] = float(found.mean()) if len(found) else None
-            error = float(found.std(ddof=1) / len(found) ** 0.5) if len(found) > 1 else None
-            line[f"{value} ±"] = error
+            n = len(found)
+            line[value] = float(found.mean()) if n else None
+            line[f"{value} ±"] = float(found.std(ddof=1) / n**0.5) if n > 1 else None
         table.append(line)
     return table
 
 
-def plot(
-    rows: Sequence[Row],
-    x: str,
-    y: str = "normalized_kl",
-    by: str | None = None,
-    ax: Axes | None = None,
-) -> Axes:
+def plot(rows: Sequence[Row], x: str, y: str = "normalized_kl", by: str | None = None) -> Axes:
     """Draw means and standard errors against one key of the grid, a line for each of another.
 
     Args:
@@ -81,26 +77,26 @@ def plot(
         x: A key; numbers get a logarithmic axis, names are spread out evenly.
         y: A result.
         by: The key that tells lines apart, if any.
-        ax: Where to draw; None for a new figure.
 
     Raises:
         ValueError: If no row has a key, or the result: of files there is `test`, and no distance.
     """
     table = summarize(rows, [x] if by is None else [by, x], [y])
-    if y not in table[0]:
+    table = [row for row in table if row.get(y) is not None]
+    if not table:
         raise ValueError(f"no row has {y}: of files there is test, and no distance from a truth")
-    ax = plt.subplots()[1] if ax is None else ax
-    for name in dict.fromkeys(row.get(by) for row in table):
-        line = [row for row in table if row.get(by) == name and row[y] is not None]
-        if not line:
-            continue
-        numeric = all(isinstance(row[x], int | float) for row in line)
-        line = sorted(line, key=lambda row: row[x]) if numeric else line
-        errors = [row[f"{y} ±"] or 0 for row in line]
+    names = dict.fromkeys(row.get(by) for row in table)
+    numeric = all(isinstance(row[x], int | float) for row in table)
+    if numeric:
+        table.sort(key=lambda row: row[x])
+    _, ax = plt.subplots()
+    for name in names:
+        line = [row for row in table if row.get(by) == name]
         places = [row[x] if numeric else str(row[x]) for row in line]
-        ax.errorbar(places, [row[y] for row in line], errors, fmt="o-", ms=3, capsize=2, label=name)
-        if numeric and min(places) > 0:
-            ax.set_xscale("log")
+        means, errors = [row[y] for row in line], [row[f"{y} ±"] or 0 for row in line]
+        ax.errorbar(places, means, errors, fmt="o-", ms=3, capsize=2, label=name)
+    if numeric and table[0][x] > 0:
+        ax.set_xscale("log")
     ax.set(xlabel=x.replace("_", " "), ylabel=y.replace("_", " "))
     if by is not None:
         ax.legend(title=by.replace("_", " "))
