@@ -26,6 +26,7 @@ from dlutils.tools.sweep.jobs import identity, process_pool, run_all
 from dlutils.tools.sweep.results import load
 
 FOLDER = Path("build/benchmarks")  # of the reports
+SEEDS = range(10, 15)  # of samples at which nothing was chosen
 RULES = "What was measured and how to read it: docs/benchmarks-tables.md, and the pages it names."
 Options = argparse.Namespace
 Row = dict[str, str | int | float]
@@ -133,9 +134,9 @@ class Watch:
         if kl <= self.enough or seconds > self.most:
             raise Enough
 
-    def reached(self, level: float) -> tuple[float, int] | None:
-        """Seconds and iterations until the KL is below the level; None if it never is."""
-        return next(((seconds, n) for seconds, kl, n in self.curve if kl <= level), None)
+    def reached(self, level: float) -> tuple[float, float]:
+        """Seconds and iterations until the KL is below the level; infinite if it never is."""
+        return next(((s, n) for s, kl, n in self.curve if kl <= level), (math.inf, math.inf))
 
 
 def runs(

@@ -13,13 +13,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 from scipy.stats import rankdata
 
-from benchmarks.common import Options, Row, Tables, command, runs
+from benchmarks.common import SEEDS, Options, Row, Tables, command, runs
 from benchmarks.estimators import CONTENDERS, measure
 from dlutils import plotting
 from dlutils.data.datasets import DISTRIBUTIONS, density_of
 
 PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "KDEpy", "zuko", "suftware")
-SEEDS = range(10, 15)
 SIZES = (100, 1000, 10_000)
 SUITES = {
     suite: [name for name in DISTRIBUTIONS if name.startswith(prefix)]

@@ -17,7 +17,16 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from benchmarks.common import Options, Row, Tables, command, distance, mean_and_error, quietly
+from benchmarks.common import (
+    SEEDS,
+    Options,
+    Row,
+    Tables,
+    command,
+    distance,
+    mean_and_error,
+    quietly,
+)
 from benchmarks.estimators import notebook
 from benchmarks.flow_matching import PROPER, SOLVER
 from dlutils.arrays import dtype_of
@@ -33,7 +42,6 @@ Objective = Callable[[], Tensor]
 PACKAGES = ("torch", "numpy", "scipy")
 DENSITIES = {"laplace_mixture": "Laplace mixture", "marron_wand_10": "claw"}
 BUDGETS = (1, 4, 16)  # seconds
-SEEDS = range(10, 15)
 BATCH = 256
 NO_BATCH: Row = dict.fromkeys(("ms a step", "sd", "unit", "sd / mean"), "–")
 

@@ -12,7 +12,7 @@ from statistics import median
 import pandas as pd
 import torch
 
-from benchmarks.common import Options, Row, Tables, command, distance, milliseconds, runs
+from benchmarks.common import SEEDS, Options, Row, Tables, command, distance, milliseconds, runs
 from benchmarks.estimators import notebook
 from dlutils.data.datasets import make_dataset
 from dlutils.diffusion import closed_form
@@ -22,7 +22,6 @@ from dlutils.estimators.view import units_of
 from dlutils.evaluation import compare
 
 PACKAGES = ("torch", "numpy", "scipy")
-SEEDS = range(10, 15)
 LIMITS = {  # of the KL, nats
     "marron_wand_10": 0.003,
     "marron_wand_12": 0.005,

@@ -378,7 +378,7 @@ def test_the_watch_counts_work_and_not_its_own_looks(bell):
     assert distance == pytest.approx([0.1, 0.004, 0.03], abs=1e-5)
     assert iterations == (10, 20, 30)
     assert watch.reached(0.005) == (4, 20), "the first that is below it"
-    assert watch.reached(0.001) is None
+    assert watch.reached(0.001) == (math.inf, math.inf)
 
 
 def test_the_watch_ends_a_training_at_the_level_or_after_so_many_seconds(bell):
@@ -419,16 +419,6 @@ def test_our_contender_is_the_notebooks_training(laplace, settings):
     found = fitted.log_likelihood(laplace.test)
     torch.testing.assert_close(seen[-1], found, rtol=0, atol=1e-12)
     assert (seen[-1] - seen[0]).abs().max() > 1e-3, "it has moved"
-
-
-@pytest.mark.bench
-def test_one_drift_by_autograd_and_by_hand_climbs_alike(laplace):
-    ends = []
-    for net in (None, speedrun.by_autograd):
-        look = lambda log_density, _: ends.append(log_density(laplace.test))
-        speedrun.flow(laplace, 0, look, net, n_iterations=1)
-    torch.testing.assert_close(ends[3], ends[1], rtol=0, atol=1e-10)
-    assert type(speedrun.by_autograd().kernel()).__name__ == "AutogradKernel"
 
 
 def pretend(kl, seconds, clock, compilation=0.0):
