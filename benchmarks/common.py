@@ -256,7 +256,7 @@ def markdown_table(rows: Sequence[Row]) -> str:
 
 
 def short(value: str | int | float) -> str:
-    """A value as tables show it: three digits of a float, commas in what is large."""
+    """A value as tables show it: three digits of a float, commas in what is large, or a dash."""
     if isinstance(value, str):
         return value
     if not math.isfinite(value):

@@ -12,19 +12,16 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
-import pandas as pd
 import pytest
 import torch
 
 from benchmarks import __main__ as everything
-from benchmarks import common, objectives, own_data, peers_likelihood, speedrun, tables
+from benchmarks import common, objectives, peers_likelihood, speedrun, tables
 from benchmarks.common import Enough, Watch, command
 from benchmarks.estimators import CONTENDERS, notebook
 from benchmarks.tables import fill, read_csv, take
 from conftest import ROOT
 from dlutils.data.datasets import make_dataset
-from dlutils.estimators.yardsticks import YARDSTICKS
 from dlutils.evaluation import compare
 from dlutils.flows import adjoint
 from dlutils.flows.matching import mean_squares
@@ -101,6 +98,10 @@ def reports(tmp_path, monkeypatch):
 
 
 def test_report_and_the_page_made_of_it(reports, tmp_path, capsys):
+    assert command(make, ["torch"], "less", ["--quick"]) == 0
+    quick = {path.name for path in reports.iterdir()}
+    assert quick == {f"{NAME}_quick.md", f"{NAME}_quick.csv"}, "it does not pass for a whole one"
+    capsys.readouterr()
     assert command(make, ["torch"], "less", []) == 0
     report = (reports / f"{NAME}.md").read_text(encoding="utf-8")
     assert report.strip() == capsys.readouterr().out.strip()
@@ -127,11 +128,6 @@ def test_report_and_the_page_made_of_it(reports, tmp_path, capsys):
     ):
         with pytest.raises(ValueError, match=message):
             fill(f"<!-- table: {wrong} -->\n<!-- end -->", tmp_path)
-
-
-def test_a_quick_run_does_not_pass_for_a_whole_one(reports):
-    assert command(make, [], "less", ["--quick"]) == 0
-    assert {path.name for path in reports.iterdir()} == {f"{NAME}_quick.md", f"{NAME}_quick.csv"}
 
 
 @pytest.mark.parametrize(
@@ -508,27 +504,3 @@ def test_what_each_change_brings(field, monkeypatch):
     assert (start["s to 0.005"], change["s to 0.005"]) == (18, 4)
     assert math.isnan(start["times sooner"])
     assert (change["times sooner"], change["reached"]) == (4.5, "3 of 3")
-
-
-@pytest.mark.bench
-def test_own_data_are_read_as_a_notebook_does_and_ours_is_chosen_by_validation(
-    monkeypatch, tmp_path
-):
-    """A file of weighted, bounded numbers: the row has all models, and ours is one of four."""
-    y = np.random.default_rng(0).gamma(2.0, 1.0, 200)
-    table = lambda library, name: pd.DataFrame({"y": y, "w": 1 + np.arange(200) % 2})
-    told = {"support": (0.0, np.inf), "weights": "w"}
-    monkeypatch.setattr(own_data, "FILES", {"gamma.csv:y": ("none", "gamma", told)})
-    monkeypatch.setattr(own_data, "table", table)
-    monkeypatch.setattr(own_data, "FOLDER", tmp_path)
-    config = {"source": "gamma.csv:y", "seed": 0}
-    row = own_data.measure(config)
-    assert (row["n"], row["bends"]) == (200, ["Inside"])
-    assert row["chosen"] in own_data.OURS
-    assert row["ahead"].keys() == {*own_data.OURS, *YARDSTICKS}
-    assert row["ahead"][row["chosen"]] == (0.0, 0.0)
-    best = row["log_likelihood"][row["chosen"]][0]
-    gaps = {name: best - value for name, (value, _) in row["log_likelihood"].items()}
-    assert {name: lead for name, (lead, _) in row["ahead"].items()} == pytest.approx(gaps)
-    (line,) = own_data.results([config | row])["Held-out points"]
-    assert line["ours"] == row["chosen"]
