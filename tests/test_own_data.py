@@ -67,7 +67,6 @@ Y = np.arange(-1.0, 11.0)
         ([1.0, -1e101, 2.0], {}, "between ±1e.100: 1 of 3 values are not, the first is -1e.101 at"),
         ([2.0] * 9, {}, "must not be constant: all 9 values are 2"),
         (Y[:5], {}, "5 values are too few"),
-        (Y, {"test_fraction": 1}, "test_fraction must lie between 0 and 1, not 1"),
         (Y, {"support": (-0.5, math.inf)}, r"support \(-0.5, inf\).*: 1 of 12 .* -1.0 at index 0"),
         (Y, {"support": (-1, 20)}, r"support \(-1, 20\); on a bound.*ROUNDING.*: 1 of 12"),
         (Y, {"support": (0, 20), "rounding": 1}, r"support \(0, 20\).*: 1 of 12"),

@@ -114,11 +114,11 @@ class Dataset:
         support: Range | None = None,
         rounding: float | None = None,
         weights: ArrayLike | Tensor | None = None,
-        val_fraction: float = 0.1,
-        test_fraction: float = 0.2,
         seed: int = 0,
     ) -> Self:
         """Take a user's own one-dimensional data, shuffle and split it.
+
+        A tenth of the points goes to `val` and a fifth to `test`, two at least to each.
 
         Args:
             y: The sample, shape `(n,)`, at least 6 finite numbers that are not all equal.
@@ -128,8 +128,6 @@ class Dataset:
             rounding: The step of rounded data or counts: a value stands for the interval of half a
                 step to either side, and a model's likelihood of it is that of the interval.
             weights: How much each value counts, shape `(n,)`, not negative; only ratios matter.
-            val_fraction: Share of the points that goes to `val` (at least two points).
-            test_fraction: Share of the points that goes to `test` (at least two points).
             seed: Names the shuffle.
 
         Returns:
@@ -147,17 +145,10 @@ class Dataset:
             y, weights = y[weights > 0], weights[weights > 0]
             weights = weights * (weights.sum() / (weights @ weights))
         n = len(y)
-        sizes = {}
-        for part, share in (("val", val_fraction), ("test", test_fraction)):
-            if not 0 < share < 1:
-                raise ValueError(f"{part}_fraction must lie between 0 and 1, not {share!r}")
-            sizes[part] = max(2, round(share * n))
+        sizes = {"val": max(2, round(0.1 * n)), "test": max(2, round(0.2 * n))}
         sizes["train"] = n - sum(sizes.values())
         if sizes["train"] < 2:
-            raise ValueError(
-                f"{n} values are too few for val_fraction {val_fraction} and test_fraction "
-                f"{test_fraction}: at least 2 must remain for training, 2 each for the others"
-            )
+            raise ValueError(f"{n} values are too few: to train, validate and test takes 2 each")
         bounds = check_support(support, y, rounding)
         with seeded(seed):
             where = dict(zip(sizes, torch.randperm(n).split([*sizes.values()]), strict=True))
@@ -187,32 +178,29 @@ class Dataset:
         cls,
         source: str | Path,
         *,
-        drop_missing: bool = False,
-        weights: str | None = None,
-        encoding: str | None = None,
-        decimal: str | None = None,
-        **options: object,
+        support: Range | None = None,
+        rounding: float | None = None,
+        seed: int = 0,
+        **reading: object,
     ) -> Self:
         """Read a user's own sample from a file and split it.
 
         Args:
             source: `file.csv`, `file.csv:column`, or another file: see
                 `dlutils.data.samples.load_sample`.
-            drop_missing: Whether to leave out NaN and empty cells.
-            weights: The name or the number of a column with what each row counts.
-            encoding: See `dlutils.data.samples.load_sample`, as for the next one.
-            decimal: "." or ",".
-            options: Other ones of `from_samples`.
+            support: See `from_samples`, as for the next two.
+            rounding: The step of rounded data or counts.
+            seed: Names the shuffle.
+            reading: Of `load_sample`: `drop_missing`, a column of `weights`, `encoding`, `decimal`.
 
         Raises:
             ValueError: If the file cannot be read, or its numbers are no proper sample.
         """
-        sample = load_sample(
-            source, drop_missing=drop_missing, weights=weights, encoding=encoding, decimal=decimal
-        )
+        sample = load_sample(source, **reading)
         path, column = split_source(source)
         name = path.name.partition(".")[0] + (f", {column}" if column else "")
-        own = cls.from_samples(sample.values, weights=sample.weights, **{"name": name} | options)
+        options = {"support": support, "rounding": rounding, "seed": seed}
+        own = cls.from_samples(sample.values, name, weights=sample.weights, **options)
         return replace(own, description=f"{own.description}; {sample.description}")
 
     def to(self, dtype: torch.dtype) -> Self:
@@ -256,8 +244,7 @@ class Dataset:
         """
         if self.distribution is None:
             raise ValueError(
-                f"the true density of {self.name!r} is unknown: it is a user's sample, so there is "
-                "no log_prob, expected or population log-likelihood to compare with; the mean "
+                f"the true density of {self.name!r} is unknown, a user's sample; the mean "
                 "log-likelihood on its test points compares models with each other"
             )
         return self.distribution.log_prob(y)
