@@ -12,6 +12,7 @@ from torch.distributions import transforms
 from dlutils.data.benchden import LEFT_OUT
 from dlutils.data.datasets import DISTRIBUTIONS, check_name, density_of, make_dataset
 from dlutils.data.densities import TAIL, Density, between
+from dlutils.data.marron_wand import marron_wand
 from dlutils.seeding import seeded
 
 FALSE_ALARM = 1e-6  # probability that right samplers, all together, fail
@@ -49,7 +50,7 @@ def normals(weights, means, sds):
 
 def components(number):
     """Weights, means and standard deviations of one of Marron & Wand's."""
-    parts = DISTRIBUTIONS[f"marron_wand_{number:02d}"][1]()
+    parts = marron_wand()[f"marron_wand_{number:02d}"][1]()
     component = parts.component_distribution
     return [v.numpy() for v in (parts.mixture_distribution.probs, component.loc, component.scale)]
 

@@ -25,18 +25,19 @@ def test_ties_are_counted_and_their_step_is_found():
 
 @pytest.mark.parametrize(
     ("dtype", "step", "shift"),
-    [(torch.float32, 0.1, 37.0), (torch.float64, 5.0, 2.0), (torch.float64, 0.01, 1e6)],
+    [
+        (torch.float32, 0.1, 37.0),
+        (torch.float64, 5.0, 2.0),
+        (torch.float64, 0.01, 1e6),
+        (torch.float64, None, 0.0),
+    ],
 )
 def test_the_step_of_rounding(dtype, step, shift):
     with seeded(0, dtype=dtype):
-        y = torch.randn(3000).mul(20).round() * step + shift
-    assert Ties.of(y).step == pytest.approx(step, rel=1e-3)
-
-
-def test_a_continuous_sample_has_no_ties():
-    with seeded(0):
-        ties = Ties.of(torch.randn(5000))
-    assert (ties.share, ties.step, str(ties)) == (0.0, None, "")
+        y = torch.randn(3000).mul(20)
+    ties = Ties.of(y.round() * step + shift if step else y)
+    assert ties.step == (pytest.approx(step, rel=1e-3) if step else None)
+    assert (str(ties) == "") is (step is None)
     assert not Ties.of(torch.tensor([1.0, 1.0, 2.0, 3.0])).is_atom, "twice is not often"
 
 
