@@ -1,17 +1,19 @@
 """What every benchmark needs: a command line, runs side by side, timing, tables, a page."""
 
 import argparse
-import csv
-import datetime
+import io
 import math
 import os
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stdout
+from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from tqdm import tqdm
 
@@ -19,13 +21,16 @@ from dlutils.data.datasets import Dataset
 from dlutils.estimators.yardsticks import LogDensity
 from dlutils.evaluation import compare
 from dlutils.processes import cores, keep_freed_memory
+from dlutils.tables import plus_minus
 from dlutils.tools.sweep.jobs import identity, process_pool, run_all
 from dlutils.tools.sweep.results import load
 
 FOLDER = Path("build/benchmarks")  # of the reports
+SEEDS = range(10, 15)  # of samples at which nothing was chosen
 RULES = "What was measured and how to read it: docs/benchmarks-tables.md, and the pages it names."
+Options = argparse.Namespace
 Row = dict[str, str | int | float]
-Tables = dict[str, list[Row]]
+Tables = dict[str, list[Row]]  # by caption
 
 
 def interleaved(
@@ -67,6 +72,25 @@ def milliseconds(function: Callable[[], object]) -> float:
     return 1e3 * (time.perf_counter() - start)
 
 
+def quietly(function: Callable, *arguments: object, **settings: object):
+    """What a function returns, without what it prints: a training on trial may well go astray."""
+    with redirect_stdout(io.StringIO()):
+        return function(*arguments, **settings)
+
+
+def distance(dataset: Dataset, log_density: LogDensity, n_nodes: int = 4001) -> float:
+    """KL from the truth, mass divided out, nats; infinite where a flow's steps fold the line."""
+    try:
+        return compare(dataset, log_density, n_nodes).normalized_kl
+    except ValueError:
+        return math.inf
+
+
+def mean_and_error(kl: Sequence[float]) -> str:
+    """The mean and the standard error of the samples, as a table shows them."""
+    return plus_minus(torch.tensor(kl), "", 5) if len(kl) > 1 else f"{kl[0]:.5f}"
+
+
 class Enough(Exception):
     """Ends a training that is watched."""
 
@@ -81,8 +105,7 @@ class Watch:
         clock: Seconds since whenever.
 
     Attributes:
-        curve: Seconds, KL (infinite where the density is none, as where a flow's steps fold the
-            line) and iteration of each call.
+        curve: Seconds, KL and iteration of each call.
         compilation: Seconds that the contender spent on it before it started the clock.
     """
 
@@ -91,7 +114,6 @@ class Watch:
         dataset: Dataset,
         enough: float = 0.0,
         most: float = math.inf,
-        *,
         clock: Callable[[], float] = time.perf_counter,
     ):
         self.dataset, self.enough, self.most, self.clock = dataset, enough, most, clock
@@ -106,24 +128,21 @@ class Watch:
     def __call__(self, log_density: LogDensity, iteration: int) -> None:
         """Measure, without counting the time it takes."""
         now = self.clock()
-        try:
-            kl = compare(self.dataset, log_density, 2001).normalized_kl
-        except ValueError:
-            kl = math.inf
-        self.curve.append((now - self.start, kl, iteration))
+        seconds, kl = now - self.start, distance(self.dataset, log_density, 2001)
+        self.curve.append((seconds, kl, iteration))
         self.start += self.clock() - now
-        if kl <= self.enough or self.curve[-1][0] > self.most:
+        if kl <= self.enough or seconds > self.most:
             raise Enough
 
-    def reached(self, level: float) -> tuple[float, int] | None:
-        """Seconds and iterations until the KL is below the level; None if it never is."""
-        return next(((seconds, n) for seconds, kl, n in self.curve if kl <= level), None)
+    def reached(self, level: float) -> tuple[float, float]:
+        """Seconds and iterations until the KL is below the level; infinite if it never is."""
+        return next(((s, n) for s, kl, n in self.curve if kl <= level), (math.inf, math.inf))
 
 
 def runs(
     function: Callable[[Mapping[str, object]], Row],
     configs: Sequence[Mapping[str, object]],
-    options: argparse.Namespace,
+    options: Options,
     workers: int | None = None,
 ) -> list[Row]:
     """One row for each configuration; what was measured before a run was killed is kept.
@@ -150,7 +169,7 @@ def runs(
 
 
 def command(
-    make: Callable[[argparse.Namespace], Tables],
+    make: Callable[[Options], Tables],
     packages: Sequence[str],
     quick: str,
     arguments: list[str] | None = None,
@@ -164,7 +183,7 @@ def command(
     Args:
         make: From the options to tables. Its file names the benchmark and its
             docstring is the description.
-        packages: Distributions it needs; the header names their versions.
+        packages: Distributions it needs; the report names their versions.
         quick: What `--quick` leaves out.
         arguments: Of the command line; None for the process's own.
         options: Further ones, as `argparse` takes them.
@@ -177,73 +196,73 @@ def command(
     for flag, what in (options or {}).items():
         parser.add_argument(flag, **what)
     options = parser.parse_args(arguments)
-    for package in packages:
-        try:
-            version(package)
-        except PackageNotFoundError:
-            parser.error(
-                f"the package {package!r} is missing: run `make bench`, "
-                "or pip install --group bench"
-            )
     if options.threads < 1:
         parser.error(f"--threads must be at least 1, not {options.threads}")
     torch.set_num_threads(options.threads)
     os.environ["NPROC"] = str(options.threads)  # read by jax when it computes first
     keep_freed_memory()  # as in training; all contenders are in this process
+    try:
+        options.machine = machine(packages)
+    except PackageNotFoundError as error:
+        how = "run `make bench`, or pip install --group bench"
+        parser.error(f"the package {error.name!r} is missing: {how}")
     name += "_quick" * options.quick
     options.record = FOLDER / f"{name}.jsonl"
-    options.machine, start = header(packages), time.perf_counter()
+    start = time.perf_counter()
     tables = make(options)
     took = f"This run took {time.perf_counter() - start:.0f} s."
-    print(write_report(FOLDER, name, [*options.machine, took, RULES], tables))
+    text = page(name, [*options.machine, took, RULES], tables)
+    print(text)
+    rows = [{"table": caption} | row for caption, of in tables.items() for row in of]
+    write_csv(FOLDER / f"{name}.csv", rows)
+    (FOLDER / f"{name}.md").write_text(text, encoding="utf-8")
     options.record.unlink(missing_ok=True)
     return 0
 
 
-def header(packages: Sequence[str]) -> list[str]:
+def machine(packages: Sequence[str]) -> list[str]:
     """Lines on the machine, the software and the day; nothing that names a user or a folder."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(errors="replace").splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    processor = names[0] if names else platform.processor() or platform.machine()
     versions = ", ".join(f"{package} {version(package)}" for package in packages)
     load = f"; load {os.getloadavg()[0]:.1f} at the start" if hasattr(os, "getloadavg") else ""
     return [
-        f"Machine: {_processor()}, {cores()} cores, {platform.system()}; "
+        f"Machine: {processor}, {cores()} cores, {platform.system()}; "
         f"torch uses {torch.get_num_threads()} threads{load}",
         f"Software: Python {platform.python_version()}, {versions}",
-        f"Date: {datetime.date.today().isoformat()}",
+        f"Date: {date.today().isoformat()}",
     ]
 
 
 def markdown_table(rows: Sequence[Row]) -> str:
-    """A Markdown table, aligned in plain text too; numbers stand right and floats get 3 digits."""
-    names = _columns(rows)
-    cells = [names, *([short(row.get(name, "–")) for name in names] for row in rows)]
-    widths = [max(3, *map(len, column)) for column in zip(*cells, strict=True)]
-    left = [isinstance(rows[0].get(name), str) for name in names]
-    rules = [
-        "-" * w if is_left else "-" * (w - 1) + ":" for w, is_left in zip(widths, left, strict=True)
-    ]
-    cells.insert(1, rules)
-    lines = (
-        (cell.ljust(w) if is_left else cell.rjust(w) for cell, w, is_left in zip(*z, strict=True))
-        for z in ((line, widths, left) for line in cells)
-    )
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    """A Markdown table that is aligned as plain text too; rows may lack columns of others.
 
-
-def write_report(folder: Path, name: str, lines: Sequence[str], tables: Tables) -> str:
-    """Write name.md and name.csv (all tables, numbers unrounded) to a folder; return the Markdown.
-
-    Args:
-        folder: Made if it is not there.
-        name: Of the files, without ending; also the title.
-        lines: Paragraphs before the tables.
-        tables: Rows by caption.
+    Numbers stand right and text left, as in the first row; floats get three digits.
     """
-    text = page(name, lines, tables)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.md").write_text(text, encoding="utf-8")
-    flat = [{"table": caption} | row for caption, rows in tables.items() for row in rows]
-    write_csv(folder / f"{name}.csv", flat)
-    return text
+    columns = []
+    for name in dict.fromkeys(name for row in rows for name in row):
+        cells = [name, *(short(row.get(name, "–")) for row in rows)]
+        width = max(3, *map(len, cells))
+        if isinstance(rows[0].get(name), str):
+            cells.insert(1, "-" * width)
+            columns.append([cell.ljust(width) for cell in cells])
+        else:
+            cells.insert(1, "-" * (width - 1) + ":")
+            columns.append([cell.rjust(width) for cell in cells])
+    return "\n".join(f"| {' | '.join(line)} |" for line in zip(*columns, strict=True))
+
+
+def short(value: str | int | float) -> str:
+    """A value as tables show it: three digits of a float, commas in what is large, or a dash."""
+    if isinstance(value, str):
+        return value
+    if not math.isfinite(value):
+        return "–"
+    if isinstance(value, int) or abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.3g}"
 
 
 def page(title: str, lines: Sequence[str], tables: Tables) -> str:
@@ -257,30 +276,4 @@ def page(title: str, lines: Sequence[str], tables: Tables) -> str:
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
     """Write rows, numbers unrounded; a row may lack columns of another. Makes the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, _columns(rows), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def _columns(rows: Sequence[Row]) -> list[str]:
-    return list(dict.fromkeys(name for row in rows for name in row))
-
-
-def short(value: str | int | float) -> str:
-    """A value as tables show it: three digits of a float, commas in what is large."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, int):
-        return f"{value:,}"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
-
-
-def _processor() -> str:
-    """The name of the processor, as far as the system tells it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    pd.DataFrame(rows, dtype=object).to_csv(path, index=False, lineterminator="\n")

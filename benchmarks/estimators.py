@@ -18,7 +18,7 @@ from types import ModuleType
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dlutils.data.datasets import Dataset, make_dataset
 from dlutils.data.units import Units
@@ -29,8 +29,8 @@ from dlutils.flows.choice import effective_parameters
 from dlutils.notebook import load
 from dlutils.seeding import seeded
 
-GRID = 8001  # points of the quadrature
 ROOT = Path(__file__).resolve().parents[1]
+Scored = tuple[float, LogDensity]  # Akaike's criterion, a point: higher is better
 
 
 @cache
@@ -42,34 +42,38 @@ def notebook(name: str) -> ModuleType:
     return module
 
 
+def in_units(units: Units, log_density: LogDensity) -> LogDensity:
+    """Of y, from that of x = units(y)."""
+    return lambda y: log_density(units(y)) + units.log_slope(y)
+
+
 # drift net, precision of the prior on its weights, bins, T, natural gradient's steps at most
 NETS = (("mlp", 1.0, 64, 5, 40), ("sigmoid_basis_96", 30.0, 96, 10, 25))
 
 
 @lru_cache(maxsize=1)
-def ode_likelihood(dataset: Dataset, seed: int) -> tuple[float, LogDensity]:
-    """Two flows by rk4, their exact density; the better by `information_criterion`, and that."""
-    models = []
+def ode_likelihood(dataset: Dataset, seed: int) -> Scored:
+    """Two flows by rk4, their exact density; the better by `information_criterion`."""
+    found = []
     for drift, prior_precision, n_bins, n_steps, n_iterations in NETS:
         with suppress(ValueError):  # the steps fold the line
             model = notebook("ODE.ipynb").train(
-                replace(dataset, val=dataset.train),
-                drift,
-                "rk4",
-                n_steps,
-                seed,
-                logdet="map",
-                n_bins=n_bins,
-                prior_precision=prior_precision,
-                optimizer="natural",
-                n_iterations=n_iterations,
-                progress=False,
-            )
+                replace(dataset, val=dataset.train), drift, "rk4", n_steps, seed, logdet="map",
+                n_bins=n_bins, prior_precision=prior_precision, optimizer="natural",
+                n_iterations=n_iterations, progress=False,
+            )  # fmt: skip
             score = information_criterion(model, dataset, n_bins, prior_precision)
-            models.append((score, model.log_likelihood))
-    if not models:
+            found.append((score, model.log_likelihood))
+    if not found:
         raise ValueError("the steps of all nets fold the line")
-    return max(models, key=lambda pair: pair[0])
+    return max(found, key=lambda pair: pair[0])
+
+
+def information_criterion(model, dataset: Dataset, n_bins: int, prior_precision: float) -> float:
+    """Akaike's criterion, a point; see `effective_parameters`."""
+    effective = effective_parameters(model, dataset, prior_precision, n_bins)
+    mean = model.log_likelihood(dataset.train).double().mean().item()
+    return mean - effective / len(dataset.train)
 
 
 def ode_flow_matching(dataset: Dataset, seed: int) -> LogDensity:
@@ -87,13 +91,6 @@ def ode_flow_matching(dataset: Dataset, seed: int) -> LogDensity:
     return model.log_likelihood
 
 
-def information_criterion(model, dataset: Dataset, n_bins: int, prior_precision: float) -> float:
-    """Akaike's criterion, a point: higher is better; see `effective_parameters`."""
-    effective = effective_parameters(model, dataset, prior_precision, n_bins)
-    mean = model.log_likelihood(dataset.train).double().mean().item()
-    return mean - effective / len(dataset.train)
-
-
 def sde_bound(dataset: Dataset, seed: int) -> LogDensity:
     """The notebook's default net and path; its exact density from the Fokker-Planck equation."""
     train = notebook("SDE.ipynb").train
@@ -102,19 +99,17 @@ def sde_bound(dataset: Dataset, seed: int) -> LogDensity:
 
 
 @lru_cache(maxsize=1)
-def sde_closed_form(dataset: Dataset, seed: int) -> tuple[float, LogDensity]:
+def sde_closed_form(dataset: Dataset, seed: int) -> Scored:
     """The bound solved for; the training points choose, less what was fitted to them.
 
-    Returns:
-        Akaike's criterion, a point, with mean and variance as two more parameters; the density.
+    Mean and variance are two more parameters.
     """
     fitted = notebook("SDE.ipynb").least_squares(replace(dataset, val=dataset.val[:0]))
     y, net = dataset.train, fitted.model.net
-    n_parameters = 2 + net.denoiser.n_parameters
-    if net.net.c.any():
-        n_parameters = 2 + smoothing.fit(fitted.units(y.double()))[2]
-    mean = fitted.log_likelihood(y).double().mean().item()
-    return mean - n_parameters / len(y), fitted.log_likelihood
+    corrected = net.net.c.any()
+    fitted_numbers = smoothing.fit(fitted.units(y))[2] if corrected else net.denoiser.n_parameters
+    mean = fitted.log_likelihood(y).mean().item()
+    return mean - (2 + fitted_numbers) / len(y), fitted.log_likelihood
 
 
 def chosen(dataset: Dataset, seed: int) -> LogDensity:
@@ -125,12 +120,6 @@ def chosen(dataset: Dataset, seed: int) -> LogDensity:
     return max(found, key=lambda pair: pair[0])[1]
 
 
-def held_out(dataset: Dataset, share: float = 0.1) -> Dataset:
-    """A tenth of the training points for validation."""
-    n_val = max(2, round(share * len(dataset.train)))
-    return replace(dataset, train=dataset.train[n_val:], val=dataset.train[:n_val])
-
-
 def kde_botev(dataset: Dataset, seed: int) -> LogDensity:
     """Gaussian kernels, the bandwidth of Botev, Grotowski & Kroese 2010 (KDEpy)."""
     from KDEpy.bw_selection import improved_sheather_jones
@@ -139,8 +128,8 @@ def kde_botev(dataset: Dataset, seed: int) -> LogDensity:
     return yardsticks.kde(dataset.train, improved_sheather_jones(y[:, None]) / y.std(ddof=1))
 
 
-def em_sklearn(dataset: Dataset, seed: int, most: int = 10, n_init: int = 10) -> LogDensity:
-    """A mixture of up to `most` Gaussians by BIC, each the best of `n_init` starts (scikit-learn).
+def em_sklearn(dataset: Dataset, seed: int) -> LogDensity:
+    """A mixture of up to ten Gaussians by BIC, each the best of ten starts (scikit-learn).
 
     It ends when six more components have not lowered BIC. Three would be too few: on 1000 points of
     the claw BIC rises from one component to the fourth, and is lowest at seven.
@@ -148,27 +137,22 @@ def em_sklearn(dataset: Dataset, seed: int, most: int = 10, n_init: int = 10) ->
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
 
-    y = dataset.train.double()
-    loc, scale = y.mean(), y.std()
-    x = ((y - loc) / scale).numpy()[:, None]  # scikit-learn's least variance is absolute
+    units = Units.of(dataset.train.double())  # scikit-learn's least variance is absolute
+    column = lambda x: x.double().numpy()[:, None]
+    x = column(units(dataset.train.double()))
     best, lowest = None, math.inf
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        for k in range(1, 1 + min(most, len(np.unique(x)))):
-            model = GaussianMixture(k, max_iter=500, n_init=n_init, random_state=seed).fit(x)
+        for k in range(1, 1 + min(10, len(np.unique(x)))):
+            model = GaussianMixture(k, max_iter=500, n_init=10, random_state=seed).fit(x)
             if (bic := model.bic(x)) < lowest:
                 best, lowest = model, bic
             elif k == best.n_components + 6:
                 break
-
-    def log_density(points: Tensor) -> Tensor:
-        x = ((points.double() - loc) / scale).numpy()[:, None]
-        return torch.from_numpy(best.score_samples(x)) - scale.log()
-
-    return log_density
+    return in_units(units, lambda x: torch.from_numpy(best.score_samples(column(x))))
 
 
-def deft(dataset: Dataset, seed: int, n_grid: int = 400) -> LogDensity:
+def deft(dataset: Dataset, seed: int) -> LogDensity:
     """Density estimation using field theory: penalised likelihood that keeps three moments.
 
     The third derivative of log p is penalised, and the penalty is the one of highest evidence. The
@@ -185,15 +169,14 @@ def deft(dataset: Dataset, seed: int, n_grid: int = 400) -> LogDensity:
     y = dataset.train.double().numpy()
     margin = 0.2 * np.ptp(y)
     box = [y.min() - margin, y.max() + margin]
-    options = {"num_grid_points": n_grid, "bounding_box": box, "num_posterior_samples": 0}
+    options = {"num_grid_points": 400, "bounding_box": box, "num_posterior_samples": 0}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PendingDeprecationWarning)  # of numpy.matrix
         try:
             fit = DensityEstimator(y, **options).density_func
         except SystemExit:  # its way to say that it failed
             raise ValueError("suftware found no density") from None
-    log_p = -fit.field_values - math.log(fit.Z)
-    slopes = np.diff(log_p)[[0, -1]] / np.diff(fit.grid)[[0, -1]]
+    slopes = -np.diff(fit.field_values)[[0, -1]] / np.diff(fit.grid)[[0, -1]]
 
     def log_density(points: Tensor) -> Tensor:
         x = points.double().numpy()
@@ -204,99 +187,91 @@ def deft(dataset: Dataset, seed: int, n_grid: int = 400) -> LogDensity:
     return log_density
 
 
-def nsf(
-    dataset: Dataset, seed: int, bins: int = 16, n_iterations: int = 500, batch: int = 256
-) -> LogDensity:
-    """A neural spline flow as zuko builds it, on data scaled into [-5, 5], where its splines are.
+def held_out(dataset: Dataset) -> Dataset:
+    """A tenth of the training points for validation."""
+    n_val = max(2, round(0.1 * len(dataset.train)))
+    return replace(dataset, train=dataset.train[n_val:], val=dataset.train[:n_val])
 
-    With one transform: several would be a spline of a spline.
+
+def spline_flow(
+    y: Tensor, seed: int, transforms: int = 1, bins: int = 16
+) -> tuple[nn.Module, Units, LogDensity]:
+    """A neural spline flow as zuko builds it, for data scaled into [-5, 5], where its splines are.
 
     Args:
-        dataset: A tenth of its training points is held out; the weights that are best there stay.
-        seed: Of weights and batches.
-        bins: Of the spline.
-        n_iterations: Of Adam with a cosine from 0.05 to 0.
-        batch: Points an iteration.
+        y: The data, `(n,)`.
+        seed: Of the weights.
+        transforms: Splines, one after the other.
+        bins: Of each.
+
+    Returns:
+        The flow, the units it is in, and its log-density in these, with a gradient.
     """
     import zuko
 
-    parts = held_out(dataset)
-    y = parts.train
-    loc = y.mean()
-    scale = max(y.std(), (y - loc).abs().max() / 5)
+    loc = y.mean().item()
+    units = Units(loc, max(y.std(), (y - loc).abs().max() / 5).item())
     with seeded(seed, dtype=y.dtype):
-        flow = zuko.flows.NSF(features=1, transforms=1, bins=bins)
+        flow = zuko.flows.NSF(features=1, transforms=transforms, bins=bins)
+    return flow, units, lambda x: flow().log_prob(x[:, None])
 
-    def log_density(y: Tensor) -> Tensor:
-        with torch.no_grad():
-            return flow().log_prob(((y - loc) / scale)[:, None]) - scale.log()
 
+def nsf(dataset: Dataset, seed: int) -> LogDensity:
+    """A neural spline flow of one transform: several would be a spline of a spline.
+
+    500 iterations of Adam on batches of 256, with a cosine from 0.05 to 0; the weights stay that
+    are best on a tenth of the training points that is held out.
+    """
+    parts, n_iterations = held_out(dataset), 500
+    flow, units, log_density = spline_flow(parts.train, seed)
+    x, x_val = units(parts.train), units(parts.val)
     optimizer = torch.optim.Adam(flow.parameters(), lr=0.05)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, n_iterations)
-    random, x = torch.Generator().manual_seed(seed), ((y - loc) / scale)[:, None]
-    best, kept = -math.inf, None
+    random, best, kept = torch.Generator().manual_seed(seed), -math.inf, None
     for iteration in range(1, n_iterations + 1):
-        points = x[torch.randint(len(x), (min(batch, len(x)),), generator=random)]
-        loss = -flow().log_prob(points).mean()
+        points = x[torch.randint(len(x), (min(256, len(x)),), generator=random)]
         optimizer.zero_grad()
-        loss.backward()
+        (-log_density(points).mean()).backward()
         optimizer.step()
         schedule.step()
-        if iteration % 25 == 0 and (value := log_density(parts.val).mean().item()) > best:
+        if iteration % 25 == 0 and (value := log_density(x_val).mean().item()) > best:
             best, kept = value, {k: v.clone() for k, v in flow.state_dict().items()}
     flow.load_state_dict(kept)
-    return log_density
+    return in_units(units, lambda x: log_density(x).detach())
 
 
-Row = dict[str, str]
-CONTENDERS: dict[str, tuple[Callable[[Dataset, int], LogDensity], Row]] = {
+# the estimate; what it is; what it chooses, and how
+CONTENDERS: dict[str, tuple[Callable[[Dataset, int], LogDensity], str, str]] = {
     "ODE, likelihood": (
         lambda dataset, seed: ode_likelihood(dataset, seed)[1],
-        {"what": "flow, natural gradient", "chooses": "one of two nets, by Akaike's criterion"},
-    ),
+        "flow, natural gradient", "one of two nets, by Akaike's criterion"),
     "ODE, flow matching": (
-        ode_flow_matching,
-        {"what": "flow, one linear solve", "chooses": "the penalty, by the points' likelihood"},
-    ),
+        ode_flow_matching, "flow, one linear solve", "the penalty, by the points' likelihood"),
     "SDE, bound": (
         sde_bound,
-        {"what": "the SDE notebook's default net, 300 iterations of Adam (its default: 500)",
-         "chooses": "nothing"},
-    ),
+        "the SDE notebook's default net, 300 iterations of Adam (its default: 500)", "nothing"),
     "SDE, closed form": (
         lambda dataset, seed: sde_closed_form(dataset, seed)[1],
-        {"what": "EM's mixture or one Gaussian, corrected by a linear solve",
-         "chooses": "what is corrected, how, delta, by Akaike's criterion"},
-    ),
+        "EM's mixture or one Gaussian, corrected by a linear solve",
+        "what is corrected, how, delta, by Akaike's criterion"),
     "ODE or SDE": (
-        chosen,
-        {"what": "ODE by likelihood or SDE in closed form", "chooses": "by Akaike's criterion"},
-    ),
+        chosen, "ODE by likelihood or SDE in closed form", "by Akaike's criterion"),
     "EM, grown": (
         lambda dataset, seed: yardsticks.em_mixture(dataset.train),
-        {"what": "mixture of Gaussians", "chooses": "their number, by BIC"},
-    ),
+        "mixture of Gaussians", "their number, by BIC"),
     "EM, scikit-learn": (
-        em_sklearn,
-        {"what": "mixture of Gaussians, ten starts", "chooses": "their number, by BIC"},
-    ),
+        em_sklearn, "mixture of Gaussians, ten starts", "their number, by BIC"),
     "penalised": (
         lambda dataset, seed: yardsticks.penalized(dataset.train),
-        {"what": "penalised likelihood on a grid", "chooses": "the penalty, by the evidence"},
-    ),
-    "DEFT": (deft, {"what": "suftware", "chooses": "the smoothness, by the evidence"}),
+        "penalised likelihood on a grid", "the penalty, by the evidence"),
+    "DEFT": (deft, "suftware", "the smoothness, by the evidence"),
     "KDE, Scott": (
         lambda dataset, seed: yardsticks.kde(dataset.train),
-        {"what": "Gaussian kernels", "chooses": "nothing: Scott's bandwidth"},
-    ),
-    "KDE, Botev": (
-        kde_botev, {"what": "Gaussian kernels (KDEpy)", "chooses": "the bandwidth, by plug-in"},
-    ),
+        "Gaussian kernels", "nothing: Scott's bandwidth"),
+    "KDE, Botev": (kde_botev, "Gaussian kernels (KDEpy)", "the bandwidth, by plug-in"),
     "NSF": (
-        nsf,
-        {"what": "neural spline flow (zuko), 500 iterations of Adam",
-         "chooses": "when to stop, by a tenth of the points"},
-    ),
+        nsf, "neural spline flow (zuko), 500 iterations of Adam",
+        "when to stop, by a tenth of the points"),
 }  # fmt: skip
 
 
@@ -320,14 +295,13 @@ def measure(config: Mapping[str, object]) -> dict[str, object]:
     ends = units(torch.tensor(dataset.support, dtype=torch.float64)).tolist()
     seen = replace(dataset, **points, support=tuple(ends), distribution=None)
     kl, seconds, errors = {}, {}, {}
-    for name, (estimate, _) in CONTENDERS.items():
+    for name, (estimate, *_) in CONTENDERS.items():
         start = time.perf_counter()
         try:
             log_q = estimate(seen, config["seed"])
             seconds[name] = time.perf_counter() - start
-            of_y = lambda y, log_q=log_q: log_q(units(y)).double() + units.log_slope(y)
-            found = compare(dataset, of_y, GRID)
-            kl[name] = found.normalized_kl if math.isfinite(found.normalized_kl) else None
+            found = compare(dataset, in_units(units, log_q), 8001).normalized_kl
+            kl[name] = found if math.isfinite(found) else None
         except (ValueError, ArithmeticError, np.linalg.LinAlgError) as error:
             seconds.setdefault(name, time.perf_counter() - start)
             kl[name], errors[name] = None, f"{type(error).__name__}: {error}"

@@ -7,9 +7,8 @@ it. Lines are those of the files, blank ones and comments included.
 import argparse
 import ast
 import graphlib
-import sys
 import tempfile
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -77,46 +76,34 @@ def circle(root: Path) -> list[str]:
 
 def count(root: Path) -> dict[str, str]:
     """Lines and files of each room and of what stands around the package, and what is wrong."""
-    lines, files = Counter(), Counter()
-    for module, path in modules(root).items():
-        where = f"dlutils/{room(module)}"
-        lines[where] += _lines(path)
-        files[where] += 1
+    files = [(f"dlutils/{room(module)}", path) for module, path in modules(root).items()]
+    files += [("dlutils", path) for _, path in files]
     for folder, pattern in AROUND.items():
-        for path in (root / folder).rglob(pattern):
-            lines[folder] += _lines(path)
-            files[folder] += 1
-    of_package = [where for where in lines if where.startswith("dlutils/")]
-    lines["dlutils"] = sum(lines[where] for where in of_package)
-    files["dlutils"] = sum(files[where] for where in of_package)
-    shown = {where: f"{lines[where]} in {files[where]}" for where in sorted(lines)}
-    circles = " → ".join(name.removeprefix("dlutils.") for name in circle(root)) or "none"
-    return shown | {"imports upward": str(len(upward(root))), "a circle": circles}
-
-
-def _lines(path: Path) -> int:
-    return len(path.read_text(encoding="utf-8").splitlines())
+        files += [(folder, path) for path in (root / folder).rglob(pattern)]
+    lines = defaultdict(list)
+    for where, path in files:
+        lines[where].append(len(path.read_text(encoding="utf-8").splitlines()))
+    return {where: f"{sum(lines[where])} in {len(lines[where])}" for where in sorted(lines)} | {
+        "imports upward": str(len(upward(root))),
+        "a circle": " → ".join(name.removeprefix("dlutils.") for name in circle(root)) or "none",
+    }
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Print lines and files by room, imports that run upward, and whether there is a circle."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.house", description=main.__doc__)
     parser.add_argument("--against", metavar="COMMIT", help="another commit, to stand beside")
-    options, root = parser.parse_args(arguments), Path()
+    commit = parser.parse_args(arguments).against
+    columns = {}
     with tempfile.TemporaryDirectory() as folder:
-        now = count(working_tree(root, Path(folder, "now")))
-        before = {}
-        if options.against:
-            before = count(committed(options.against, root, Path(folder, "before")))
-    columns = {options.against: before, "now": now} if before else {"now": now}
-    rows = dict.fromkeys([*before, *now])
-    print(
-        markdown_table(
-            [{"room": name, **{c: of.get(name, "–") for c, of in columns.items()}} for name in rows]
-        )
-    )
+        if commit:
+            columns[commit] = count(committed(commit, Path(), Path(folder, "before")))
+        columns["now"] = count(working_tree(Path(), Path(folder, "now")))
+    rooms = dict.fromkeys(name for of in columns.values() for name in of)
+    rows = [{"room": name} | {c: of.get(name, "–") for c, of in columns.items()} for name in rooms]
+    print(markdown_table(rows))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -4,7 +4,6 @@ Both stand in temporary copies, each with the package that belongs to it, and ar
 in the same Python environment. A cell that fails ends it: nothing is written then.
 """
 
-import argparse
 import io
 import os
 import re
@@ -15,16 +14,16 @@ import tarfile
 import tempfile
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
 from nbformat import NotebookNode
 
-from benchmarks.common import Row, Tables, command, page, write_csv
+from benchmarks.common import Options, Row, Tables, command, page, write_csv
 from dlutils.tools.notebooks import execute
 
 PACKAGES = ("torch", "numpy", "scipy", "nbclient")
-SIDES = ("before", "after")
 SLOWEST = 10
 WIDTH = 60  # of a line of code in a table
 WHOLE = 0  # in place of a cell's number: the notebook, from the start of its kernel to its end
@@ -67,11 +66,9 @@ def cell_rows(notebook: NotebookNode) -> Iterator[Row]:
                 datetime.fromisoformat(times[key])
                 for key in ("iopub.execute_input", "shell.execute_reply")
             )
-            yield {
-                "cell": cell.execution_count,
-                "code": first_line(cell.source),
-                "seconds": (end - start).total_seconds(),
-            }
+            seconds = (end - start).total_seconds()
+            code = first_line(cell.source)
+            yield {"cell": cell.execution_count, "code": code, "seconds": seconds}
 
 
 def first_line(source: str) -> str:
@@ -94,16 +91,15 @@ def measure(trees: dict[str, Path], rounds: int) -> list[Row]:
     """
     names = sorted({path.name for tree in trees.values() for path in tree.glob("*.ipynb")})
     rows: list[Row] = []
-    for number in range(1, rounds + 1):
-        for name in names:
-            for side, tree in trees.items():
-                if (tree / name).exists():
-                    print(f"round {number} of {rounds}, {side}:")
-                    os.environ["PYTHONPATH"] = str(tree)
-                    notebook, seconds = execute(tree / name, timing=True)
-                    run = {"notebook": name, "version": side, "round": number}
-                    whole = {"cell": WHOLE, "code": "", "seconds": seconds}
-                    rows += [run | row for row in (whole, *cell_rows(notebook))]
+    for number, name, side in product(range(1, rounds + 1), names, trees):
+        path = trees[side] / name
+        if path.exists():
+            print(f"round {number} of {rounds}, {side}:")
+            os.environ["PYTHONPATH"] = str(trees[side])
+            notebook, seconds = execute(path, timing=True)
+            run = {"notebook": name, "version": side, "round": number}
+            whole = {"cell": WHOLE, "code": "", "seconds": seconds}
+            rows += [run | row for row in (whole, *cell_rows(notebook))]
     return rows
 
 
@@ -114,23 +110,18 @@ def results(rows: Sequence[Row]) -> Tables:
         code=("code", "last"), seconds=("seconds", "median"), rounds=("round", "nunique")
     )
     whole, slowest = [], {}
-    for name in dict.fromkeys(row["notebook"] for row in rows):
-        seconds: Row = dict.fromkeys(SIDES, "–")
-        rounds: Row = dict.fromkeys(SIDES, "–")
-        for side in SIDES:
-            if (name, side, WHOLE) in found.index:
-                seconds[side] = float(found.seconds[name, side, WHOLE])
-                rounds[side] = int(found.rounds[name, side, WHOLE])
-                cells = found.loc[name, side].drop(WHOLE).nlargest(SLOWEST, "seconds")
-                slowest[f"{name} {side}: the slowest cells"] = [
-                    {"cell": int(number), "code": in_table(cell.code), "s": float(cell.seconds)}
-                    for number, cell in cells.iterrows()
-                ]
-        ratio = seconds["after"] / seconds["before"] if "–" not in seconds.values() else "–"
-        line: Row = {"notebook": name} | {f"{side}, s": seconds[side] for side in SIDES}
-        whole.append(
-            line | {"after / before": ratio} | {f"rounds {side}": rounds[side] for side in SIDES}
-        )
+    for name in found.index.unique("notebook"):
+        sides = found.loc[name].xs(WHOLE, level="cell").reindex(["before", "after"])
+        (before, after), rounds = sides.seconds, sides.rounds
+        line = {"notebook": name, "before, s": before, "after, s": after}
+        line |= {"after / before": after / before}
+        whole.append(line | {f"rounds {side}": rounds[side] for side in rounds.index})
+        for side in rounds.dropna().index:
+            cells = found.loc[name, side].drop(WHOLE).nlargest(SLOWEST, "seconds")
+            slowest[f"{name} {side}: the slowest cells"] = [
+                {"cell": cell.Index, "code": in_table(cell.code), "s": cell.seconds}
+                for cell in cells.itertuples()
+            ]
     return {"Whole notebooks": whole} | slowest
 
 
@@ -139,12 +130,12 @@ def in_table(line: str) -> str:
     return "`" + line.replace("`", "'").replace("|", r"\|") + "`"
 
 
-def make(options: argparse.Namespace) -> Tables:
+def make(options: Options) -> Tables:
     """Time whole notebooks and their cells beside those of another commit, in turns."""
-    top = git("rev-parse", "--show-toplevel", folder=Path())
-    root = Path(os.fsdecode(top).strip())
-    before = git("rev-parse", "--short", f"{options.against}^{{commit}}", folder=root)
-    after = git("describe", "--always", "--dirty", "--exclude=*", folder=root)
+    words = lambda *arguments: os.fsdecode(git(*arguments, folder=Path())).strip()
+    root = Path(words("rev-parse", "--show-toplevel"))
+    before = words("rev-parse", "--short", f"{options.against}^{{commit}}")
+    after = words("describe", "--always", "--dirty", "--exclude=*")
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         trees = {
             "before": committed(options.against, root, Path(folder) / "before"),
@@ -158,17 +149,17 @@ def make(options: argparse.Namespace) -> Tables:
         "its kernel in them; a cell's are from when the kernel takes it up to its reply. A cell's "
         f"number is that of `In [n]`; all cells of all rounds are in `{RAW.as_posix()}`, where "
         f"cell {WHOLE} is the whole.",
-        f"Before: commit {before.decode().strip()}. After: commit {after.decode().strip()}; "
-        "“dirty” is one with changes since.",
+        f"Before: commit {before}. After: commit {after}; “dirty” is one with changes since.",
         f"OMP_NUM_THREADS: {os.environ.get('OMP_NUM_THREADS', 'not set')}",
     ]
+    write_csv(root / RAW, rows)
     text = page("Times of the notebooks", [*lines, *options.machine], tables)
     (root / PAGE).parent.mkdir(parents=True, exist_ok=True)
     (root / PAGE).write_text(text, encoding="utf-8")
-    write_csv(root / RAW, rows)
     return tables
 
 
 if __name__ == "__main__":
-    against = {"required": True, "metavar": "COMMIT", "help": "the one before"}
-    sys.exit(command(make, PACKAGES, "one round in place of three", options={"--against": against}))
+    against = {"--against": {"required": True, "metavar": "COMMIT", "help": "the one before"}}
+    quick = "one round in place of three"
+    raise SystemExit(command(make, PACKAGES, quick, options=against))

@@ -6,13 +6,9 @@ own, whose learning rate comes down to zero as the budget ends. Learning rate an
 chosen on other samples: a grid was tried on two of them, the best two or three settings on five.
 """
 
-import argparse
-import io
 import math
-import sys
 import time
 from collections.abc import Callable, Iterable
-from contextlib import redirect_stdout
 from functools import partial
 from itertools import product
 from statistics import mean
@@ -21,29 +17,33 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from benchmarks.common import Row, Tables, command
+from benchmarks.common import (
+    SEEDS,
+    Options,
+    Row,
+    Tables,
+    command,
+    distance,
+    mean_and_error,
+    quietly,
+)
 from benchmarks.estimators import notebook
-from benchmarks.flow_matching import PROPER
+from benchmarks.flow_matching import PROPER, SOLVER
 from dlutils.arrays import dtype_of
 from dlutils.data.datasets import Dataset, make_dataset
-from dlutils.evaluation import compare
 from dlutils.flows import adjoint
 from dlutils.flows.matching import path_nodes
 from dlutils.flows.natural import NaturalGradient
 from dlutils.seeding import seeded
-from dlutils.tables import plus_minus
 from dlutils.tools.complexity import median_seconds
 from dlutils.training import DataSource
 
 Objective = Callable[[], Tensor]
-Samples = dict[int, Dataset]
 PACKAGES = ("torch", "numpy", "scipy")
 DENSITIES = {"laplace_mixture": "Laplace mixture", "marron_wand_10": "claw"}
 BUDGETS = (1, 4, 16)  # seconds
-SEEDS = range(10, 15)
 BATCH = 256
 NO_BATCH: Row = dict.fromkeys(("ms a step", "sd", "unit", "sd / mean"), "–")
-SOLVER = tuple(PROPER[name] for name in ("n_steps", "method", "logdet"))
 
 
 def likelihood(dataset: Dataset, seed: int, **settings: object):
@@ -65,9 +65,8 @@ def matching(coupling: str, dataset: Dataset, seed: int, **settings: object):
 def likelihood_of(dataset: Dataset, flow, batch: int = BATCH) -> Objective:
     """The mean log-likelihood, nats."""
     draw = DataSource(flow.units(dataset.train), PROPER["n_bins"], batch)
-    return lambda: (
-        adjoint.mean_log_likelihood(flow.drift, *draw(), *SOLVER) - math.log(flow.units.scale)
-    )
+    shift = math.log(flow.units.scale)
+    return lambda: adjoint.mean_log_likelihood(flow.drift, *draw(), **SOLVER) - shift
 
 
 def bound_of(dataset: Dataset, fitted, batch: int = BATCH) -> Objective:
@@ -119,17 +118,6 @@ SETTINGS = {
 }
 
 
-def samples(density: str, seeds: Iterable[int]) -> Samples:
-    """10 000 points for each seed."""
-    return {seed: make_dataset(density, seed=seed) for seed in seeds}
-
-
-def quietly(fit: Callable, *arguments: object, **settings: object):
-    """What `fit` returns, without what it prints: a run on trial may well go astray."""
-    with redirect_stdout(io.StringIO()):
-        return fit(*arguments, **settings)
-
-
 def seconds_an_iteration(
     fit: Callable, dataset: Dataset, n_iterations: int = 200, **settings: object
 ) -> float:
@@ -138,32 +126,6 @@ def seconds_an_iteration(
     start = time.thread_time()
     model = quietly(fit, dataset, 0, n_iterations=n_iterations, **settings)
     return (time.thread_time() - start) / len(model.history.train)
-
-
-def runs(fit: Callable, data: Samples, budget: float, each: float, settings: dict) -> list:
-    """Models, each with as many iterations as the budget has room for, seconds both."""
-    n_iterations = max(1, round(budget / each))
-    return [
-        quietly(fit, dataset, seed, n_iterations=n_iterations, **settings)
-        for seed, dataset in data.items()
-    ]
-
-
-def distances(data: Samples, models: list) -> Tensor:
-    """KL of each model from the truth, nats; NaN where its steps fold the line."""
-
-    def distance(dataset: Dataset, model) -> float:
-        try:
-            return compare(dataset, model.log_likelihood).normalized_kl
-        except ValueError:
-            return math.nan
-
-    return torch.tensor([distance(*pair) for pair in zip(data.values(), models, strict=True)])
-
-
-def words(settings: dict) -> Row:
-    """Settings as cells of a table."""
-    return {name: "all" if value is None else value for name, value in settings.items()}
 
 
 def adam_step(objective: Objective, net: nn.Module) -> Callable[[], object]:
@@ -184,7 +146,7 @@ def natural_step(dataset: Dataset, flow) -> Callable[[], object]:
     with seeded(0, dtype=y.dtype):
         f = notebook("ODE.ipynb").DRIFTS["mlp"]()
     nodes, weights = DataSource(y, PROPER["n_bins"])()
-    climber = NaturalGradient(f, nodes, weights, *SOLVER, precision=1 / len(y))
+    climber = NaturalGradient(f, nodes, weights, **SOLVER, precision=1 / len(y))
     return lambda: (climber.look(), climber.move())
 
 
@@ -196,40 +158,44 @@ def of_one_batch(way: str, dataset: Dataset, model) -> Row:
     value, net = objective(dataset, model), getattr(model, "model", None) or model.drift
     with torch.no_grad():
         values = torch.stack([value() for _ in range(400)]).double()
-    row = {"ms a step": 1e3 * median_seconds(adam_step(value, net), 50), "sd": values.std().item()}
-    row |= {"unit": unit, "sd / mean": "–"}
-    if unit == "mean square":  # where zero of a log-likelihood is depends on the unit of y
-        row["sd / mean"] = (values.std() / values.mean()).item()
-    return row
+    sd, ms = values.std().item(), 1e3 * median_seconds(adam_step(value, net), 50)
+    # where zero of a log-likelihood is depends on the unit of y
+    relative = sd / values.mean().item() if unit == "mean square" else "–"
+    return {"ms a step": ms, "sd": sd, "unit": unit, "sd / mean": relative}
 
 
-def shown(kl: Tensor) -> str:
-    """Mean and standard error of the samples."""
-    return plus_minus(kl, "", 5) if len(kl) > 1 else f"{kl.item():.5f}"
+def trained(way: str, density: str, data: dict[int, Dataset], budgets: Iterable[int]) -> Row:
+    """KL after each budget, by seconds of a run that has as many iterations as there is room for.
 
-
-def trained(way: str, density: str, budgets: Iterable[int], seeds: Iterable[int]) -> Row:
-    """A row of the table: the way's settings, its step, and KL after each budget."""
-    fit, data, row = TRAINED[way][0], samples(density, seeds), {}
-    settings, first = SETTINGS.get((density, way), {}), next(iter(data.values()))
+    Beside it the step, and the way's settings.
+    """
+    fit, settings = TRAINED[way][0], SETTINGS.get((density, way), {})
+    first, row = next(iter(data.values())), {}
     each = seconds_an_iteration(fit, first, **settings)
     for budget in budgets:
-        models = runs(fit, data, budget, each, settings)
-        row[f"KL after {budget} s"] = shown(distances(data, models))
+        options = settings | {"n_iterations": max(1, round(budget / each))}
+        models = [quietly(fit, dataset, seed, **options) for seed, dataset in data.items()]
+        row[f"KL after {budget} s"] = mean_kl(data, models)
     row["seconds"] = mean(model.history.seconds for model in models)
     row["iterations"] = mean(len(model.history.train) for model in models)
     row["ms an iteration"] = 1e3 * each
-    return of_one_batch(way, first, models[0]) | row | words(settings)
+    words = {name: "all" if value is None else value for name, value in settings.items()}
+    return of_one_batch(way, first, models[0]) | row | words
 
 
-def solved(way: str, density: str, budgets: Iterable[int], seeds: Iterable[int]) -> Row:
-    """A row of the table: KL after each budget that the solve keeps to, and its seconds."""
-    data = samples(density, seeds)
+def solved(way: str, data: dict[int, Dataset], budgets: Iterable[int]) -> Row:
+    """KL after each budget that the solve keeps to, and its seconds."""
     SOLVED[way](next(iter(data.values())), 0)  # warm-up
     models = [SOLVED[way](dataset, seed) for seed, dataset in data.items()]
-    seconds, kl = mean(model.history.seconds for model in models), shown(distances(data, models))
+    seconds, kl = mean(model.history.seconds for model in models), mean_kl(data, models)
     row = {f"KL after {b} s": kl if seconds <= b else "–" for b in budgets}
     return NO_BATCH | row | {"seconds": seconds}
+
+
+def mean_kl(data: dict[int, Dataset], models: list) -> str:
+    """Mean and standard error over the samples."""
+    pairs = zip(data.values(), models, strict=True)
+    return mean_and_error([distance(dataset, model.log_likelihood) for dataset, model in pairs])
 
 
 def side_by_side(
@@ -238,13 +204,14 @@ def side_by_side(
     """A row for each of `TRAINED` and `SOLVED` and each density."""
     rows = []
     for density, way in tqdm(list(product(densities, ways)), "objectives", leave=False):
-        measure = trained if way in TRAINED else solved
-        row = measure(way, density, budgets, seeds)
+        data = {seed: make_dataset(density, seed=seed) for seed in seeds}
+        by_train = way in TRAINED
+        row = trained(way, density, data, budgets) if by_train else solved(way, data, budgets)
         rows.append({"data": DENSITIES[density], "way": way} | row)
     return rows
 
 
-def make(options: argparse.Namespace) -> Tables:
+def make(options: Options) -> Tables:
     """Compare maximum likelihood, the bound, and flow matching: cost, noise, KL by seconds."""
     ways = [*TRAINED, *SOLVED]
     few = 1 if options.quick else None
@@ -253,4 +220,4 @@ def make(options: argparse.Namespace) -> Tables:
 
 
 if __name__ == "__main__":
-    sys.exit(command(make, PACKAGES, "one density, one sample, no more than 4 s"))
+    raise SystemExit(command(make, PACKAGES, "one density, one sample, no more than 4 s"))

@@ -6,8 +6,6 @@ with the highest log-likelihood of the validation points is compared with the ya
 points. A process a core, one thread each; a run that was stopped goes on where it was.
 """
 
-import argparse
-import sys
 import time
 from collections.abc import Mapping
 from math import inf
@@ -16,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from benchmarks.common import Row, Tables, command, runs
+from benchmarks.common import Options, Row, Tables, command, runs
 from benchmarks.estimators import notebook
 from dlutils.data.datasets import Dataset, load_dataset
 from dlutils.estimators import held_out
@@ -30,9 +28,9 @@ OURS = ("ODE", "ODE, matched", "SDE", "SDE, solved")
 def table(library: str, name: str) -> pd.DataFrame:
     """A data set that comes with a library."""
     if library == "statsmodels":
-        import statsmodels.api as sm
+        from statsmodels.api import datasets
 
-        return getattr(sm.datasets, name).load_pandas().data
+        return getattr(datasets, name).load_pandas().data
     if library == "sklearn":
         from sklearn import datasets
 
@@ -44,56 +42,39 @@ def table(library: str, name: str) -> pd.DataFrame:
 
 
 POSITIVE = {"support": (0.0, inf)}
-# The column of a file; whose data set it is; what `load_dataset` is told; what the numbers are.
-FILES: dict[str, tuple[str, dict[str, object], str]] = {
+# The column of a file; whose data set it is; what the numbers are; what `load_dataset` is told.
+FILES: dict[str, tuple[str, str, dict[str, object]]] = {
     "sunspots.csv:SUNACTIVITY": (
-        "statsmodels",
-        POSITIVE | {"rounding": 0.1},
-        "a year's sunspots, 1700 to 2008",
-    ),
-    "nile.csv:volume": ("statsmodels", {"rounding": 1}, "a year's flow of the Nile"),
+        "statsmodels", "a year's sunspots, 1700 to 2008", POSITIVE | {"rounding": 0.1}),
+    "nile.csv:volume": ("statsmodels", "a year's flow of the Nile", {"rounding": 1}),
     "randhie.csv:mdvis": (
-        "statsmodels",
-        POSITIVE | {"rounding": 1},
-        "visits to a physician, counts",
-    ),
-    "engel.csv:income": ("statsmodels", POSITIVE, "incomes of Belgian households"),
+        "statsmodels", "visits to a physician, counts", POSITIVE | {"rounding": 1}),
+    "engel.csv:income": ("statsmodels", "incomes of Belgian households", POSITIVE),
     "co2.csv:co2": (
-        "statsmodels",
-        {"drop_missing": True, "rounding": 0.1},
-        "carbon dioxide, weekly",
-    ),
+        "statsmodels", "carbon dioxide, weekly", {"drop_missing": True, "rounding": 0.1}),
     "star98.csv:AVYRSEXP": (
-        "statsmodels",
-        POSITIVE | {"weights": "NABOVE"},
-        "teachers' years in schools, weighted by pupils",
-    ),
-    "breast_cancer.csv:mean area": ("sklearn", POSITIVE, "areas of cell nuclei"),
-    "wine.csv:alcohol": ("sklearn", {"rounding": 0.01}, "alcohol in Italian wines"),
-    "diabetes.csv:bmi": ("sklearn", {"rounding": 0.1}, "body mass index of patients"),
+        "statsmodels", "teachers' years in schools, weighted by pupils",
+        POSITIVE | {"weights": "NABOVE"}),
+    "breast_cancer.csv:mean area": ("sklearn", "areas of cell nuclei", POSITIVE),
+    "wine.csv:alcohol": ("sklearn", "alcohol in Italian wines", {"rounding": 0.01}),
+    "diabetes.csv:bmi": ("sklearn", "body mass index of patients", {"rounding": 0.1}),
     "seattle_weather.csv:precipitation": (
-        "vega",
-        POSITIVE | {"rounding": 0.1},
-        "a day's rain, half of them none",
-    ),
-    "seattle_temps.csv:temp": ("vega", {"rounding": 0.1}, "hourly temperatures"),
+        "vega", "a day's rain, half of them none", POSITIVE | {"rounding": 0.1}),
+    "seattle_temps.csv:temp": ("vega", "hourly temperatures", {"rounding": 0.1}),
     "cars.csv:Miles_per_Gallon": (
-        "vega",
-        POSITIVE | {"drop_missing": True, "rounding": 0.1},
-        "cars' miles a gallon",
-    ),
-}
+        "vega", "cars' miles a gallon", POSITIVE | {"drop_missing": True, "rounding": 0.1}),
+}  # fmt: skip
 QUICK = ("nile.csv:volume", "engel.csv:income")
 
 
 def read(source: str, seed: int) -> Dataset:
     """Write the table to a file, and read the column as a notebook does."""
-    library, options, _ = FILES[source]
+    library, _, told = FILES[source]
     FOLDER.mkdir(parents=True, exist_ok=True)
     file, column = source.split(":")
     path = FOLDER / f"{seed}_{file}"
     table(library, file.removesuffix(".csv")).to_csv(path, index=False)
-    return load_dataset(f"{path}:{column}", seed=seed, **options)
+    return load_dataset(f"{path}:{column}", seed=seed, **told)
 
 
 def measure(config: Mapping[str, object]) -> dict[str, object]:
@@ -117,77 +98,61 @@ def measure(config: Mapping[str, object]) -> dict[str, object]:
         "SDE": lambda: sde.train(data, seed=seed, progress=False),
         "SDE, solved": lambda: sde.least_squares(data),
     }
-    weights, found, on_val, seconds, notes = data.weights, {}, {}, {}, [data.description]
+    mean = lambda values, part: held_out.mean_and_error(values, data.weights.get(part))
+    found, on_val, seconds, notes = {}, {}, {}, [data.description]
     for name, fit in fits.items():
         start = time.perf_counter()
         try:
             model = fit()
-            found[name] = held_out.log_likelihood(model, data)
-            on_val[name], _ = held_out.mean_and_error(
-                model.log_likelihood(data.val), weights.get("val")
-            )
+            of_test = held_out.log_likelihood(model, data)
+            on_val[name], _ = mean(model.log_likelihood(data.val), "val")
+            found[name] = of_test
         except ValueError as error:
-            found.pop(name, None)
             notes.append(f"{name}: {error}")
         seconds[name] = time.perf_counter() - start
-    for name, log_q in held_out.rivals(data).items():
-        found[name] = held_out.log_likelihood(log_q, data)
-    chosen, summary = max(on_val, key=on_val.get), lambda v: held_out.mean_and_error(
-        v, weights.get("test")
-    )  # fmt: skip
+    rivals = held_out.rivals(data).items()
+    found |= {name: held_out.log_likelihood(log_q, data) for name, log_q in rivals}
+    chosen = max(on_val, key=on_val.get)
     return {
         "n": len(data.points),
         "chosen": chosen,
-        "log_likelihood": {name: summary(log_p) for name, log_p in found.items()},
-        "ahead": {name: summary(found[chosen] - log_p) for name, log_p in found.items()},
+        "log_likelihood": {name: mean(log_p, "test") for name, log_p in found.items()},
+        "ahead": {name: mean(found[chosen] - log_p, "test") for name, log_p in found.items()},
         "seconds": seconds,
         "bends": [type(bend).__name__ for bend in bends_of(data)],
         "notes": notes,
     }
 
 
-def make(options: argparse.Namespace) -> Tables:
+def results(rows: list[Row]) -> Tables:
+    """The files; ours and its lead over the yardsticks; our four models beside each other."""
+    files, lines, ours = [], [], []
+    for row in rows:
+        _, what, told = FILES[row["source"]]
+        column, chosen, of = row["source"].partition(":")[2], row["chosen"], row["log_likelihood"]
+        told = ", ".join(f"{name.upper()} = {value}" for name, value in told.items()) or "–"
+        file: Row = {"file": row["source"], "what": what, "n": row["n"], "told": told}
+        files.append(file | {"coordinate": ", ".join(row["bends"]) or "–"})
+
+        ahead = {name: pair for name, pair in row["ahead"].items() if name not in OURS}
+        best = min(ahead, key=lambda name: ahead[name][0])
+        mean, error = ahead[best]
+        line = {"file": column, "ours": chosen, "log-likelihood": f"{of[chosen][0]:.3f}"}
+        line |= {name: f"{mean:.3f} ± {error:.3f}" for name, (mean, error) in ahead.items()}
+        behind = "–" if mean >= 0 else f"{-mean / error:.1f} se, {best}"
+        lines.append(line | {"behind by": behind})
+
+        cells = {name: f"{of[name][0]:.3f}" if name in of else "–" for name in OURS}
+        seconds = ", ".join(f"{row['seconds'][name]:.1f}" for name in OURS)
+        ours.append({"file": column} | cells | {"seconds": seconds})
+    return {"Files": files, "Held-out points": lines, "Ours": ours}
+
+
+def make(options: Options) -> Tables:
     """Fit ODE and SDE to twelve real files and compare them with four yardsticks."""
-    sources = QUICK if options.quick else tuple(FILES)
-    configs = [{"source": source, "seed": 0} for source in sources]
-    rows = {row["source"]: row for row in runs(measure, configs, options)}
-    return {
-        "Files": [_file(source, rows[source]) for source in sources],
-        "Held-out points": [_line(source, rows[source]) for source in sources],
-        "Ours": [_ours(source, rows[source]) for source in sources],
-    }
-
-
-def _file(source: str, row: Row) -> Row:
-    _, options, what = FILES[source]
-    told = ", ".join(f"{name.upper()} = {value}" for name, value in options.items()) or "–"
-    seen = ", ".join(row["bends"]) or "–"
-    return {"file": source, "what": what, "n": row["n"], "told": told, "coordinate": seen}
-
-
-def _line(source: str, row: Row) -> Row:
-    """Ours and its lead over the yardsticks."""
-    ahead = {name: pair for name, pair in row["ahead"].items() if name not in OURS}
-    best = min(ahead, key=lambda name: ahead[name][0])
-    mean, error = ahead[best]
-    return {
-        "file": source.partition(":")[2],
-        "ours": row["chosen"],
-        "log-likelihood": f"{row['log_likelihood'][row['chosen']][0]:.3f}",
-        **{name: f"{mean:.3f} ± {error:.3f}" for name, (mean, error) in ahead.items()},
-        "behind by": "–" if mean >= 0 else f"{-mean / error:.1f} se, {best}",
-    }
-
-
-def _ours(source: str, row: Row) -> Row:
-    """The four models beside each other."""
-    cells = {
-        name: f"{row['log_likelihood'][name][0]:.3f}" if name in row["log_likelihood"] else "–"
-        for name in OURS
-    }
-    seconds = ", ".join(f"{row['seconds'][name]:.1f}" for name in OURS)
-    return {"file": source.partition(":")[2], **cells, "seconds": seconds}
+    sources = QUICK if options.quick else FILES
+    return results(runs(measure, [{"source": source, "seed": 0} for source in sources], options))
 
 
 if __name__ == "__main__":
-    sys.exit(command(make, PACKAGES, "two files"))
+    raise SystemExit(command(make, PACKAGES, "two files"))

@@ -5,26 +5,23 @@ standardized units: the density at t = 1 is the mixture itself, so that all that
 program's. Everything is in double precision.
 """
 
-import argparse
-import os
-import sys
 from collections.abc import Callable
 from functools import partial
-from math import log, nan
+from math import inf, log, nan
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.distributions import Independent, Normal
 
-from benchmarks.common import Row, Tables, command
+from benchmarks.common import Options, Row, Tables, command
+from benchmarks.ode_iteration import Augmented, diffrax_log_density, normal, torchdiffeq_log_density
 from dlutils.data.datasets import DISTRIBUTIONS, Dataset, make_dataset
 from dlutils.estimators.view import units_of
 from dlutils.flows import adjoint
 from dlutils.seeding import seeded
-from dlutils.tools.likelihood import LogProb, Report, check
+from dlutils.tools.likelihood import LogProb, check
 
-os.environ.setdefault("JAX_PLATFORMS", "cpu")  # torch's tensors are on the CPU too
 try:
     import diffrax
     import jax
@@ -37,11 +34,8 @@ except ImportError:  # `command` says so
 
 PACKAGES = ("torch", "torchdiffeq", "diffrax", "jax", "zuko", "flow_matching")
 DENSITY = "marron_wand_10"
-COLUMNS = (
-    "mass - 1", "KL", "KL, mass divided out", "sd of a call", "alone", "gradient in y",
-    "in the weights", "order", "order of the mass", "T for 0.001", "problems",
-)  # fmt: skip
 Solve = Callable[[Tensor], Tensor]  # log-density of the flow in standardized units
+BySteps = Callable[[int], Solve]
 
 
 def velocity(x, t, weights, locs, scales, log, softmax):
@@ -79,36 +73,16 @@ class Flow(nn.Module):
         return lambda y: solve(self.units(y)) - shift
 
 
-def normal(x: Tensor) -> Tensor:
-    """Log N(x; 0, 1)."""
-    return -0.5 * x**2 - 0.5 * log(2 * np.pi)
-
-
-class Augmented(nn.Module):
-    """d(x, log det)/dt for torchdiffeq, as in its example of a continuous normalizing flow."""
-
-    def __init__(self, flow: Flow) -> None:
-        super().__init__()
-        self.flow = flow
+class OfExample(Augmented):
+    """As in torchdiffeq's example of a continuous normalizing flow: always with a graph."""
 
     def forward(self, t: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """The velocity and its slope."""
         with torch.enable_grad():
             x = state[0].requires_grad_()
-            f = self.flow(x, t)
+            f = self.f(x, t)
             (slope,) = torch.autograd.grad(f.sum(), x, create_graph=True)
         return f, slope
-
-
-def by_torchdiffeq(flow: Flow, solve: Callable, **options: object) -> Solve:
-    """Backwards from t = 1 to 0."""
-    times = torch.tensor([1.0, 0.0])
-
-    def log_prob(x: Tensor) -> Tensor:
-        ends, log_det = solve(Augmented(flow), (x, torch.zeros_like(x)), times, **options)
-        return normal(ends[-1]) + log_det[-1]
-
-    return log_prob
 
 
 def by_zuko(flow: Flow, **options: object) -> Solve:
@@ -159,63 +133,49 @@ class FromJax(torch.autograd.Function):
         return None, *(torch.from_numpy(np.array(d)) for d in ctx.vjp(jnp.asarray(g.numpy())))
 
 
-def by_diffrax(flow: Flow, probe: bool = False) -> Callable[[int], Solve]:
+def by_diffrax(flow: Flow, probe: bool = False) -> BySteps:
     """Its example of a continuous normalizing flow, Tsit5 and a solve for each point: by T.
 
     With a probe the slope is Hutchinson's estimate.
     """
     weights, scales = (jnp.asarray(a.numpy()) for a in (flow.weights, flow.scales))
-
-    def field(t, state, args):
-        locs, eps = args
-        f = lambda x: velocity(x, t, weights, locs, scales, jnp.log, jax.nn.softmax)
-        value, slope = jax.jvp(f, (state[0],), (eps,))
-        return value, slope * eps
-
-    @jax.jit
-    @partial(jax.vmap, in_axes=(0, None, 0, None))
-    def solve(x, locs, eps, step):
-        solution = diffrax.diffeqsolve(
-            diffrax.ODETerm(field), diffrax.Tsit5(), 1.0, 0.0, -step, (x, jnp.zeros_like(x)),
-            (locs, eps),
-        )  # fmt: skip
-        x_0, log_det = (a[0] for a in solution.ys)
-        return -0.5 * x_0**2 - 0.5 * log(2 * np.pi) + log_det
+    f = lambda x, t, locs: velocity(x, t, weights, locs, scales, jnp.log, jax.nn.softmax)
+    of_point = partial(diffrax_log_density, f, solver=diffrax.Tsit5())
+    solve = jax.jit(jax.vmap(of_point, in_axes=(None, 0, 0, None)))
 
     def log_prob(x: Tensor, T: int) -> Tensor:
         eps = (torch.randn_like if probe else torch.ones_like)(x)
         more = (0, -len(x) % 1024)  # of one size, and so compiled once
         x, eps = (nn.functional.pad(a, more) for a in (x, eps))
         eps = jnp.asarray(eps.numpy())
-        value = lambda x, locs: solve(x, locs, eps, 1 / T)
+        value = lambda x, locs: solve(locs, x, eps, 1 / T)
         return FromJax.apply(value, x, flow.locs)
 
     return lambda T: lambda x: log_prob(x, T)[: len(x)]
 
 
-def contenders(flow: Flow) -> list[tuple[str, str, Callable[[int], Solve] | Solve, int | None]]:
+def contenders(flow: Flow) -> list[tuple[str, str, BySteps | Solve, int | None]]:
     """Library, setting, and the log-density; or the log-density by T, and the T of the setting."""
     odeint, backwards = torchdiffeq.odeint, torchdiffeq.odeint_adjoint
-
-    def dopri5(solve: Callable, tolerance: float) -> Solve:
-        return by_torchdiffeq(flow, solve, method="dopri5", atol=tolerance, rtol=tolerance)
-
-    def euler(solve: Callable) -> Callable[[int], Solve]:
-        return lambda T: by_torchdiffeq(flow, solve, method="euler", options={"step_size": 1 / T})
-
+    by_torchdiffeq = lambda solve, **options: (
+        lambda x: torchdiffeq_log_density(OfExample(flow), x, solve, **options)
+    )
+    euler = lambda solve: (
+        lambda T: by_torchdiffeq(solve, method="euler", options={"step_size": 1 / T})
+    )
     ours = lambda T: lambda x: adjoint.log_likelihood(flow, x, T, "rk4", "map")
-    exact, tight = {"exact_divergence": True}, {"atol": 1e-8, "rtol": 1e-8}
-    midpoint = {"method": "midpoint"}
-    tight_dopri5 = {"step_size": None, "method": "dopri5"} | tight
+    exact, midpoint = {"exact_divergence": True}, {"method": "midpoint"}
+    dopri5 = {"method": "dopri5"}
+    rough, tight = ({"atol": tolerance, "rtol": tolerance} for tolerance in (1e-5, 1e-8))
     broadcast = Normal(torch.zeros(1), torch.ones(1)).log_prob
     fm = partial(by_flow_matching, flow, independent(1))
     of_two = partial(by_flow_matching, flow, independent(2))
-    paper = by_flow_matching(flow, broadcast, step_size=0.01, **midpoint)
     return [
         ("dlutils.flows.adjoint", "rk4, map, T = 20", ours, 20),
-        ("torchdiffeq", "example: dopri5, 1e-5", dopri5(odeint, 1e-5), None),
-        ("torchdiffeq", "example, odeint_adjoint", dopri5(backwards, 1e-5), None),
-        ("torchdiffeq", "dopri5, 1e-8", dopri5(odeint, 1e-8), None),
+        ("torchdiffeq", "example: dopri5, 1e-5", by_torchdiffeq(odeint, **dopri5, **rough), None),
+        ("torchdiffeq", "example, odeint_adjoint",
+         by_torchdiffeq(backwards, **dopri5, **rough), None),
+        ("torchdiffeq", "dopri5, 1e-8", by_torchdiffeq(odeint, **dopri5, **tight), None),
         ("torchdiffeq", "euler, T = 20, odeint", euler(odeint), 20),
         ("torchdiffeq", "euler, T = 20, odeint_adjoint", euler(backwards), 20),
         ("diffrax", "example: Tsit5, dt0 = 0.05", by_diffrax(flow), 20),
@@ -223,49 +183,52 @@ def contenders(flow: Flow) -> list[tuple[str, str, Callable[[int], Solve] | Solv
         ("zuko", "defaults", by_zuko(flow), None),
         ("zuko", "exact=False", by_zuko(flow, exact=False), None),
         ("zuko", "tolerances 1e-8", by_zuko(flow, **tight), None),
-    ] + [
-        ("flow_matching", *more)
-        for more in (
-            ("paper, code 3: Normal, midpoint, T = 100", paper, None),
-            ("2-D notebook, its prior of two numbers", of_two(step_size=0.05, **midpoint), None),
-            ("2-D notebook, prior of one: midpoint, T = 20", fm(step_size=0.05, **midpoint), None),
-            ("the same, exact_divergence", lambda T: fm(step_size=1 / T, **midpoint, **exact), 20),
-            ("default method euler, T = 20", lambda T: fm(step_size=1 / T, **exact), 20),
-            ("step_size=None: one step", fm(step_size=None, **exact), None),
-            ("scale forgotten, dopri5", fm(step_size=None, method="dopri5"), None),
-            ("dopri5, 1e-8, enable_grad", fm(enable_grad=True, **tight_dopri5, **exact), None),
-        )
-    ]
+        ("flow_matching", "paper, code 3: Normal, midpoint, T = 100",
+         by_flow_matching(flow, broadcast, step_size=0.01, **midpoint), None),
+        ("flow_matching", "2-D notebook, its prior of two numbers",
+         of_two(step_size=0.05, **midpoint), None),
+        ("flow_matching", "2-D notebook, prior of one: midpoint, T = 20",
+         fm(step_size=0.05, **midpoint), None),
+        ("flow_matching", "the same, exact_divergence",
+         lambda T: fm(step_size=1 / T, **midpoint, **exact), 20),
+        ("flow_matching", "default method euler, T = 20",
+         lambda T: fm(step_size=1 / T, **exact), 20),
+        ("flow_matching", "step_size=None: one step", fm(step_size=None, **exact), None),
+        ("flow_matching", "scale forgotten, dopri5", fm(step_size=None, **dopri5), None),
+        ("flow_matching", "dopri5, 1e-8, enable_grad",
+         fm(step_size=None, enable_grad=True, **dopri5, **tight, **exact), None),
+    ]  # fmt: skip
 
 
-def row(report: Report) -> Row:
-    """The numbers of a report; a dash where there is none."""
-    enough = (report.steps_enough or "none") if report.mass_by_steps else nan
-    values = (
-        report.mass - 1, report.kl, report.normalized_kl, report.sd, report.company,
-        report.gradient_y, report.gradient_parameters, report.order, report.mass_order, enough,
-        len(report.problems),
-    )  # fmt: skip
-    names = {"nan": "–", "inf": "none"}
-    return dict(zip(COLUMNS, (names.get(str(value), value) for value in values), strict=True))
-
-
-def measure(dataset: Dataset, flow: Flow, setting: str, solve: Callable, T: int | None) -> Row:
-    """One row of the table; what `check` refuses in words."""
+def measure(
+    dataset: Dataset, flow: Flow, setting: str, solve: BySteps | Solve, T: int | None
+) -> Row:
+    """What `check` finds, or refuses in words; no number where it does not look."""
     wrap = partial(flow.in_data_units, forget=setting.startswith("scale forgotten"))
     by_steps = {} if T is None else {"log_prob_by_steps": lambda T: wrap(solve(T))}
     log_prob = wrap(solve if T is None else solve(T))
     try:
         with seeded(0):
             report = check(log_prob, dataset, parameters=flow.parameters(), **by_steps)
-        return row(report)
     except ValueError as error:
-        return dict.fromkeys(COLUMNS, "–") | {
-            "mass - 1": f"refused: shape {str(error).rpartition('not ')[2]}"
-        }
+        return {"mass - 1": f"refused: shape {str(error).rpartition('not ')[2]}"}
+    found = {
+        "mass - 1": report.mass - 1,
+        "KL": report.kl,
+        "KL, mass divided out": report.normalized_kl,
+        "sd of a call": report.sd,
+        "alone": report.company,
+        "gradient in y": report.gradient_y,
+        "in the weights": report.gradient_parameters,
+        "order": report.order,
+        "order of the mass": report.mass_order,
+        "T for 0.001": (report.steps_enough or inf) if report.mass_by_steps else nan,
+        "problems": len(report.problems),
+    }
+    return {column: "none" if value == inf else value for column, value in found.items()}
 
 
-def make(options: argparse.Namespace) -> Tables:
+def make(options: Options) -> Tables:
     """Check the log-likelihoods of torchdiffeq, diffrax, zuko and flow_matching."""
     jax.config.update("jax_enable_x64", True)
     torch.set_default_dtype(torch.float64)
@@ -279,4 +242,4 @@ def make(options: argparse.Namespace) -> Tables:
 
 
 if __name__ == "__main__":
-    sys.exit(command(make, PACKAGES, "every fourth row"))
+    raise SystemExit(command(make, PACKAGES, "every fourth row"))

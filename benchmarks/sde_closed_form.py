@@ -4,17 +4,17 @@ Samples are seeds 10 to 14, at which nothing was chosen. A run that was stopped 
 was.
 """
 
-import argparse
-import sys
 import time
 from collections.abc import Mapping
-from statistics import mean, median
+from itertools import product
+from statistics import median
 
+import pandas as pd
 import torch
 
-from benchmarks.common import Row, Tables, command, milliseconds, runs
+from benchmarks.common import SEEDS, Options, Row, Tables, command, distance, milliseconds, runs
 from benchmarks.estimators import notebook
-from dlutils.data.datasets import Dataset, make_dataset
+from dlutils.data.datasets import make_dataset
 from dlutils.diffusion import closed_form
 from dlutils.diffusion.denoisers import GaussianDenoiser
 from dlutils.estimators import yardsticks
@@ -22,7 +22,6 @@ from dlutils.estimators.view import units_of
 from dlutils.evaluation import compare
 
 PACKAGES = ("torch", "numpy", "scipy")
-SEEDS = range(10, 15)
 LIMITS = {  # of the KL, nats
     "marron_wand_10": 0.003,
     "marron_wand_12": 0.005,
@@ -47,10 +46,10 @@ def measure(config: Mapping[str, object]) -> Row:
         start = time.perf_counter()
         mixture = yardsticks.em_mixture(dataset.train)
         seconds = time.perf_counter() - start
-        return {"kl": compare(dataset, mixture).normalized_kl, "seconds": seconds}
+        return {"kl": distance(dataset, mixture), "seconds": seconds}
     fitted = notebook("SDE.ipynb").least_squares(dataset, preconditioning=way)
     return {
-        "kl": compare(dataset, fitted.log_likelihood).normalized_kl,
+        "kl": distance(dataset, fitted.log_likelihood),
         "gap": compare(dataset, fitted.elbo).kl,
         "seconds": fitted.history.seconds,
         "delta": fitted.model.path.delta,
@@ -58,52 +57,35 @@ def measure(config: Mapping[str, object]) -> Row:
     }
 
 
-def by_density(rows: list[Row], densities: list[str]) -> list[Row]:
-    """A line each: means over the samples, thousandths of a nat; seconds; how it was chosen."""
-    lines = []
-    for density in densities:
-        of = {way: [r for r in rows if r["density"] == density and r["way"] == way] for way in WAYS}
-        line: Row = {"density": density, "EM": 1e3 * mean(row["kl"] for row in of["EM"])}
-        for way, name in (("gaussian", "one Gaussian"), ("best", "best")):
-            line[name] = 1e3 * mean(row["kl"] for row in of[way])
-            line[f"{name}, gap"] = 1e3 * mean(row["gap"] for row in of[way])
-            line[f"{name}, s"] = mean(row["seconds"] for row in of[way])
-        line["corrected"] = sum(row["corrected"] for row in of["best"]) / len(of["best"])
-        line["median delta"] = median(row["delta"] for row in of["best"])
-        lines.append(line)
-    return lines
+def results(rows: list[Row]) -> Tables:
+    """Means over the samples, a line a density: in thousandths of a nat, and what was aimed at."""
+    columns = ["kl", "gap", "seconds", "corrected", "delta"]
+    found = pd.DataFrame(rows).astype({"corrected": float}).groupby(["density", "way"])[columns]
+    mean, middle, worst = found.mean(), found.median(), found.max()
+    lines, aims = [], []
+    for density in dict.fromkeys(row["density"] for row in rows):
+        line: Row = {"density": density, "EM": 1e3 * mean.kl[density, "EM"]}
+        best = density, "best"
+        for of, name in (((density, "gaussian"), "one Gaussian"), (best, "best")):
+            line[name] = 1e3 * mean.kl[of]
+            line[f"{name}, gap"] = 1e3 * mean.gap[of]
+            line[f"{name}, s"] = mean.seconds[of]
+        lines.append(line | {"corrected": mean.corrected[best], "median delta": middle.delta[best]})
+        if density in LIMITS:
+            aim: Row = {"density": density, "KL": mean.kl[best], "largest": worst.kl[best]}
+            aim |= {"limit": LIMITS[density], "gap": mean.gap[best]}
+            aims.append(aim | {"seconds": middle.seconds[best]} | times(density))
+    return {"Distances, thousandths of a nat": lines, "What was aimed at": aims}
 
 
-def targets(rows: list[Row], densities: list[str]) -> list[Row]:
-    """What was aimed at: with everything chosen, KL and gap in nats, of the worst sample too."""
-    lines = []
-    for density in densities:
-        found = [r for r in rows if r["density"] == density and r["way"] == "best"]
-        kl = [row["kl"] for row in found]
-        lines.append(
-            {
-                "density": density,
-                "KL": mean(kl),
-                "largest": max(kl),
-                "limit": LIMITS[density],
-                "gap": mean(row["gap"] for row in found),
-                "seconds": median(row["seconds"] for row in found),
-            }
-            | times(make_dataset(density, seed=SEEDS[0]))
-        )
-    return lines
-
-
-def times(dataset: Dataset, repeats: int = 5) -> Row:
+def times(density: str, repeats: int = 5) -> Row:
     """Median milliseconds of a solve by itself, and of a fit for an explorer, data to density."""
-    sde = notebook("SDE.ipynb")
+    sde, dataset = notebook("SDE.ipynb"), make_dataset(density, seed=SEEDS[0])
     nodes, _ = closed_form.smooth_nodes(units_of(dataset)(dataset.train))
-    table = closed_form.Table(closed_form.knots_for(*nodes))
-    sample = closed_form.Sample(nodes)
+    given = closed_form.Table(closed_form.knots_for(*nodes)), GaussianDenoiser()
+    sample, penalties = closed_form.Sample(nodes), [(1e-3, 1e-3)]
     functions = {
-        "one solve, ms": lambda: closed_form.solve(
-            table, GaussianDenoiser(), sample, 0.01, [(1e-3, 1e-3)]
-        ),
+        "one solve, ms": lambda: closed_form.solve(*given, sample, 0.01, penalties),
         "explorer, ms": lambda: sde.least_squares(dataset, **EXPLORER),
     }
     return {
@@ -112,22 +94,16 @@ def times(dataset: Dataset, repeats: int = 5) -> Row:
     }
 
 
-def make(options: argparse.Namespace) -> Tables:
+def make(options: Options) -> Tables:
     """Measure the SDE in closed form: distance from the truth, gap of the bound, seconds."""
-    seeds = SEEDS[:1] if options.quick else SEEDS
-    densities = ["laplace_mixture", "marron_wand_10"] if options.quick else DENSITIES
+    few = (["laplace_mixture", "marron_wand_10"], SEEDS[:1])
+    densities, seeds = few if options.quick else (DENSITIES, SEEDS)
     configs = [
         {"density": density, "seed": seed, "way": way}
-        for seed in seeds
-        for density in densities
-        for way in WAYS
+        for seed, density, way in product(seeds, densities, WAYS)
     ]
-    rows = runs(measure, configs, options, workers=1)  # one at a time: seconds are measured
-    return {
-        "Distances, thousandths of a nat": by_density(rows, densities),
-        "What was aimed at": targets(rows, [d for d in LIMITS if d in densities]),
-    }
+    return results(runs(measure, configs, options, workers=1))  # one at a time: they are timed
 
 
 if __name__ == "__main__":
-    sys.exit(command(make, PACKAGES, "two densities, one sample"))
+    raise SystemExit(command(make, PACKAGES, "two densities, one sample"))

@@ -5,19 +5,17 @@ simulates the posterior SDE in T steps with the ratio of path densities (`logqp`
 through them, which is how a latent SDE is trained.
 """
 
-import argparse
 import contextlib
 import math
-import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from itertools import repeat
+from functools import partial
 
 import psutil
 import torch
 from torch import Tensor, nn
 
-from benchmarks.common import Row, Tables, command, interleaved
+from benchmarks.common import Options, Row, Tables, command, interleaved
 from benchmarks.estimators import notebook
 from dlutils.data.datasets import make_dataset
 from dlutils.processes import fresh_processes
@@ -28,8 +26,8 @@ with contextlib.suppress(ImportError):  # `command` says so
     import torchsde
 
 PACKAGES = ("torch", "torchsde")
-OURS, DIRECT, ADJOINT = "simulation-free", "torchsde sdeint", "torchsde sdeint_adjoint"
-NAMES = (OURS, DIRECT, ADJOINT)
+OURS = "simulation-free"
+WAYS = {OURS: None, "torchsde sdeint": "sdeint", "torchsde sdeint_adjoint": "sdeint_adjoint"}
 
 
 class Posterior(nn.Module):
@@ -56,7 +54,7 @@ class Posterior(nn.Module):
         return self.model.sigma(x[:, 0], t.expand(len(x)))[:, None]
 
 
-def step(name: str, n_steps: int, n: int = 256) -> Callable[[], float]:
+def step(n_steps: int, name: str, n: int = 256) -> Callable[[], float]:
     """A function that makes one step, value and gradient, and returns the mean bound in nats."""
     sde = notebook("SDE.ipynb")
     y = make_dataset("laplace_mixture").to(torch.float32).train[:n]
@@ -71,13 +69,12 @@ def step(name: str, n_steps: int, n: int = 256) -> Callable[[], float]:
         return sde.sampled_elbo(model, y[(draw.v * n).long().clamp(max=n - 1)], draw).mean()
 
     def simulated() -> Tensor:
-        solve = torchsde.sdeint if name == DIRECT else torchsde.sdeint_adjoint
         alpha, beta = model.path(y, torch.zeros_like(y))
         x_0 = (alpha + beta * torch.randn(n))[:, None]
-        ends = torch.tensor([0.0, 1.0])
-        posterior, dt = Posterior(model, y), 1 / n_steps
+        ends, dt = torch.tensor([0.0, 1.0]), 1 / n_steps
         noise = torchsde.BrownianInterval(0.0, 1.0, size=(n, 2), dt=dt)  # sooner when it knows dt
-        x, log_ratio = solve(posterior, x_0, ends, noise, method="euler", dt=dt, logqp=True)
+        solve, options = getattr(torchsde, WAYS[name]), {"method": "euler", "dt": dt}
+        x, log_ratio = solve(Posterior(model, y), x_0, ends, noise, logqp=True, **options)
         misfit = (y - x[-1, :, 0]) ** 2 / (2 * model.sigma_y**2)
         top = -math.log(model.sigma_y) - 0.5 * math.log(2 * math.pi)
         return (top - misfit - sde.prior_kl(model, y) - log_ratio[-1]).mean()
@@ -90,29 +87,29 @@ def step(name: str, n_steps: int, n: int = 256) -> Callable[[], float]:
     return run
 
 
-def megabytes(name: str, n_steps: int) -> float:
+def megabytes(n_steps: int, name: str) -> float:
     """The peak of a step's memory above what the process held before."""
-    step(name, 10, 2)()  # loads what is loaded at first use
-    run, before = step(name, n_steps), psutil.Process().memory_info().rss
+    step(10, name, 2)()  # loads what is loaded at first use
+    run, before = step(n_steps, name), psutil.Process().memory_info().rss
     return (peak_memory(run) - before) / 1e6
 
 
-def make(options: argparse.Namespace) -> Tables:
+def make(options: Options) -> Tables:
     """Time one simulation-free step of the SDE against simulated ones by torchsde."""
     rows: list[Row] = []
     for n_steps in (10,) if options.quick else (10, 30, 100, 300, 1000):
-        run = {name: step(name, n_steps) for name in NAMES}
+        run = {name: step(n_steps, name) for name in WAYS}
         rounds = 2 if options.quick or n_steps >= 100 else 10
         times = interleaved(run, rounds, 1, label=f"T = {n_steps}")
         context = fresh_processes([megabytes.__module__])
         with ProcessPoolExecutor(1, context, max_tasks_per_child=1) as pool:
-            memory = dict(zip(NAMES, pool.map(megabytes, NAMES, repeat(n_steps)), strict=True))
-        for name in NAMES:
+            memory = list(pool.map(partial(megabytes, n_steps), WAYS))
+        for name, mb in zip(WAYS, memory, strict=True):
             row: Row = {"T": n_steps, "contender": name} | times[name]
-            row |= {"ratio to ours": row["ms"] / times[OURS]["ms"], "MB": memory[name]}
+            row |= {"ratio to ours": row["ms"] / times[OURS]["ms"], "MB": mb}
             rows.append(row | {"bound": sum(run[name]() for _ in range(4)) / 4})
     return {"One step": rows}
 
 
 if __name__ == "__main__":
-    sys.exit(command(make, PACKAGES, "T = 10 alone"))
+    raise SystemExit(command(make, PACKAGES, "T = 10 alone"))

@@ -8,15 +8,11 @@ contender can choose were chosen on other samples, as `--tune` does. A time is t
 look that finds the level reached.
 """
 
-import argparse
 import contextlib
-import io
 import math
 import os
-import sys
 import time
 from collections.abc import Callable, Iterable
-from contextlib import redirect_stdout
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from itertools import product
@@ -27,17 +23,11 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from benchmarks.common import Enough, Row, Tables, Watch, command
+from benchmarks.common import SEEDS, Enough, Options, Row, Tables, Watch, command, quietly, short
 from benchmarks.estimators import CONTENDERS as ESTIMATORS
-from benchmarks.estimators import notebook
-from benchmarks.ode_iteration import (
-    classic_rk4,
-    diffrax_log_density,
-    equinox_net,
-    with_kernel,
-)
+from benchmarks.estimators import in_units, notebook, spline_flow
+from benchmarks.ode_iteration import classic_rk4, equinox_net, of_net, with_kernel
 from dlutils.data.datasets import Dataset, make_dataset
-from dlutils.data.units import Units
 from dlutils.estimators.view import units_of
 from dlutils.estimators.yardsticks import LogDensity
 from dlutils.flows.kernels import AutogradKernel
@@ -52,7 +42,6 @@ with contextlib.suppress(ImportError):  # `command` says so
     import jax
     import jax.numpy as jnp
     import optax
-    import zuko
 
 PACKAGES = ("torch", "diffrax", "jax", "equinox", "optax", "zuko")
 DENSITIES = {
@@ -62,8 +51,8 @@ DENSITIES = {
 }
 LEVEL = 0.005  # of the KL, nats
 REFERENCE = "diffrax on our nodes, T = 4"  # of records, for machines differ
-SEEDS, TUNING_SEEDS = range(10, 15), range(2)
-BATCH, LOOKS = 256, 20
+TUNING_SEEDS = range(2)
+T, BINS, BATCH, LOOKS = 4, 32, 256, 20
 MARGIN = 0.8  # of the level, for a setting on trial: one that just gets there may not elsewhere
 MOST = 5.0  # seconds of work that a training has, in the race and on trial
 
@@ -103,24 +92,22 @@ def climb(
 
 def flow(
     dataset: Dataset, seed: int, watch: Watch, net: Callable[[], nn.Module] | None = None,
-    n_steps: int = 4, logdet: str = "map", gradient: str = "adjoint", n_bins: int = 32,
+    n_steps: int = T, logdet: str = "map", gradient: str = "adjoint", n_bins: int = BINS,
     batch_size: int | None = None, optimizer: str = "adam", damping: float = 1e-2,
     **options: object,
 ) -> None:  # fmt: skip
     """Our flow by maximum likelihood, rk4: `train` of the notebook without its validations."""
     ode, units, solver = notebook("ODE.ipynb"), units_of(dataset), (n_steps, "rk4", logdet)
-    mean_of = ode.GRADIENTS[gradient]
+    mean_of, precision = ode.GRADIENTS[gradient], 1.0 / len(dataset.train)
     draw = DataSource(units(dataset.train), n_bins, batch_size, seed)
     with seeded(seed, dtype=dataset.train.dtype):
         f = (net or ode.MLPDrift)()
-    options["precision"] = 1.0 / len(dataset.train)
     if optimizer == "natural":
-        options["climber"] = NaturalGradient(
-            f, *draw(), *solver, options["precision"], damping=damping
-        )
-        options["validate_every"] = 1
-    fitted = ode.FittedODE(f, None, units, *solver)
-    climb(f, lambda: mean_of(f, *draw(), *solver), fitted.log_likelihood, watch, **options)
+        climber = NaturalGradient(f, *draw(), *solver, precision, damping=damping)
+        options |= {"climber": climber, "validate_every": 1}
+    objective = lambda: mean_of(f, *draw(), *solver)
+    log_density = ode.FittedODE(f, None, units, *solver).log_likelihood
+    climb(f, objective, log_density, watch, precision=precision, **options)
 
 
 def by_autograd() -> nn.Module:
@@ -141,16 +128,14 @@ def matched_in_two_steps(dataset: Dataset, seed: int) -> LogDensity:
 
 
 @cache
-def diffrax_step(n_steps: int) -> tuple[Callable, Callable, Callable]:
+def diffrax_step() -> tuple[Callable, Callable, Callable]:
     """A CNF's start from a net, its Adam step and its log-density, the latter two to be compiled.
 
     With rk4 and every stage kept for backprop, which is quicker than checkpoints here.
     """
-    adjoint = diffrax.RecursiveCheckpointAdjoint(checkpoints=n_steps)
+    adjoint = diffrax.RecursiveCheckpointAdjoint(checkpoints=T)
     solver, adam = classic_rk4(), optax.scale_by_adam(b1=0.9, b2=0.99)  # as in `fit`
-
-    def log_density(net, x):
-        return diffrax_log_density(net, x, n_steps, solver, adjoint)[-1]
+    log_density = lambda net, x: of_net(net, x, T, solver, adjoint)
 
     @eqx.filter_jit
     def step(net, state, x, w, rate):
@@ -161,36 +146,32 @@ def diffrax_step(n_steps: int) -> tuple[Callable, Callable, Callable]:
     return lambda net: adam.init(eqx.filter(net, eqx.is_array)), step, eqx.filter_jit(log_density)
 
 
-COMPILED: dict[tuple[int, int], float] = {}  # seconds, by steps and points
-
-
-def compiled_step(n_steps: int, n: int) -> float:
-    """Seconds that the step for n points took to compile, the first time that it was asked for."""
-    if (n_steps, n) not in COMPILED:
-        start, step, _ = diffrax_step(n_steps)
-        net, began = equinox_net(notebook("ODE.ipynb").MLPDrift()), time.perf_counter()
-        jax.block_until_ready(step(net, start(net), jnp.zeros(n), jnp.ones(n) / n, jnp.float32(0)))
-        COMPILED[n_steps, n] = time.perf_counter() - began
-    return COMPILED[n_steps, n]
+@cache
+def compilation(n: int) -> float:
+    """Seconds that the step for n points takes to compile, which is done the first time."""
+    start, step, _ = diffrax_step()
+    net, began = equinox_net(notebook("ODE.ipynb").MLPDrift()), time.perf_counter()
+    jax.block_until_ready(step(net, start(net), jnp.zeros(n), jnp.ones(n) / n, jnp.float32(0)))
+    return time.perf_counter() - began
 
 
 def diffrax_cnf(
-    dataset: Dataset, seed: int, watch: Watch, n_steps: int = 4, n_iterations: int = 350,
-    learning_rate: float = 0.02, n_bins: int = 32, batch_size: int | None = None,
+    dataset: Dataset, seed: int, watch: Watch, n_iterations: int = 350,
+    learning_rate: float = 0.02, batch_size: int | None = None,
 ) -> None:  # fmt: skip
     """A CNF in diffrax with the net of ours; compiled before the clock starts.
 
     Nodes are filled up to twice the bins by some of weight zero, so that all samples share one
     compiled step.
     """
-    n = batch_size or 2 * n_bins
-    watch.compilation = compiled_step(n_steps, n)
-    start, step, log_density = diffrax_step(n_steps)
+    n = batch_size or 2 * BINS
+    watch.compilation = compilation(n)
+    start, step, log_density = diffrax_step()
     units = units_of(dataset)
     watch.restart()
     with seeded(seed, dtype=torch.float32):
         net = equinox_net(notebook("ODE.ipynb").MLPDrift())
-    state, draw = start(net), DataSource(units(dataset.train), n_bins, batch_size, seed)
+    state, draw = start(net), DataSource(units(dataset.train), BINS, batch_size, seed)
 
     def points() -> tuple:
         x, w = draw()
@@ -198,9 +179,8 @@ def diffrax_cnf(
         fill = lambda v: jnp.asarray(np.pad(v.numpy(), (0, n - len(v))))
         return fill(x), fill(w / w.sum())
 
-    def as_torch(net, y: Tensor) -> Tensor:
-        found = log_density(net, jnp.asarray(units(y).numpy()))
-        return torch.from_numpy(np.array(found)) + units.log_slope(y)
+    def as_torch(x: Tensor) -> Tensor:
+        return torch.from_numpy(np.array(log_density(net, jnp.asarray(x.numpy()))))
 
     for k in range(n_iterations):
         rate = jnp.float32(learning_rate * warm_up_and_cosine(k, n_iterations))
@@ -208,31 +188,23 @@ def diffrax_cnf(
             x, w = points()
         net, state = jax.block_until_ready(step(net, state, x, w, rate))
         if (k + 1) % every(n_iterations) == 0:
-            watch(partial(as_torch, net), k + 1)
+            watch(in_units(units, as_torch), k + 1)
 
 
 def zuko_nsf(
     dataset: Dataset, seed: int, watch: Watch, transforms: int = 1, bins: int = 16,
     batch_size: int | None = None, **options: object,
 ) -> None:  # fmt: skip
-    """A neural spline flow of zuko, on data scaled into [-5, 5], where its splines are.
-
-    It has so many `bins` in each spline, `transforms` one after the other; by autograd.
-    """
-    y = dataset.train
-    loc = y.mean().item()
-    units = Units(loc, max(y.std(), (y - loc).abs().max() / 5).item())
-    with seeded(seed, dtype=y.dtype):
-        model = zuko.flows.NSF(features=1, transforms=transforms, bins=bins)
-    draw = DataSource(units(y), 256, batch_size, seed)
-    log_density = lambda x: model().log_prob(x[:, None])
+    """A neural spline flow of zuko; by autograd."""
+    model, units, log_density = spline_flow(dataset.train, seed, transforms, bins)
+    draw = DataSource(units(dataset.train), 256, batch_size, seed)
 
     def objective() -> Tensor:
         x, w = draw()
         return log_density(x).mean() if w is None else w @ log_density(x) / w.sum()
 
-    in_units = lambda y: log_density(units(y)).detach() + units.log_slope(y)
-    climb(model, objective, in_units, watch, **options)
+    in_data_units = in_units(units, lambda x: log_density(x).detach())
+    climb(model, objective, in_data_units, watch, **options)
 
 
 @dataclass(frozen=True)
@@ -243,85 +215,85 @@ class Contender:
         train: Takes a dataset, a seed, a watch and settings.
         side: "ours", "rival" or "yardstick".
         grid: What is tried of each setting, the quick ones first.
+        chosen: The best of the grid, in the order of its keys, for each density.
     """
 
     train: Callable[..., None]
     side: str
     grid: dict[str, tuple] = field(default_factory=dict)
+    chosen: tuple[tuple, ...] = ()
 
 
 ON_NODES = {"n_iterations": (40, 80, 160, 320, 640), "learning_rate": (0.01, 0.02, 0.05)}
 ON_BATCHES = {"n_iterations": (120, 240, 480, 960), "learning_rate": (0.01, 0.02)}
 SPLINES = {"learning_rate": (0.1, 0.3), "transforms": (1, 3), "bins": (32, 64)}
-batches = {"batch_size": BATCH}
-TWO_STEPS = "ODE, flow matching, two steps"
+ONE_SPLINE = {"n_iterations": (200, 400, 800)} | SPLINES | {"transforms": (1,)}
+NATURAL, TWO_STEPS = "ODE, mlp, natural gradient", "ODE, flow matching, two steps"
+ON_MINIBATCHES, batches = "diffrax, minibatches of 256", {"batch_size": BATCH}
 CONTENDERS: dict[str, Contender] = {
-    "ODE, mlp, natural gradient": Contender(
-        partial(flow, optimizer="natural"),
-        "ours",
-        {"n_bins": (32, 64), "damping": (1e-3, 1e-2, 1e-1)},
+    NATURAL: Contender(
+        partial(flow, optimizer="natural"), "ours",
+        {"n_bins": (32, 64), "damping": (1e-3, 1e-2, 1e-1)}, ((32, 0.01), (32, 0.001), (64, 0.01)),
     ),
     "ODE, flow matching": Contender(
-        once(lambda data, seed: notebook("ODE.ipynb").flow_matching(data).log_likelihood), "ours"
+        once(lambda data, seed: notebook("ODE.ipynb").flow_matching(data).log_likelihood), "ours",
     ),
     TWO_STEPS: Contender(once(matched_in_two_steps), "ours"),
-    "diffrax, minibatches of 256": Contender(partial(diffrax_cnf, **batches), "rival", ON_BATCHES),
-    REFERENCE: Contender(diffrax_cnf, "rival", ON_NODES),
+    ON_MINIBATCHES: Contender(
+        partial(diffrax_cnf, **batches), "rival",
+        ON_BATCHES, ((120, 0.02), (960, 0.02), (960, 0.01)),
+    ),
+    REFERENCE: Contender(
+        diffrax_cnf, "rival", ON_NODES, ((80, 0.02), (320, 0.02), (640, 0.01)),
+    ),
     "zuko NSF, minibatches of 256": Contender(
-        partial(zuko_nsf, **batches),
-        "rival",
-        {"n_iterations": (200, 400, 800)} | SPLINES | {"transforms": (1,)},
+        partial(zuko_nsf, **batches), "rival",
+        ONE_SPLINE, ((400, 0.1, 1, 32), (800, 0.1, 1, 32), (800, 0.1, 1, 64)),
     ),
     "zuko NSF on our nodes": Contender(
-        zuko_nsf, "rival", {"n_iterations": (50, 100, 200, 400)} | SPLINES
+        zuko_nsf, "rival", {"n_iterations": (50, 100, 200, 400)} | SPLINES,
+        ((200, 0.1, 1, 32), (400, 0.3, 1, 32), (200, 0.3, 1, 64)),
     ),
     "EM, grown": Contender(once(ESTIMATORS["EM, grown"][0]), "yardstick"),
-}
-CHOSEN = {  # the best of the grids, in the order of their keys: by contender, for each density
-    "ODE, mlp, natural gradient": ((32, 0.01), (32, 0.001), (64, 0.01)),
-    "diffrax, minibatches of 256": ((120, 0.02), (960, 0.02), (960, 0.01)),
-    REFERENCE: ((80, 0.02), (320, 0.02), (640, 0.01)),
-    "zuko NSF, minibatches of 256": ((400, 0.1, 1, 32), (800, 0.1, 1, 32), (800, 0.1, 1, 64)),
-    "zuko NSF on our nodes": ((200, 0.1, 1, 32), (400, 0.3, 1, 32), (200, 0.3, 1, 64)),
-}
+}  # fmt: skip
 SETTINGS: dict[tuple[str, str], dict[str, object]] = {
-    (density, name): dict(zip(CONTENDERS[name].grid, values, strict=True))
-    for name, of_densities in CHOSEN.items()
-    for density, values in zip(DENSITIES, of_densities, strict=True)
+    (density, name): dict(zip(contender.grid, values, strict=True))
+    for name, contender in CONTENDERS.items()
+    for density, values in zip(DENSITIES, contender.chosen, strict=bool(contender.grid))
 }
 ADAM = {"n_iterations": 40, "learning_rate": 0.02}  # the best of ON_NODES for our perceptron
 PLAIN = {"n_steps": 10, "logdet": "trace"}
 CREDIT: dict[str, tuple[Callable[..., None], str | None]] = {  # one change a row; whose settings
     "CNF on minibatches, backprop, T = 10": (
-        partial(flow, gradient="backprop", **PLAIN, **batches),
-        "diffrax, minibatches of 256",
+        partial(flow, gradient="backprop", **PLAIN, **batches), ON_MINIBATCHES,
     ),
-    "discrete adjoint": (
-        partial(flow, net=by_autograd, **PLAIN, **batches),
-        "diffrax, minibatches of 256",
-    ),
-    "derivatives in closed form": (
-        partial(flow, **PLAIN, **batches),
-        "diffrax, minibatches of 256",
-    ),
+    "discrete adjoint": (partial(flow, net=by_autograd, **PLAIN, **batches), ON_MINIBATCHES),
+    "derivatives in closed form": (partial(flow, **PLAIN, **batches), ON_MINIBATCHES),
     "compressed data": (partial(flow, **PLAIN), REFERENCE),
     "T = 4 with map": (partial(flow, **ADAM), None),
-    "natural gradient": (partial(flow, optimizer="natural"), "ODE, mlp, natural gradient"),
+    "natural gradient": (CONTENDERS[NATURAL].train, NATURAL),
     "closed form": (CONTENDERS["ODE, flow matching"].train, None),
     "two steps, penalty given": (CONTENDERS[TWO_STEPS].train, None),
-}
+}  # fmt: skip
 
 
-def watched(train: Callable[..., None], dataset: Dataset, seed: int, watch: Watch, **settings):
+def watched(
+    train: Callable[..., None], dataset: Dataset, seed: int, watch: Watch, **settings: object
+) -> Watch:
     """The watch, after a training that says nothing and may end by it."""
-    with redirect_stdout(io.StringIO()), contextlib.suppress(Enough):
-        train(dataset, seed, watch, **settings)
+    with contextlib.suppress(Enough):
+        quietly(train, dataset, seed, watch, **settings)
     return watch
 
 
-def seconds_to(watch: Watch, level: float | None = None) -> float:
-    """Seconds of work until the KL is below a level, `LEVEL` if none; infinite if it never is."""
-    return (watch.reached(LEVEL if level is None else level) or (math.inf,))[0]
+def seconds_to(watch: Watch) -> float:
+    """Seconds of work until the KL is below `LEVEL`; infinite if it never is."""
+    return watch.reached(LEVEL)[0]
+
+
+def ratio(one: float, other: float) -> float:
+    """One by the other; not finite, a dash in a table, where either is not."""
+    return one / other if math.isfinite(other) else math.nan
 
 
 def tune(
@@ -333,7 +305,7 @@ def tune(
     has had half as much again as the best before it. Where none gets there, the least KL at the end
     is the best.
     """
-    rows = []
+    rows, level = [], MARGIN * LEVEL
     chosen = [name for name in names if CONTENDERS[name].grid]
     for density, name in tqdm(list(product(densities, chosen)), "settings", leave=False):
         contender, best = CONTENDERS[name], (math.inf, math.inf)
@@ -342,15 +314,12 @@ def tune(
             settings = dict(zip(contender.grid, values, strict=True))
             found, most = [], min(MOST, 1.5 * best[0])
             for seed, dataset in data.items():
-                watch = Watch(dataset, MARGIN * LEVEL, most, clock=time.process_time)
+                watch = Watch(dataset, level, most, clock=time.process_time)
                 found.append(watched(contender.train, dataset, seed, watch, **settings))
-            score = mean(seconds_to(watch, MARGIN * LEVEL) for watch in found)
+            score = mean(watch.reached(level)[0] for watch in found)
             kl = mean(watch.curve[-1][1] for watch in found)
-            rows.append(
-                {"density": DENSITIES[density], "contender": name}
-                | settings
-                | {"processor s": cell(score), "KL there": kl}
-            )
+            row = {"density": DENSITIES[density], "contender": name} | settings
+            rows.append(row | {"processor s": score, "KL there": kl})
             if (score, kl) < best:
                 best, SETTINGS[density, name] = (score, kl), settings
     return rows
@@ -379,100 +348,70 @@ def race(density: str, seeds: Iterable[int]) -> dict[str, list[Watch]]:
     return found
 
 
-def cell(value: float) -> str | float:
-    """For a table, where infinite is “–”."""
-    return value if math.isfinite(value) else "–"
-
-
-def ratio(one: float, other: float) -> str | float:
-    """The same, where either may be infinite."""
-    return one / other if math.isfinite(one) and math.isfinite(other) else "–"
-
-
 def rows_of(density: str, found: dict[str, list[Watch]]) -> list[Row]:
     """A row a contender: seconds to the level, of the middle sample and the quartiles."""
     rows, reference = [], median(map(seconds_to, found[REFERENCE]))
     for name, watches in found.items():
-        low, middle, high = np.quantile(
-            list(map(seconds_to, watches)), (0.25, 0.5, 0.75), method="nearest"
-        ).tolist()
-        reached = [n for _, n in filter(None, (watch.reached(LEVEL) for watch in watches))]
-        rows.append(
-            {
-                "contender": name,
-                "side": CONTENDERS[name].side,
-                f"s to {LEVEL}": cell(middle),
-                "quartiles": " – ".join(
-                    f"{value:.3g}" if math.isfinite(value) else "∞" for value in (low, high)
-                ),
-                "reached": f"{len(reached)} of {len(watches)}",
-                "iterations": round(median(reached)) if reached else "–",
-                "times the reference": ratio(middle, reference),
-                "compilation": max(watch.compilation for watch in watches),
-                "s": median(watch.curve[-1][0] for watch in watches),
-                "KL at the end": median(watch.curve[-1][1] for watch in watches),
-            }
-            | SETTINGS.get((density, name), {})
-        )
+        seconds = list(map(seconds_to, watches))
+        low, middle, high = np.quantile(seconds, (0.25, 0.5, 0.75), method="nearest").tolist()
+        reached = [watch.reached(LEVEL)[1] for watch in watches if seconds_to(watch) < math.inf]
+        row: Row = {"contender": name, "side": CONTENDERS[name].side, f"s to {LEVEL}": middle}
+        row |= {
+            "quartiles": " – ".join("∞" if math.isinf(t) else short(t) for t in (low, high)),
+            "reached": f"{len(reached)} of {len(watches)}",
+            "iterations": round(median(reached)) if reached else math.nan,
+            "times the reference": ratio(middle, reference),
+            "compilation": max(watch.compilation for watch in watches),
+            "s": median(watch.curve[-1][0] for watch in watches),
+            "KL at the end": median(watch.curve[-1][1] for watch in watches),
+        }
+        rows.append(row | SETTINGS.get((density, name), {}))
     return rows
-
-
-def soonest(found: dict[str, list[Watch]], names: Iterable[str], compiling: bool = False):
-    """The least median of the seconds to the level, and whose it is."""
-    total = lambda watch: seconds_to(watch) + compiling * watch.compilation
-    return min((median(map(total, found[name])), name) for name in names)
 
 
 def how_much_sooner(density: str, found: dict[str, list[Watch]]) -> list[Row]:
     """The soonest of ours beside the soonest rival: on its own terms, and on minibatches."""
-    ours, who = soonest(found, [name for name, c in CONTENDERS.items() if c.side == "ours"])
-    rivals = [name for name, c in CONTENDERS.items() if c.side == "rival"]
+
+    def soonest(names: Iterable[str], compiling: bool = False) -> tuple[float, str]:
+        """The least median of the seconds to the level, and whose it is."""
+        total = lambda watch: seconds_to(watch) + compiling * watch.compilation
+        return min((median(map(total, found[name])), name) for name in names)
+
+    sides = {
+        side: [n for n, c in CONTENDERS.items() if c.side == side] for side in ("ours", "rival")
+    }
+    ours, who = soonest(sides["ours"])
+    rivals = sides["rival"]
+    terms = {
+        "compression allowed": soonest(rivals),
+        "compression allowed, compilation counted": soonest(rivals, compiling=True),
+        "minibatches": soonest(name for name in rivals if "minibatches" in name),
+    }
     rows = []
-    for terms, names, compiling in (
-        ("compression allowed", rivals, False),
-        ("compression allowed, compilation counted", rivals, True),
-        ("minibatches", [name for name in rivals if "minibatches" in name], False),
-    ):
-        theirs, rival = soonest(found, names, compiling)
-        rows.append(
-            {
-                "density": DENSITIES[density],
-                "rivals": terms,
-                "ours": who,
-                "s": cell(ours),
-                "soonest rival": rival,
-                "its s": cell(theirs),
-                "times sooner": ratio(theirs, ours),
-            }
-        )
+    for allowed, (theirs, rival) in terms.items():
+        row = {"density": DENSITIES[density], "rivals": allowed, "ours": who, "s": ours}
+        row |= {"soonest rival": rival, "its s": theirs}
+        rows.append(row | {"times sooner": ratio(theirs, ours)})
     return rows
 
 
 def credit(seeds: Iterable[int], density: str = "laplace_mixture") -> list[Row]:
     """What each change brings: seconds to the level, and how many times sooner than before it."""
-    rows, before, data = [], None, {seed: sample(density, seed) for seed in seeds}
+    rows, before, data = [], math.nan, {seed: sample(density, seed) for seed in seeds}
     for name, (train, whose) in tqdm(CREDIT.items(), "credit", leave=False):
         settings = SETTINGS.get((density, whose), {})
-        watches = [
-            watched(train, dataset, seed, Watch(dataset, LEVEL), **settings)
+        seconds = [
+            seconds_to(watched(train, dataset, seed, Watch(dataset, LEVEL), **settings))
             for seed, dataset in data.items()
         ]
-        now = median(map(seconds_to, watches))
-        reached = sum(watch.reached(LEVEL) is not None for watch in watches)
-        times = "–" if before is None else ratio(before, now)
-        rows.append(
-            {
-                "change": name,
-                f"s to {LEVEL}": cell(now),
-                "times sooner": times,
-                "reached": f"{reached} of {len(watches)}",
-            }
-        )
+        now, reached = median(seconds), sum(map(math.isfinite, seconds))
+        row = {"change": name, f"s to {LEVEL}": now, "times sooner": ratio(before, now)}
+        rows.append(row | {"reached": f"{reached} of {len(seconds)}"})
         before = now
     return rows
 
 
-def make(options: argparse.Namespace) -> Tables:
+def make(options: Options) -> Tables:
     """Race to 0.005 nats: ours, diffrax and zuko, each with its best settings."""
     few = 1 if options.quick else None
     densities, seeds, tables = list(DENSITIES)[:few], SEEDS[:few], {}
@@ -492,4 +431,4 @@ def make(options: argparse.Namespace) -> Tables:
 if __name__ == "__main__":
     tuning = {"action": "store_true", "help": "choose the settings anew, in half an hour"}
     quick = "one density, one sample, and not what brings what"
-    sys.exit(command(make, PACKAGES, quick, options={"--tune": tuning}))
+    raise SystemExit(command(make, PACKAGES, quick, options={"--tune": tuning}))

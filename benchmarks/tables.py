@@ -13,10 +13,10 @@ import argparse
 import csv
 import re
 import shutil
-import sys
+from contextlib import suppress
 from pathlib import Path
 
-from benchmarks.common import FOLDER, Row, Tables, markdown_table, write_csv
+from benchmarks.common import FOLDER, Row, markdown_table, write_csv
 
 RESULTS = Path("benchmarks/results")
 SOURCES = "sources.csv"  # the machine and the date of each benchmark
@@ -31,28 +31,16 @@ MARKER = re.compile(
 def number(text: str) -> str | int | float:
     """The value that a CSV cell was written from."""
     for kind in (int, float):
-        try:
+        with suppress(ValueError):
             return kind(text)
-        except ValueError:
-            pass
     return text
 
 
 def read_csv(path: Path) -> list[Row]:
-    """The rows of a file, numbers as numbers."""
+    """The rows of a file, numbers as numbers; of an empty cell nothing."""
     with path.open(newline="", encoding="utf-8") as file:
-        return [{key: number(text) for key, text in row.items()} for row in csv.DictReader(file)]
-
-
-def read_tables(path: Path) -> Tables:
-    """Rows by caption; a table has the columns that are not empty in all of its rows."""
-    tables: Tables = {}
-    for row in read_csv(path):
-        tables.setdefault(row.pop("table"), []).append(row)
-    for caption, rows in tables.items():
-        columns = [key for key in rows[0] if any(row[key] != "" for row in rows)]
-        tables[caption] = [{key: row[key] for key in columns} for row in rows]
-    return tables
+        rows = [{key: number(text) for key, text in row.items()} for row in csv.DictReader(file)]
+    return [{key: value for key, value in row.items() if value != ""} for row in rows]
 
 
 def fill(page: str, folder: Path) -> str:
@@ -64,16 +52,14 @@ def fill(page: str, folder: Path) -> str:
 
     def renew(match: re.Match) -> str:
         name, caption, key = match["name"], match["table"], match["key"]
-        path = folder / f"{name}.csv"
+        path, columns = folder / f"{name}.csv", match["columns"].split("; ")
         if not path.exists():
             raise ValueError(f"there is no {path}: run python -m benchmarks.{name} first")
-        rows = read_tables(path).get(caption, [])
-        if key:
-            rows = [row for row in rows if str(row[key]) == match["value"]]
-        columns = [column.strip() for column in match["columns"].split(";")]
-        if not rows or any(column not in rows[0] for column in columns):
+        rows = [row for row in read_csv(path) if row["table"] == caption]
+        rows = [row for row in rows if not key or str(row.get(key)) == match["value"]]
+        if set(columns) - {column for row in rows for column in row}:
             raise ValueError(f"{path} has no table {caption!r} with the columns {columns}")
-        table = markdown_table([{column: row[column] for column in columns} for row in rows])
+        table = markdown_table([{c: row.get(c, "–") for c in columns} for row in rows])
         (source,) = (row for row in read_csv(folder / SOURCES) if row["benchmark"] == name)
         where = f"`python -m benchmarks.{name}` on {source['machine']}; {source['date']}."
         return f"{match['head']}{table}\n\n{where}\n{match['end']}"
@@ -83,9 +69,11 @@ def fill(page: str, folder: Path) -> str:
 
 def take(name: str, runs: Path, folder: Path) -> None:
     """Copy the tables of a benchmark's last whole run, and note its machine and date."""
-    lines = (runs / f"{name}.md").read_text(encoding="utf-8").splitlines()
-    after = lambda start: next(x for x in lines if x.startswith(start)).removeprefix(start)
-    machine, date = after("Machine: ").partition(";")[0], after("Date: ")
+    report = (runs / f"{name}.md").read_text(encoding="utf-8")
+    machine, date = (
+        re.search(pattern, report, re.MULTILINE)[1]
+        for pattern in (r"^Machine: ([^;]*)", "^Date: (.*)")
+    )
     shutil.copy(runs / f"{name}.csv", folder)
     sources = {row["benchmark"]: row for row in read_csv(folder / SOURCES)}
     sources[name] = {"benchmark": name, "machine": machine, "date": date}
@@ -112,4 +100,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

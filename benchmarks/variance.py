@@ -4,14 +4,11 @@ One model is trained on the Laplace mixture; then each sampler estimates the bou
 from many batches.
 """
 
-import argparse
 import math
-import sys
 
-import numpy as np
 import torch
 
-from benchmarks.common import Tables, command, interleaved
+from benchmarks.common import Options, Tables, command, interleaved
 from benchmarks.estimators import notebook
 from dlutils.data.datasets import make_dataset
 
@@ -19,38 +16,38 @@ PACKAGES = ("torch",)
 BATCH = 256
 
 
-def batches(fitted, x, name: str, repeats: int) -> tuple[np.ndarray, np.ndarray]:
-    """Objective (nats) and gradient in the weights of so many batches, as in training."""
-    sde, random = notebook("SDE.ipynb"), torch.Generator().manual_seed(0)
-    weights = [p for p in fitted.model.parameters() if p.requires_grad]
-    values, gradients = [], []
-    for _ in range(repeats):
-        draw = sde.T_SAMPLERS[name](fitted.model.path, BATCH, random)
-        points = x[(draw.v * len(x)).long().clamp(max=len(x) - 1)]
-        value = sde.sampled_elbo(fitted.model, points, draw).mean() - math.log(fitted.units.scale)
-        found = torch.autograd.grad(value, weights, allow_unused=True)
-        gradients.append(torch.cat([g.flatten() for g in found if g is not None]).numpy())
-        values.append(value.item())
-    return np.array(values), np.array(gradients)
-
-
-def make(options: argparse.Namespace) -> Tables:
+def make(options: Options) -> Tables:
     """Compare the standard deviations of the ELBO and its gradient between time samplers."""
     sde, dataset = notebook("SDE.ipynb"), make_dataset("laplace_mixture")
-    n_iterations, repeats = (100, 40) if options.quick else (1000, 400)
+    n_iterations, repeats, rounds = (100, 40, 10) if options.quick else (1000, 400, 50)
     fitted = sde.train(dataset, n_iterations=n_iterations)
     x = fitted.standardized(dataset.train).sort().values
+    model, shift = fitted.model, math.log(fitted.units.scale)
+    weights = [p for p in model.parameters() if p.requires_grad]
+
+    def batches(sampler: str, repeats: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Objective (nats) and gradient in the weights of so many batches, as in training."""
+        random, values, gradients = torch.Generator().manual_seed(0), [], []
+        for _ in range(repeats):
+            draw = sde.T_SAMPLERS[sampler](model.path, BATCH, random)
+            points = x[(draw.v * len(x)).long().clamp(max=len(x) - 1)]
+            value = sde.sampled_elbo(model, points, draw).mean() - shift
+            found = torch.autograd.grad(value, weights, allow_unused=True)
+            gradients.append(torch.cat([g.flatten() for g in found if g is not None]))
+            values.append(value.detach())
+        return torch.stack(values), torch.stack(gradients)
+
     names = [name for name in sde.T_SAMPLERS if name != "frozen"]
-    run = {name: lambda name=name: batches(fitted, x, name, 1) for name in names}
-    times = interleaved(run, 10 if options.quick else 50, label="samplers")
+    once = {name: lambda name=name: batches(name, 1) for name in names}
+    times = interleaved(once, rounds, label="samplers")
     rows = []
     for name in names:
-        values, gradients = batches(fitted, x, name, repeats)
+        values, gradients = batches(name, repeats)
         rows.append(
             {
                 "sampler": name,
-                "sd of objective": float(values.std()),
-                "sd of gradient": float(np.sqrt(gradients.var(0).sum())),
+                "sd of objective": values.std(correction=0).item(),
+                "sd of gradient": gradients.var(0, correction=0).sum().sqrt().item(),
                 "ms a step": times[name]["ms"],
             }
         )
@@ -58,4 +55,4 @@ def make(options: argparse.Namespace) -> Tables:
 
 
 if __name__ == "__main__":
-    sys.exit(command(make, PACKAGES, "a model trained less, few batches"))
+    raise SystemExit(command(make, PACKAGES, "a model trained less, few batches"))

@@ -172,8 +172,8 @@ FAULTS = [
     ),
     Fault(
         "lines of a quoted cell not counted",
-        'number + raw.count("\\n") + 1, start + len(line) + 1',
-        "number + 1, start + len(line) + 1",
+        "begins = number",
+        "begins = n_records + 1",
     ),
     Fault(
         "intervals of rounded values beyond a lower bound",

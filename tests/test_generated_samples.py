@@ -1,7 +1,4 @@
-"""Generated files and arrays: read as pandas reads them, or refused for a reason named.
-
-The seeds are fixed, so no test fails by chance.
-"""
+"""Generated files are read as pandas reads them, or refused for a reason named; seeds are fixed."""
 
 import csv
 import io
@@ -11,11 +8,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import torch
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dlutils.data.own_data import check_sample
 from dlutils.data.samples import load_sample
 
 MARKS = ["", "NA", "#N/A", "<NA>", "-", ".", "?", "#DIV/0!", "nan", "NULL"]
@@ -126,10 +121,10 @@ def test_files_are_read_as_pandas_reads_them(path: Path, file):
     source = f"{path}:{column}"
     sample, refusal = read(source)
     if how["decimal"] == "," and "if commas are decimal marks" in refusal:  # or of thousands
-        assert re.search(r"my\.csv, line \d+: '.*,.*' is not a number", refusal)
+        assert re.search(r"my\.csv: line \d+: '.*,.*' is not a number", refusal)
         sample, refusal = read(source, decimal=",")
     if wrong is not None:
-        assert f"my.csv, line {lines[wrong[0]]}: {wrong[1]!r} is not a number" in refusal, data
+        assert f"my.csv: line {lines[wrong[0]]}: {wrong[1]!r} is not a number" in refusal, data
         return
     assert not refusal, data
     expected = reference.to_numpy(float)
@@ -141,48 +136,3 @@ def test_files_are_read_as_pandas_reads_them(path: Path, file):
         count = f"{missing.sum()} of {len(missing)} values are missing"
         with pytest.raises(ValueError, match=rf"{count} .* in line {lines[missing.argmax()]};"):
             load_sample(source, decimal=how["decimal"])
-
-
-REAL = ["f2", "f4", ">f4", "f8", ">f8", "g", "i1", "i8", ">i4", "u1", "u8", "O"]
-OTHERS = ["?", "c8", "c16", "U3", "S3", "M8[s]", "m8[s]"]
-HOLDERS = {
-    "array": lambda y: y,
-    "list": list,
-    "backwards": lambda y: y[::-1].copy()[::-1],
-    "every second": lambda y: np.repeat(y, 2)[::2],
-    "series": lambda y: pd.Series(y.astype(y.dtype.newbyteorder("=")), index=3 * np.arange(len(y))),
-    "masked": lambda y: np.ma.masked_array(y, mask=np.arange(len(y)) == 1),
-    "tensor": lambda y: torch.tensor(y.astype(y.dtype.newbyteorder("="))),
-    "gradient": lambda y: torch.tensor(y.astype(float), requires_grad=True),
-    "column": lambda y: y[:, None],
-}
-
-
-@settings(derandomize=True, deadline=None)
-@given(
-    values=st.lists(st.integers(0, 9), max_size=12),
-    dtype=st.sampled_from(REAL + OTHERS),
-    holder=st.sampled_from(list(HOLDERS)),
-    hole=st.sampled_from([None, None, float("nan"), float("inf")]),
-)
-def test_arrays_are_taken_or_named(values, dtype, holder, hole):
-    assume(values or holder != "list")  # which has no type then
-    assume(holder not in ("tensor", "gradient") or dtype not in ["g", "O", *OTHERS[1:]])
-    y = np.array(values, dtype="i8").astype(dtype)
-    holed = hole is not None and len(y) > 0 and dtype in ("f4", "f8", "O")
-    if holed:
-        y[-1] = hole
-    reasons = {  # the first that is true is named
-        "data must be numbers": dtype in OTHERS and holder != "gradient",
-        "data must be one-dimensional": holder == "column",
-        "data must not be missing: 1 of": holder == "masked" and len(y) > 1,
-        "data must not be empty": len(y) == 0,
-        r"data must (not be missing|be finite, and between ±1e\+100): 1 of": holed,
-        "data must not be constant": len(set(y.tolist())) == 1,
-    }
-    reason = next((reason for reason, true in reasons.items() if true), None)
-    if reason is None:
-        assert check_sample(HOLDERS[holder](y)).tolist() == [float(value) for value in y]
-    else:
-        with pytest.raises(ValueError, match=reason):
-            check_sample(HOLDERS[holder](y))

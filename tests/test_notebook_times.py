@@ -1,28 +1,17 @@
 """Times of whole notebooks beside another commit's: on tiny ones, in a repository of their own."""
 
-import csv
 import os
+import shutil
 import subprocess
-from pathlib import Path
 
 import nbformat
 import pytest
 from nbclient.exceptions import CellExecutionError
 
 from benchmarks import common, notebook_times
-from benchmarks.common import command
-from benchmarks.notebook_times import (
-    PACKAGES,
-    PAGE,
-    RAW,
-    SLOWEST,
-    WIDTH,
-    first_line,
-    make,
-    measure,
-    results,
-    working_tree,
-)
+from benchmarks.common import command, short
+from benchmarks.notebook_times import PACKAGES, PAGE, RAW, SLOWEST, WIDTH, make, measure, results
+from benchmarks.tables import read_csv
 
 AGAINST = {"--against": {"required": True}}
 FIGURE = "import os\nos.mkdir('figures')"
@@ -61,21 +50,17 @@ def test_each_notebook_finds_its_own_package_and_the_working_tree_is_left_alone(
     assert command(make, PACKAGES, "one round", arguments, AGAINST) == 0
     page = (repository / PAGE).read_text(encoding="utf-8")
     assert "## a.ipynb before: the slowest cells" in page
-    with (repository / RAW).open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert [(row["version"], row["cell"]) for row in rows] == [
-        *(("before", str(k)) for k in range(4)), *(("after", str(k)) for k in range(3))
-    ]  # fmt: skip
-    assert all(0 < float(row["seconds"]) < 60 for row in rows)
+    rows = read_csv(repository / RAW)
+    found = [(row["version"], row["cell"]) for row in rows]
+    assert found == [*(("before", k) for k in range(4)), *(("after", k) for k in range(3))]
+    assert all(0 < row["seconds"] < 60 for row in rows)
     assert not (repository / "figures").exists()
 
-
-@pytest.mark.bench
-def test_a_cell_that_fails_leaves_the_page_alone(repository):
     write(repository / "a.ipynb", "1 / 0")
+    (repository / PAGE).unlink()
     with pytest.raises(CellExecutionError, match="ZeroDivisionError"):
-        command(make, PACKAGES, "one round", ["--against", "HEAD", "--quick"], AGAINST)
-    assert not (repository / PAGE).exists()
+        command(make, PACKAGES, "one round", arguments, AGAINST)
+    assert not (repository / PAGE).exists(), "a cell that fails leaves the page alone"
 
 
 def test_notebooks_take_turns(monkeypatch, tmp_path):
@@ -110,7 +95,7 @@ def test_notebooks_take_turns(monkeypatch, tmp_path):
     ],
 )
 def test_a_cell_is_known_by_its_first_line(source, line):
-    assert first_line(source) == line
+    assert notebook_times.first_line(source) == line
     assert len(line) <= WIDTH
 
 
@@ -141,12 +126,8 @@ def test_medians_ratio_and_the_slowest_cells():
         {"cell": 2, "code": r"`f(2) \| 'g'`", "s": 4.0},
         {"cell": 1, "code": r"`f(1) \| 'g'`", "s": 1.5},
     ]
-
-
-def test_without_the_other_side_there_is_no_ratio():
-    tables = results(rows_of("before", 1, 10.0, 1.0))
-    (whole,) = tables["Whole notebooks"]
-    assert (whole["after, s"], whole["after / before"]) == ("–", "–")
+    (alone,) = results(rows_of("before", 1, 10.0, 1.0))["Whole notebooks"]
+    assert short(alone["after, s"]) == short(alone["after / before"]) == "–"
 
 
 def test_the_copy_has_what_is_not_committed_and_nothing_ignored(repository):
@@ -154,17 +135,16 @@ def test_the_copy_has_what_is_not_committed_and_nothing_ignored(repository):
     (repository / "part.py").unlink()
     (repository / "build").mkdir()
     (repository / "build" / "large").touch()
-    copy = working_tree(repository, repository / "build" / "copy")
+    copy = notebook_times.working_tree(repository, repository / "build" / "copy")
     assert {path.name for path in copy.iterdir()} == {".gitignore", "a.ipynb", "new.py"}
 
 
-def test_no_such_commit_is_named(repository):
-    with pytest.raises(SystemExit, match="nothing"):
-        command(make, [], "one round", ["--against", "nothing"], AGAINST)
-
-
-def test_outside_a_repository_it_says_so(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(Path(tmp_path).parent))
-    with pytest.raises(SystemExit, match="not a git repository"):
-        command(make, [], "one round", ["--against", "HEAD"], AGAINST)
+@pytest.mark.parametrize(
+    ("commit", "message"), [("nothing", "nothing"), ("HEAD", "not a git repository")]
+)
+def test_what_git_does_not_know_is_said(repository, monkeypatch, commit, message):
+    if commit == "HEAD":
+        shutil.rmtree(repository / ".git")
+        monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(repository.parent))
+    with pytest.raises(SystemExit, match=message):
+        command(make, [], "one round", ["--against", commit], AGAINST)

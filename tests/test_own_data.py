@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dlutils.data.datasets import Dataset, load_dataset
-from dlutils.data.own_data import Ties, check_rounding, evenly, intervals, spread
+from dlutils.data.own_data import Ties, check_rounding, check_sample, evenly, intervals, spread
 from dlutils.estimators.view import units_of
 from dlutils.seeding import seeded
 
@@ -25,18 +25,19 @@ def test_ties_are_counted_and_their_step_is_found():
 
 @pytest.mark.parametrize(
     ("dtype", "step", "shift"),
-    [(torch.float32, 0.1, 37.0), (torch.float64, 5.0, 2.0), (torch.float64, 0.01, 1e6)],
+    [
+        (torch.float32, 0.1, 37.0),
+        (torch.float64, 5.0, 2.0),
+        (torch.float64, 0.01, 1e6),
+        (torch.float64, None, 0.0),
+    ],
 )
 def test_the_step_of_rounding(dtype, step, shift):
     with seeded(0, dtype=dtype):
-        y = torch.randn(3000).mul(20).round() * step + shift
-    assert Ties.of(y).step == pytest.approx(step, rel=1e-3)
-
-
-def test_a_continuous_sample_has_no_ties():
-    with seeded(0):
-        ties = Ties.of(torch.randn(5000))
-    assert (ties.share, ties.step, str(ties)) == (0.0, None, "")
+        y = torch.randn(3000).mul(20)
+    ties = Ties.of(y.round() * step + shift if step else y)
+    assert ties.step == (pytest.approx(step, rel=1e-3) if step else None)
+    assert (str(ties) == "") is (step is None)
     assert not Ties.of(torch.tensor([1.0, 1.0, 2.0, 3.0])).is_atom, "twice is not often"
 
 
@@ -56,36 +57,51 @@ def test_weighted_quantiles():
     assert evenly(y[:2], torch.tensor([3.1, 0.9])).tolist() == [3.0, 3.0], "not the last one"
 
 
+Y = np.arange(-1.0, 11.0)
+
+
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("y", "options", "message"),
     [
-        ({"support": (0, math.inf)}, r"1 of 12 values lie outside the support.*, the first is -1"),
-        ({"support": (-1, 20)}, "1 of 12 values lie on the bound -1 of the support.*ROUNDING"),
-        ({"support": (3, 3)}, r"low < high, not \(3, 3\)"),
-        ({"support": 3}, r"support must be \(low, high\), not 3"),
-        ({"rounding": 2.0}, "values rounded to 2 cannot be -1 and 0, which are 1 apart"),
-        ({"rounding": -1}, "rounding must be a positive number, or None, not -1"),
-        ({"rounding": True}, "rounding must be a positive number, or None, not True"),
-        ({"weights": [1.0] * 11}, r"12 values need as many weights, not the shape \(11,\)"),
-        ({"weights": [1.0] * 11 + [-2.0]}, "1 of 12 are not, the first is -2.0 at index 11"),
-        ({"weights": [0.0] * 12}, "of 12 weights 0 are positive"),
+        ([], {}, "must not be empty"),
+        ([1.0, np.nan, 2.0, np.inf], {}, "2 of 4 values are not, the first is nan at index 1"),
+        ([1.0, -1e101, 2.0], {}, "between ±1e.100: 1 of 3 values are not, the first is -1e.101 at"),
+        ([2.0] * 9, {}, "must not be constant: all 9 values are 2"),
+        (Y[:5], {}, "5 values are too few"),
+        (Y, {"support": (-0.5, math.inf)}, r"support \(-0.5, inf\).*: 1 of 12 .* -1.0 at index 0"),
+        (Y, {"support": (-1, 20)}, r"support \(-1, 20\); on a bound.*ROUNDING.*: 1 of 12"),
+        (Y, {"support": (0, 20), "rounding": 1}, r"support \(0, 20\).*: 1 of 12"),
+        (Y, {"support": (3, 3)}, r"low < high, not \(3, 3\)"),
+        (Y, {"support": 3}, r"support must be \(low, high\) .*, not 3"),
+        (Y, {"rounding": 2.0}, "values rounded to 2 cannot be -1 and 0, which are 1 apart"),
+        (Y, {"rounding": -1}, "rounding must be a positive number, or None, not -1"),
+        (Y, {"rounding": True}, "rounding must be a positive number, or None, not True"),
+        (Y, {"weights": [1.0] * 11}, r"12 values need as many weights, not the shape \(11,\)"),
+        (Y, {"weights": [1.0] * 11 + [-2.0]}, "1 of 12 values are not, the first is -2.0 at index"),
+        (Y, {"weights": [0.0] * 12}, "of 12 weights 0 are positive"),
     ],
-)  # fmt: skip
-def test_what_cannot_be_is_refused_with_its_value(options, message):
+)
+def test_what_cannot_be_is_refused_with_its_value(y, options, message):
     with pytest.raises(ValueError, match=message):
-        Dataset.from_samples(np.arange(-1.0, 11.0), **options)
+        Dataset.from_samples(y, **options)
 
 
-def test_too_few_are_said_where_the_data_are_read():
-    with pytest.raises(ValueError, match="5 values are too few"):
-        Dataset.from_samples(np.arange(5.0))
-    assert len(Dataset.from_samples(np.arange(6.0)).test) == 2
-    assert "2 test points are few" in Dataset.from_samples(np.arange(6.0)).summary()
+def test_six_are_enough_and_said_to_be_few():
+    data = Dataset.from_samples(np.arange(6.0))
+    assert len(data.test) == 2
+    assert "2 test points are few" in data.summary()
 
 
-def test_options_of_a_file_are_not_for_a_distribution():
-    with pytest.raises(ValueError, match=r"support = \(0, 1\) is for a file of your own"):
-        load_dataset("gaussian", support=(0, 1))
+@pytest.mark.parametrize(
+    "y",
+    [
+        np.array([1, 2, 4], dtype=">f4"),
+        np.array([4.0, 2.0, 1.0])[::-1],
+        torch.tensor([1.0, 2.0, 4.0], requires_grad=True),
+    ],
+)
+def test_arrays_are_taken_as_they_lie_in_memory(y):
+    assert check_sample(y).tolist() == [1, 2, 4]
 
 
 def test_a_file_of_rounded_bounded_weighted_data(tmp_path):
@@ -118,6 +134,7 @@ def test_equal_weights_change_nothing():
     (nodes, counts), (same, weighted) = one.compress(16), other.compress(16)
     torch.testing.assert_close(nodes, same)
     torch.testing.assert_close(counts, weighted)
+    assert {other: 1}[other] == 1, "a data set can be the key of a cache"
 
 
 def test_no_values_nearer_than_the_rounding():
@@ -130,9 +147,3 @@ def test_no_values_nearer_than_the_rounding():
     check_rounding(0.01, 1e3 + torch.tensor([0.01, 0.02, 0.05]))  # equal steps only in double
     with pytest.raises(ValueError, match="cannot be"):
         check_rounding(0.11, far)
-
-
-def test_data_sets_can_be_keys_of_a_cache():
-    y = np.arange(10.0)
-    data = Dataset.from_samples(y, weights=1 + y)
-    assert {data: 1}[data] == 1

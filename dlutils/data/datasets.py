@@ -29,7 +29,6 @@ from dlutils.data.own_data import (
     EVERYWHERE,
     FEW,
     Ties,
-    as_good_as_the_line,
     check_rounding,
     check_sample,
     check_support,
@@ -115,12 +114,11 @@ class Dataset:
         support: Range | None = None,
         rounding: float | None = None,
         weights: ArrayLike | Tensor | None = None,
-        val_fraction: float = 0.1,
-        test_fraction: float = 0.2,
         seed: int = 0,
-        about: str = "",
     ) -> Self:
         """Take a user's own one-dimensional data, shuffle and split it.
+
+        A tenth of the points goes to `val` and a fifth to `test`, two at least to each.
 
         Args:
             y: The sample, shape `(n,)`, at least 6 finite numbers that are not all equal.
@@ -130,10 +128,7 @@ class Dataset:
             rounding: The step of rounded data or counts: a value stands for the interval of half a
                 step to either side, and a model's likelihood of it is that of the interval.
             weights: How much each value counts, shape `(n,)`, not negative; only ratios matter.
-            val_fraction: Share of the points that goes to `val` (at least two points).
-            test_fraction: Share of the points that goes to `test` (at least two points).
             seed: Names the shuffle.
-            about: What else the description says, such as what was read from a file.
 
         Returns:
             A `Dataset` without a density: what needs one (`log_prob`, `expected_log_likelihood`,
@@ -149,36 +144,28 @@ class Dataset:
             weights = check_weights(weights, len(y))
             y, weights = y[weights > 0], weights[weights > 0]
             weights = weights * (weights.sum() / (weights @ weights))
-        for label, fraction in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
-            if not 0 < fraction < 1:
-                raise ValueError(f"{label} must lie between 0 and 1, not {fraction!r}")
         n = len(y)
-        n_val, n_test = (max(2, round(share * n)) for share in (val_fraction, test_fraction))
-        if n - n_val - n_test < 2:
-            raise ValueError(
-                f"{n} values are too few for val_fraction {val_fraction} and test_fraction "
-                f"{test_fraction}: at least 2 must remain for training, 2 each for the others"
-            )
+        sizes = {"val": max(2, round(0.1 * n)), "test": max(2, round(0.2 * n))}
+        sizes["train"] = n - sum(sizes.values())
+        if sizes["train"] < 2:
+            raise ValueError(f"{n} values are too few: to train, validate and test takes 2 each")
         bounds = check_support(support, y, rounding)
-        if rounding is not None:
-            check_rounding(rounding, y)
         with seeded(seed):
-            where = torch.randperm(n).split([n_val, n_test, n - n_val - n_test])
-        where = dict(zip(("val", "test", "train"), where, strict=True))
+            where = dict(zip(sizes, torch.randperm(n).split([*sizes.values()]), strict=True))
         parts = {part: y[k] for part, k in where.items()}
         check_sample(parts["train"])
         as_read = None
         if rounding is not None:
+            check_rounding(rounding, y)
             as_read = parts["test"]
             parts = {part: spread(points, rounding, bounds) for part, points in parts.items()}
-        margin = 0.1 * float(y.max() - y.min()) + (rounding or 0) / 2
-        ends = max(float(y.min()) - margin, bounds[0]), min(float(y.max()) + margin, bounds[1])
-        about = f"; {about}" if about else ""
+        low, high = y.min().item(), y.max().item()
+        margin = 0.1 * (high - low) + (rounding or 0) / 2
         return cls(
             name=name,
-            description=f"{name}: sample of {n} values, true density unknown{about}",
+            description=f"{name}: sample of {n} values, true density unknown",
             **parts,
-            support=ends,
+            support=(max(low - margin, bounds[0]), min(high + margin, bounds[1])),
             bounds=bounds,
             rounding=rounding,
             as_read=as_read,
@@ -191,33 +178,30 @@ class Dataset:
         cls,
         source: str | Path,
         *,
-        drop_missing: bool = False,
-        weights: str | None = None,
-        encoding: str | None = None,
-        decimal: str | None = None,
-        **options: object,
+        support: Range | None = None,
+        rounding: float | None = None,
+        seed: int = 0,
+        **reading: object,
     ) -> Self:
         """Read a user's own sample from a file and split it.
 
         Args:
             source: `file.csv`, `file.csv:column`, or another file: see
                 `dlutils.data.samples.load_sample`.
-            drop_missing: Whether to leave out NaN and empty cells.
-            weights: The name or the number of a column with what each row counts.
-            encoding: See `dlutils.data.samples.load_sample`, as for the next one.
-            decimal: "." or ",".
-            options: Other ones of `from_samples`.
+            support: See `from_samples`, as for the next two.
+            rounding: The step of rounded data or counts.
+            seed: Names the shuffle.
+            reading: Of `load_sample`: `drop_missing`, a column of `weights`, `encoding`, `decimal`.
 
         Raises:
             ValueError: If the file cannot be read, or its numbers are no proper sample.
         """
-        sample = load_sample(
-            source, drop_missing=drop_missing, weights=weights, encoding=encoding, decimal=decimal
-        )
+        sample = load_sample(source, **reading)
         path, column = split_source(source)
         name = path.name.partition(".")[0] + (f", {column}" if column else "")
-        options = {"name": name, "about": sample.description} | options
-        return cls.from_samples(sample.values, weights=sample.weights, **options)
+        options = {"support": support, "rounding": rounding, "seed": seed}
+        own = cls.from_samples(sample.values, name, weights=sample.weights, **options)
+        return replace(own, description=f"{own.description}; {sample.description}")
 
     def to(self, dtype: torch.dtype) -> Self:
         """The same data in another type: float32, for a GPU, say.
@@ -260,8 +244,7 @@ class Dataset:
         """
         if self.distribution is None:
             raise ValueError(
-                f"the true density of {self.name!r} is unknown: it is a user's sample, so there is "
-                "no log_prob, expected or population log-likelihood to compare with; the mean "
+                f"the true density of {self.name!r} is unknown, a user's sample; the mean "
                 "log-likelihood on its test points compares models with each other"
             )
         return self.distribution.log_prob(y)
@@ -291,8 +274,15 @@ class Dataset:
 
     @property
     def reach(self) -> Range:
-        """The interval of quadratures: the support, or as good as the line for a user's own."""
-        return self.support if self.is_known else as_good_as_the_line(self.points, self.bounds)
+        """The interval of quadratures: the support, or as good as the line for a user's own.
+
+        That is a billion times the length of the data to either side, or up to their bounds.
+        """
+        if self.is_known:
+            return self.support
+        first, last = self.points.min().item(), self.points.max().item()
+        far = 1e9 * (last - first)
+        return max(first - far, self.bounds[0]), min(last + far, self.bounds[1])
 
     @property
     def n_effective(self) -> float:
@@ -307,11 +297,10 @@ class Dataset:
 
     def summary(self) -> str:
         """What was drawn, how many points, and what any model can expect, in lines to print."""
-        sizes = ", ".join(
-            f"{len(y)} {name}"
-            for name, y in (("training", self.train), ("validation", self.val), ("test", self.test))
-        )
-        lines = [self.description, f"{sizes} points"]
+        lines = [
+            self.description,
+            f"{len(self.train)} training, {len(self.val)} validation, {len(self.test)} test points",
+        ]
         if self.is_known:
             value, error = self.expected_log_likelihood, self.standard_error
             population = self.population_log_likelihood
@@ -319,13 +308,12 @@ class Dataset:
                 f"expected log-likelihood  {value:.4f} ± {error:.4f}: mean over the test points",
                 f"population value         {population:.4f}: the integral of p log p",
             ]
-        else:
-            if str(self.ties):
-                lines.append(str(self.ties))
-            if self.n_effective < len(self.train):
-                lines.append(f"weights: {self.n_effective:.0f} training points effectively")
-            if len(self.train) < FEW:
-                lines.append(f"{len(self.test)} test points are few: differences will be uncertain")
+            return "\n".join(lines)
+        lines += [str(self.ties)] if str(self.ties) else []
+        if self.n_effective < len(self.train):
+            lines.append(f"weights: {self.n_effective:.0f} training points effectively")
+        if len(self.train) < FEW:
+            lines.append(f"{len(self.test)} test points are few: differences will be uncertain")
         return "\n".join(lines)
 
     def compress(self, n_bins: int) -> tuple[Tensor, Tensor]:
@@ -390,19 +378,17 @@ def load_dataset(
     Raises:
         ValueError: If there is no such distribution or file, or its numbers are no proper sample.
     """
+    own = {"support": support, "rounding": rounding, "weights": weights}
     if is_source(source):
-        options = {"support": support, "rounding": rounding, "weights": weights}
-        return Dataset.from_file(source, seed=seed, drop_missing=drop_missing, **options)
-    for label, option in (("support", support), ("rounding", rounding), ("weights", weights)):
+        return Dataset.from_file(source, seed=seed, drop_missing=drop_missing, **own)
+    for label, option in own.items():
         if option is not None:
             raise ValueError(f"{label} = {option!r} is for a file of your own, not for {source!r}")
     try:
-        return make_dataset(source, seed=seed)
+        check_name(source)
     except ValueError as error:
-        if source in DISTRIBUTIONS:
-            raise
-        more = f"a file of your own ends in {', '.join(SUFFIXES)}"
-        raise ValueError(f"{error}; {more}") from error
+        raise ValueError(f"{error}; a file of your own ends in {', '.join(SUFFIXES)}") from error
+    return make_dataset(source, seed=seed)
 
 
 def waiting_times(seed: int = 0) -> Dataset:
@@ -423,7 +409,10 @@ def check_name(name: str) -> None:
     if name in DISTRIBUTIONS:
         return
     if name in LEFT_OUT:
-        raise ValueError(f"{name!r} is left out: {LEFT_OUT[name]}")
+        raise ValueError(
+            f"{name!r} is left out: the {LEFT_OUT[name]}, grows without bound, so a distance from "
+            "a bounded density would say how the peak is cut off"
+        )
     families = [
         list(members) for _, members in groupby(DISTRIBUTIONS, lambda key: key.rstrip("0123456789"))
     ]
@@ -444,29 +433,22 @@ def density_of(name: str) -> tuple[str, Density]:
     """
     check_name(name)
     entry = DISTRIBUTIONS[name]
-    made_from, *found = _DENSITIES.get(name, (None,))
-    if made_from is not entry:
-        description, source = entry if _is_pair(entry) else (None, entry)
+    if _DENSITIES.get(name, (None,))[0] is not entry:
+        is_pair = isinstance(entry, tuple) and len(entry) == 2
+        description, source = entry if is_pair else ("", entry)
         if not isinstance(source, Distribution) and callable(source):
             with seeded(0, dtype=torch.float64):
                 source = source()
-        if description is None:
-            description = _describe(name, source)
-        found = description, Density(source, name)
-        _DENSITIES[name] = (entry, *found)
-    return tuple(found)
+        _DENSITIES[name] = entry, description or _describe(name, source), Density(source, name)
+    return _DENSITIES[name][1:]
 
 
 _DENSITIES: dict[str, tuple[object, str, Density]] = {}  # what `density_of` has made, from what
-
-
-def _is_pair(entry: object) -> bool:
-    return isinstance(entry, tuple) and len(entry) == 2
 
 
 def _describe(name: str, source: Distribution | Triple) -> str:
     """The family and its parameters, or the name where those are not numbers."""
     if not isinstance(source, Distribution) or not source.arg_constraints:
         return name.replace("_", " ")
-    parameters = ((key, float(getattr(source, key))) for key in source.arg_constraints)
-    return f"{type(source).__name__}: " + ", ".join(f"{key} {value:g}" for key, value in parameters)
+    parameters = (f"{key} {float(getattr(source, key)):g}" for key in source.arg_constraints)
+    return f"{type(source).__name__}: {', '.join(parameters)}"

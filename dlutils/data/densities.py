@@ -53,15 +53,29 @@ class Density:
     def __init__(self, distribution: Distribution | Triple, name: str = "density") -> None:
         self.name = name
         if isinstance(distribution, Distribution):
-            distribution = self._checked(distribution)
-            self._log_prob, self._sample = (
-                distribution.log_prob,
-                lambda n: distribution.sample((n,)),
-            )
-            self.ends = _ends(distribution)
+            if shape := tuple(distribution.batch_shape + distribution.event_shape):
+                raise ValueError(
+                    f"{name} must be a distribution of one number, not of shape {shape}: "
+                    "parameters are numbers, not tensors of shape (1,)"
+                )
+            if distribution.support.is_discrete:
+                raise ValueError(f"{name} is discrete, and a discrete distribution has no density")
+            distribution = _in_double(distribution)
+            self._log_prob, self.ends = distribution.log_prob, _ends(distribution)
+            self._sample = lambda n: distribution.sample((n,))
+        elif isinstance(distribution, tuple | list) and len(distribution) == 3:
+            self._log_prob, self._sample, support = distribution
+            self.ends = np.asarray(support, dtype=float)
+            if self.ends.ndim != 1 or len(self.ends) < 2 or not (np.diff(self.ends) > 0).all():
+                raise ValueError(f"the support of {name} must increase, not {support!r}")
         else:
-            self._log_prob, self._sample, self.ends = self._parts(distribution)
-        self._check()
+            raise ValueError(
+                f"{name} must be a distribution of torch.distributions or a triple "
+                f"(log_prob, sample, support), not {distribution!r}"
+            )
+        self._check_samples()
+        self._check_bounded()
+        self._check_mass()
 
     def log_prob(self, y: ArrayLike | Tensor) -> Tensor:
         """Log p(y) in nats, float64, with the shape of `y`; -inf outside the support."""
@@ -83,13 +97,12 @@ class Density:
         Where the density's range ends practically there, the interval includes the end and a margin
         of 10 %.
         """
-        low, high = (self._quantile(upper) for upper in (False, True))
-        margin, near = {}, 1e-5 * (high - low)
-        for k, quantile in ((0, low), (-1, high)):
-            margin[k] = abs(quantile - self.ends[k]) < near
-        low, high = (self.ends[k] if margin[k] else q for k, q in ((0, low), (-1, high)))
-        width = 0.1 * (high - low)
-        return float(low - margin[0] * width), float(high + margin[-1] * width)
+        quantiles = np.array([self._quantile(upper) for upper in (False, True)])
+        ends = self.ends[[0, -1]]
+        reached = np.abs(quantiles - ends) < 1e-5 * np.diff(quantiles)
+        low, high = np.where(reached, ends, quantiles)
+        margins = 0.1 * (high - low) * reached
+        return float(low - margins[0]), float(high + margins[1])
 
     @cached_property
     def population_log_likelihood(self) -> float:
@@ -111,12 +124,15 @@ class Density:
         apart = np.diff(y) > 1e-9 * self._spread + 1e-12 * np.abs(y[1:])  # or rounding errors
         return y[np.concatenate([[True], apart]) | np.isin(y, self.ends)]
 
+    def _probes(self) -> Tensor:
+        """Random points that show where the density is, the same each time."""
+        with seeded(0, dtype=torch.float64):
+            return torch.as_tensor(self._sample(N_PROBES)).double()
+
     @cached_property
     def _quantiles(self) -> np.ndarray:
         """Those of random points, at `LEVELS`."""
-        with seeded(0, dtype=torch.float64):
-            y = torch.as_tensor(self._sample(N_PROBES)).double().numpy()
-        return np.quantile(y, LEVELS, method="lower")
+        return np.quantile(self._probes().numpy(), LEVELS, method="lower")
 
     @property
     def _spread(self) -> float:
@@ -142,42 +158,15 @@ class Density:
 
         return brentq(excess, y[k], y[k + 1], xtol=1e-9 * abs(y[k + 1] - y[k]))
 
-    def _checked(self, distribution: Distribution) -> Distribution:
-        if distribution.batch_shape or distribution.event_shape:
-            shape = tuple(distribution.batch_shape + distribution.event_shape)
+    def _check_samples(self) -> None:
+        """As many as asked for, from torch's random numbers, in the support; log p of each."""
+        y = self._probes()
+        if y.shape != (N_PROBES,) or not y.isfinite().all():
             raise ValueError(
-                f"{self.name} must be a distribution of one number, not of shape {shape}: "
-                "parameters are numbers, not tensors of shape (1,)"
+                f"sample(n) of {self.name} must return n finite numbers, shape (n,), not shape "
+                f"{tuple(y.shape)} with {int(y.isfinite().sum())} finite"
             )
-        if distribution.support.is_discrete:
-            raise ValueError(f"{self.name} is discrete, and a discrete distribution has no density")
-        return _in_double(distribution)
-
-    def _parts(self, triple: Triple) -> tuple[Callable, Callable, np.ndarray]:
-        if not (isinstance(triple, tuple | list) and len(triple) == 3 and callable(triple[0])):
-            raise ValueError(
-                f"{self.name} must be a distribution of torch.distributions or a triple "
-                f"(log_prob, sample, support), not {triple!r}"
-            )
-        log_prob, sample, support = triple
-        ends = np.asarray(support, dtype=float)
-        if ends.ndim != 1 or len(ends) < 2 or not (np.diff(ends) > 0).all():
-            raise ValueError(f"the support of {self.name} must increase, not {support!r}")
-        return log_prob, sample, ends
-
-    def _check(self) -> None:
-        """Hold samples and log_prob to each other, and the mass to one."""
-        draws = []
-        for _ in range(2):
-            with seeded(0, dtype=torch.float64):
-                y = torch.as_tensor(self._sample(N_PROBES))
-            if y.shape != (N_PROBES,) or not y.isfinite().all():
-                raise ValueError(
-                    f"sample(n) of {self.name} must return n finite numbers, shape (n,), "
-                    f"not shape {tuple(y.shape)} with {int(y.isfinite().sum())} finite"
-                )
-            draws.append(y)
-        if not torch.equal(*draws):
+        if not torch.equal(y, self._probes()):
             raise ValueError(
                 f"sample of {self.name} must draw from torch's random numbers: with the same seed "
                 "it gave others"
@@ -188,28 +177,10 @@ class Density:
                 f"sample of {self.name} draws {y[outside][0]:g}, which is outside its support "
                 f"{self.ends[0]:g} to {self.ends[-1]:g}"
             )
-        shape = self._log_prob(y.double()).shape
-        if tuple(shape) != (N_PROBES,):
+        if (shape := tuple(self._log_prob(y).shape)) != (N_PROBES,):
             raise ValueError(
                 f"log_prob of {self.name} must return a number for each point, shape "
-                f"{(N_PROBES,)}, not {tuple(shape)}"
-            )
-        self._check_bounded()
-        mass = self._mass.sum()
-        if not abs(mass - 1) < 1e-6:
-            raise ValueError(
-                f"the density of {self.name} integrates to {mass:.7g}, not to 1: "
-                "log_prob must be the natural logarithm of a normalised density"
-            )
-        cdf = np.concatenate([[0.0], np.cumsum(self._mass)])
-        rank = np.searchsorted(np.sort(y.double().numpy()), self.breakpoints, side="right")
-        gap = np.abs(cdf - rank / N_PROBES)
-        if gap.max() > TOO_FAR:
-            k = gap.argmax()
-            raise ValueError(
-                f"the samples of {self.name} do not follow its density: below "
-                f"{self.breakpoints[k]:.3g} lie {rank[k] / N_PROBES:.3f} of them and a probability "
-                f"of {cdf[k]:.3f}"
+                f"{(N_PROBES,)}, not {shape}"
             )
 
     def _check_bounded(self) -> None:
@@ -220,10 +191,28 @@ class Density:
                 log_p = self.log_prob(end + side * steps).numpy()
                 if log_p[0] > -inf and (np.diff(log_p) > 0.01).all():
                     raise ValueError(
-                        f"the density of {self.name} grows without bound towards {end:g}: neither "
-                        "a comparison on a grid nor a flow from a Gaussian is possible there; "
-                        "transform the data, or choose parameters with a bounded density"
+                        f"the density of {self.name} grows without bound towards {end:g}, where "
+                        "no grid and no flow from a Gaussian can follow: transform the data"
                     )
+
+    def _check_mass(self) -> None:
+        """It is one, and below any place lies as much of it as of the samples."""
+        mass = self._mass.sum()
+        if not abs(mass - 1) < 1e-6:
+            raise ValueError(
+                f"the density of {self.name} integrates to {mass:.7g}, not to 1: "
+                "log_prob must be the natural logarithm of a normalised density"
+            )
+        cdf = np.concatenate([[0.0], np.cumsum(self._mass)])
+        y = np.sort(self._probes().numpy())
+        share = np.searchsorted(y, self.breakpoints, side="right") / N_PROBES
+        k = np.abs(cdf - share).argmax()
+        if abs(cdf[k] - share[k]) > TOO_FAR:
+            raise ValueError(
+                f"the samples of {self.name} do not follow its density: below "
+                f"{self.breakpoints[k]:.3g} lie {share[k]:.3f} of them and a probability of "
+                f"{cdf[k]:.3f}"
+            )
 
 
 def between(y: Tensor, ends: ArrayLike, dtype: torch.dtype = torch.float64) -> Tensor:

@@ -39,12 +39,7 @@ def marron_wand() -> dict[str, tuple[str, Callable[[], Distribution]]]:
         ("separated bimodal", [1 / 2] * 2, [-3 / 2, 3 / 2], [1 / 2] * 2),
         ("asymmetric bimodal", [3 / 4, 1 / 4], [0, 3 / 2], [1, 1 / 3]),
         ("trimodal", [9 / 20, 9 / 20, 1 / 10], [-6 / 5, 6 / 5, 0], [3 / 5, 3 / 5, 1 / 4]),
-        (
-            "claw",
-            [1 / 2] + [1 / 10] * 5,
-            [0] + [k / 2 - 1 for k in range(5)],
-            [1] + [1 / 10] * 5,
-        ),
+        ("claw", [1 / 2] + [1 / 10] * 5, [0] + [k / 2 - 1 for k in range(5)], [1] + [1 / 10] * 5),
         (
             "double claw",
             [49 / 100] * 2 + [1 / 350] * 7,

@@ -19,7 +19,6 @@ LARGEST, LEAST = 1e100, 1e-100  # of the data and of what they span: squares mus
 OFTEN = 0.05  # share of repeated values from which on it is worth saying
 ATOM = 0.03  # and of one value from which on likelihoods are not compared
 FEW = 100  # training points below which it is said that there are few
-FAR = 1e9  # lengths of the data, to where a quadrature goes
 NEAREST = 8  # powers of four of a distance, how near to its end the nearest breakpoint is
 
 
@@ -43,12 +42,11 @@ class Ties:
     def of(cls, y: Tensor) -> Self:
         """Of a sample, shape `(n,)`."""
         values, counts = y.double().unique(return_counts=True)
-        most = int(counts.argmax())
-        often = int(counts[most])
+        most = int(counts.max())
         return cls(
             repeated=counts[counts > 1].sum().item() / len(y),
-            value=values[most].item(),
-            share=often / len(y) if often > 2 else 0.0,
+            value=values[counts.argmax()].item(),
+            share=most / len(y) if most > 2 else 0.0,
             step=_step(values.numpy()) if len(values) <= len(y) / 2 else None,
         )
 
@@ -60,13 +58,12 @@ class Ties:
     def __str__(self) -> str:
         if self.repeated < OFTEN:
             return ""
-        words = (
+        step = f"{self.step:g}" if self.step else ""
+        hint = f"; all differ by multiples of {step}: ROUNDING = {step}?" if step else ""
+        return (
             f"{100 * self.repeated:.3g} % of the values are there more than once, most often "
-            f"{self.value:g} ({100 * self.share:.2g} %)"
+            f"{self.value:g} ({100 * self.share:.2g} %){hint}"
         )
-        if self.step is None:
-            return words
-        return f"{words}; all differ by multiples of {self.step:g}: ROUNDING = {self.step:g}?"
 
 
 def _step(values: np.ndarray) -> float | None:
@@ -97,13 +94,7 @@ def check_sample(y: ArrayLike | Tensor) -> Tensor:
     y = doubles(y)
     if len(y) == 0:
         raise ValueError("data must not be empty")
-    wrong = ~(y.abs() <= LARGEST)
-    if wrong.any():
-        first = int(wrong.nonzero()[0])
-        raise ValueError(
-            f"data must be finite, and between ±{LARGEST:g}: {int(wrong.sum())} of {len(y)} values "
-            f"are not, the first is {y[first].item()} at index {first}"
-        )
+    _refuse(~(y.abs() <= LARGEST), y, f"data must be finite, and between ±{LARGEST:g}")
     if y.min() == y.max():
         raise ValueError(
             f"data must not be constant: all {len(y)} values are {y[0].item():g}, "
@@ -116,41 +107,24 @@ def check_sample(y: ArrayLike | Tensor) -> Tensor:
 
 
 def check_support(support: Range | None, y: Tensor, rounding: float | None = None) -> Range:
-    """The bounds of the data as two floats.
-
-    Raises:
-        ValueError: If they are not two numbers, low below high, or a value lies outside; on a bound
-            too, unless the values are rounded.
-    """
-    if support is None:
-        return EVERYWHERE
+    """The bounds of the data as two floats, or a `ValueError` that says what lies outside."""
     try:
-        low, high = map(float, support)
+        low, high = map(float, EVERYWHERE if support is None else support)
     except (TypeError, ValueError):
-        raise ValueError(f"support must be (low, high), not {support!r}") from None
+        low = high = math.nan
     if not low < high:
         raise ValueError(f"support must be (low, high) with low < high, not {support!r}")
-    for bound, outside, on in ((low, y < low, y == low), (high, y > high, y == high)):
-        if outside.any():
-            raise ValueError(
-                f"{int(outside.sum())} of {len(y)} values lie outside the support "
-                f"({low:g}, {high:g}), the first is {y[outside][0]:g}"
-            )
-        if on.any() and rounding is None:
-            raise ValueError(
-                f"{int(on.sum())} of {len(y)} values lie on the bound {bound:g} of the support, "
-                "where no density has a logarithm: give the rounding (in a notebook: ROUNDING), "
-                "by which they stand for an interval, or leave them out"
-            )
+    inside = (y > low) & (y < high) if rounding is None else (y >= low) & (y <= high)
+    rule = (
+        f"data must lie inside their support ({low:g}, {high:g}); on a bound, where no density has "
+        "a logarithm, only with their rounding (in a notebook: ROUNDING)"
+    )
+    _refuse(~inside, y, rule)
     return low, high
 
 
 def check_rounding(rounding: float, y: Tensor) -> None:
-    """Make sure that intervals of that length around the values do not overlap.
-
-    Raises:
-        ValueError: If the step is not positive and finite, or two different values are nearer.
-    """
+    """Make sure that intervals of that length around the values do not overlap."""
     is_number = isinstance(rounding, Real) and not isinstance(rounding, bool)
     if not (is_number and 0 < rounding < math.inf):
         raise ValueError(f"rounding must be a positive number, or None, not {rounding!r}")
@@ -165,24 +139,25 @@ def check_rounding(rounding: float, y: Tensor) -> None:
 
 
 def check_weights(weights: ArrayLike | Tensor, n: int) -> Tensor:
-    """Weights as float64, shape `(n,)`.
-
-    Raises:
-        ValueError: If they are not n finite numbers, one is negative, or fewer than two are not 0.
-    """
+    """Weights as float64, shape `(n,)`: finite, none negative, two or more positive."""
     weights = torch.as_tensor(np.asarray(weights, dtype=float).copy())
     if weights.shape != (n,):
         raise ValueError(f"{n} values need as many weights, not the shape {tuple(weights.shape)}")
     wrong = ~(weights.isfinite() & (weights >= 0))
-    if wrong.any():
-        first = int(wrong.nonzero()[0])
-        raise ValueError(
-            f"weights must be finite and not negative: {int(wrong.sum())} of {n} are not, the "
-            f"first is {weights[first].item()} at index {first}"
-        )
+    _refuse(wrong, weights, "weights must be finite and not negative")
     if (weights > 0).sum() < 2:
         raise ValueError(f"of {n} weights {int((weights > 0).sum())} are positive: too few")
     return weights
+
+
+def _refuse(wrong: Tensor, values: Tensor, rule: str) -> None:
+    """Raise a `ValueError` with the rule, and which values break it, if some do."""
+    if wrong.any():
+        first = int(wrong.nonzero()[0])
+        raise ValueError(
+            f"{rule}: {int(wrong.sum())} of {len(values)} values are not, the first is "
+            f"{values[first].item()} at index {first}"
+        )
 
 
 def intervals(y: Tensor, rounding: float, bounds: Range = EVERYWHERE) -> tuple[Tensor, Tensor]:
@@ -234,13 +209,6 @@ def evenly(y: Tensor, weights: Tensor | None) -> Tensor:
     cdf = weights[order].cumsum(0)
     rank = (torch.arange(len(y), dtype=cdf.dtype) + 0.5) / len(y) * cdf[-1]
     return y[order][torch.searchsorted(cdf, rank).clamp(max=len(y) - 1)]
-
-
-def as_good_as_the_line(points: Tensor, bounds: Range) -> Range:
-    """A billion times the length of the data to either side, or up to their bounds."""
-    first, last = points.min().item(), points.max().item()
-    far, (low, high) = FAR * (last - first), bounds
-    return max(first - far, low), min(last + far, high)
 
 
 def panels(points: Tensor, reach: Range, ties: Ties) -> np.ndarray:

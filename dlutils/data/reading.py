@@ -1,21 +1,22 @@
-"""Read a table from a file: pandas reads, and each row knows in which line it stands."""
+"""Read a table from a file, and in which line each of its rows begins."""
 
 import bz2
+import csv
 import gzip
 import io
 import lzma
 import re
 import zipfile
 import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 SUFFIXES = ".csv", ".tsv", ".txt", ".dat", ".npy", ".xlsx", ".parquet"
-UNPACK = {".gz": gzip.decompress, ".bz2": bz2.decompress, ".xz": lzma.decompress}
 SOURCE = re.compile(
     rf"(?P<file>.+?(?P<suffix>{'|'.join(map(re.escape, SUFFIXES))})(?P<packed>\.(gz|bz2|xz|zip))?)"
     r"(?::(?P<column>.+))?",
@@ -28,27 +29,7 @@ MISSING = {  # in small letters: of pandas, of Excel, of statisticians
     *("-", "--", ".", "?"),
 }
 COMMAS = "; if commas are decimal marks: decimal=','"
-
-
-@dataclass(frozen=True)
-class Table:
-    """Cells as they stand in a file.
-
-    Attributes:
-        cells: Strings or numbers, a row for a row.
-        lines: In which line each row begins, from 1.
-        names: Of the columns; None if they have none, or their names may be in the first row.
-        headed: Whether they have names; None if that is to be found out.
-        separator: Between the cells of a text.
-        note: What else a user should know about the reading.
-    """
-
-    cells: pd.DataFrame
-    lines: Sequence[int]
-    names: list[str] | None = None
-    headed: bool | None = None
-    separator: str = ""
-    note: str = ""
+NO_SEPARATOR = "\x1f"
 
 
 def is_source(name: str) -> bool:
@@ -71,146 +52,143 @@ def split_source(source: str | Path) -> tuple[Path, str | None]:
     return Path(match["file"]), match["column"]
 
 
-def read_table(path: Path, encoding: str | None, decimal: str | None) -> Table:
-    """The cells of a file.
+def read_table(path: Path, encoding: str | None, decimal: str | None) -> tuple[pd.DataFrame, str]:
+    """The cells of a file and a note on its encoding; or a `ValueError` that names a text's line.
 
-    Args:
-        path: A file as `split_source` gives it.
-        encoding: Of a text; None for UTF-8, UTF-16 if so marked, and Latin-1 for the rest.
-        decimal: If it is ",", one between digits is no separator.
-
-    Raises:
-        ValueError: If it cannot be read; the message names the file, and the line of a text.
+    The index says in which line a row begins, from 1. The columns have names, or numbers if names
+    may stand in the first row.
     """
     match = SOURCE.fullmatch(str(path))
-    suffix, packed, data = match["suffix"].lower(), match["packed"], path.read_bytes()
+    suffix, packed = match["suffix"].lower(), (match["packed"] or "").lower()
     try:
-        if packed and packed.lower() == ".zip":
-            with zipfile.ZipFile(io.BytesIO(data)) as folder:
-                (member,) = folder.namelist()
-                data = folder.read(member)
-        elif packed:
-            data = UNPACK[packed.lower()](data)
-    except (ValueError, OSError, EOFError, lzma.LZMAError, zlib.error, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} cannot be unpacked as one file: {error}") from error
-    if suffix not in (".npy", ".xlsx", ".parquet"):
-        return _read_text(path, data, encoding, decimal)
-    try:
-        if suffix == ".parquet":
-            cells = pd.read_parquet(io.BytesIO(data))
-            return Table(cells, range(1, len(cells) + 1), [str(name) for name in cells], True)
-        if suffix == ".xlsx":
-            cells = pd.read_excel(io.BytesIO(data), header=None, dtype=object, na_filter=False)
-            full = np.flatnonzero((cells.map(str) != "").any(axis=1))
-            if len(full) == 0:
-                raise ValueError("its first sheet is empty")
-            rows = full if cells.shape[1] > 1 else np.arange(full[0], full[-1] + 1)
-            return Table(cells.iloc[rows], list(rows + 1))
-        values = np.load(io.BytesIO(data), allow_pickle=False)
+        data = UNPACK[packed](path.read_bytes())
+        if suffix in READERS:
+            cells = READERS[suffix](io.BytesIO(data))
+            return cells.set_axis(cells.index + 1), ""
     except ImportError as error:
-        raise ValueError(f"{path} needs a package that is not there: {error}") from error
-    except (ValueError, OSError, EOFError, LookupError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is not a file of numbers: {error}") from error
+        raise ValueError(f"it needs a package that is not there: {error}") from error
+    except (ValueError, *BROKEN) as error:
+        raise ValueError(f"it is not a {suffix}{packed} file of numbers: {error}") from error
+    return _read_text(data, encoding, decimal)
+
+
+def _unzip(data: bytes) -> bytes:
+    with zipfile.ZipFile(io.BytesIO(data)) as folder:
+        (member,) = folder.namelist()
+        return folder.read(member)
+
+
+def _read_parquet(file: io.BytesIO) -> pd.DataFrame:
+    return pd.read_parquet(file).rename(columns=str).reset_index(drop=True)
+
+
+def _read_excel(file: io.BytesIO) -> pd.DataFrame:
+    cells = pd.read_excel(file, header=None, dtype=object, na_filter=False)
+    full = np.flatnonzero((cells.map(str) != "").any(axis=1))
+    if len(full) == 0:
+        raise ValueError("its first sheet is empty")
+    return cells.iloc[full if cells.shape[1] > 1 else slice(full[0], full[-1] + 1)]
+
+
+def _read_npy(file: io.BytesIO) -> pd.DataFrame:
+    values = np.load(file, allow_pickle=False)
     if not isinstance(values, np.ndarray) or values.dtype.kind not in "iuf":
-        raise ValueError(f"{path} does not hold an array of real numbers")
+        raise ValueError("it does not hold an array of real numbers")
     if values.ndim not in (1, 2) or values.size == 0:
-        raise ValueError(f"{path} holds an array of shape {values.shape}, not one column")
-    return Table(pd.DataFrame(values), range(1, len(values) + 1), None, False)
+        raise ValueError(f"an array of shape {values.shape} is not one column")
+    return pd.DataFrame(values.astype(float))
 
 
-def _read_text(path: Path, data: bytes, encoding: str | None, decimal: str | None) -> Table:
-    """The cells of a text, as strings; a record has the number of its first line."""
-    marked = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else None
+UNPACK = {"": bytes, ".gz": gzip.decompress, ".bz2": bz2.decompress}
+UNPACK |= {".xz": lzma.decompress, ".zip": _unzip}
+READERS = {".parquet": _read_parquet, ".xlsx": _read_excel, ".npy": _read_npy}
+BROKEN = OSError, EOFError, LookupError, lzma.LZMAError, zlib.error, zipfile.BadZipFile
+
+
+def _read_text(data: bytes, encoding: str | None, decimal: str | None) -> tuple[pd.DataFrame, str]:
+    is_utf16 = data[:2] in (b"\xff\xfe", b"\xfe\xff")
     note = ""
     try:
-        text = data.decode(encoding or marked or "utf-8")
+        text = data.decode(encoding or ("utf-16" if is_utf16 else "utf-8-sig"))
     except (UnicodeError, LookupError) as error:
-        if encoding or marked:
-            raise ValueError(
-                f"{path} is not text: {error}; encoding=... may name another"
-            ) from error
+        if encoding or is_utf16:
+            raise ValueError(f"it is not text: {error}; encoding=... may name another") from error
         text, note = data.decode("latin-1"), "read as Latin-1"
-    if "\0" in text:
-        raise ValueError(f"{path} is not text: it has zero bytes; encoding=... may name another")
-    text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
-    records, separator = _records(text, "\t;, ")
-    if not records:
-        raise ValueError(f"{path} is empty")
-    separator = separator or _separator(*(r[1] for r in records if r[1].strip()), decimal=decimal)
-    separator = r"\s+" if separator == " " else separator
-    records, _ = _records(text, "\t " if separator == r"\s+" else re.escape(separator))
-    mark = None if separator == r"\s+" else separator
-    is_full = lambda record: record[1].strip(" " if mark == "\t" else None)
-    while not is_full(records[-1]):
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    told = re.fullmatch(r'"?sep=(.)"?', lines[0].strip(" "))  # as Excel has it
+    lines[0] = "" if told else lines[0]
+    separator = told[1] if told else _separator(lines, decimal)
+    if separator == " ":
+        lines = [line.replace("\t", " ") for line in lines]
+    records = list(_records(lines, separator))
+    while records and not records[-1][1]:
         records.pop()
-    width = len(records[0][1].split(mark))
-    if width > 1:
-        records = list(filter(is_full, records))
-    number, line, raw = records[0]
-    shorter = all(len(record[1].split()) == width + 1 for record in records[1:] if is_full(record))
-    if mark is None and shorter and line[0] in " _" and records[1:]:  # no name above an index
-        records[0], width = (number, f"_ {line}", f'"" {raw}'), width + 1
-    for record in filter(is_full, records):
-        if (found := len(record[1].split(mark))) != width:
+    if not records:
+        raise ValueError("it is empty")
+    number, first = records[0]
+    full = [(line, cells) for line, cells in records if cells]
+    widths = {len(cells) for _, cells in full[1:]}
+    if separator == " " and lines[number - 1][0] in ' "' and widths == {len(first) + 1}:
+        first.insert(0, "")  # R and pandas write no name above an index
+    if len(first) > 1:
+        records = full
+    for line, cells in records:
+        if cells and len(cells) != len(first):
             hint = COMMAS if separator == "," and decimal is None else ""
-            raise ValueError(f"{path}, line {record[0]}: {found} cells, not {width}{hint}")
+            raise ValueError(f"line {line}: {len(cells)} cells, not {len(first)}{hint}")
+    begins, cells = zip(*((line, cells or [""]) for line, cells in records), strict=True)
+    return pd.DataFrame(cells, begins, dtype=object), note
+
+
+def _records(lines: list[str], separator: str) -> Iterator[tuple[int, list[str]]]:
+    """The line that each record begins in, and its cells; a blank line between others has none."""
+    begins = n_records = 0
+    blanks = " " if separator == "\t" else " \t"
+
+    def without_comments() -> Iterator[str]:
+        nonlocal begins
+        for number, line in enumerate(lines, start=1):
+            if begins == 0:
+                line = line.strip(blanks)
+                if _is_comment(line, n_records > 0) or not (line or n_records):
+                    continue
+                begins = number
+            yield line + "\n"
+
+    reader = csv.reader(without_comments(), delimiter=separator, skipinitialspace=True, strict=True)
     try:
-        cells = pd.read_csv(
-            io.StringIO("\n".join(r[2] if is_full(r) else '""' for r in records)),
-            sep=separator,
-            header=None,
-            names=range(width),
-            dtype=object,
-            na_filter=False,
-            skipinitialspace=True,
-        )
-    except pd.errors.ParserError:
-        cells = None
-    if cells is None or len(cells) != len(records) or not isinstance(cells.index, pd.RangeIndex):
-        open_quote = re.compile(rf'(^|[{mark or " "}]) *"')
-        number, _, raw = next((r for r in records if open_quote.search(r[1])), records[0])
-        raise ValueError(f"{path}, line {number}: its quotes do not match: {raw[:40]!r}")
-    return Table(cells, [number for number, *_ in records], None, None, separator, note)
-
-
-def _records(text: str, marks: str) -> tuple[list[tuple[int, str, str]], str | None]:
-    """The line, the bare text (quoted cells blotted out) and the text of each record.
-
-    Blank records between others are kept. A first line `sep=;`, as Excel writes, is none, and says
-    what the separator is.
-    """
-    quoted = re.compile(rf'(^[ \t]*#(?:[ \t].*)?$)|((?:^|[{marks}]) *)"(?:[^"]|"")*"', re.MULTILINE)
-    blot = lambda m: m[0] if m[1] else m[2] + "_" * (m.end() - m.end(2))  # comments stay
-    bare = quoted.sub(blot, text) if '"' in text else text
-    records, separator, number, start = [], None, 1, 0
-    for line in bare.split("\n"):
-        raw = text[start : start + len(line)]
-        if number == 1 and (told := re.fullmatch(r'"?sep=(.)"?', raw.strip(" "))):
-            separator = told[1]
-        elif not _is_comment(line, bool(records)) and (line.strip() or records):
-            records.append((number, line, raw))
-        number, start = number + raw.count("\n") + 1, start + len(line) + 1
-    return records, separator
+        for cells in reader:
+            yield begins, cells
+            begins, n_records = 0, n_records + 1
+    except csv.Error as error:
+        raise ValueError(f"line {begins}: do its quotes match? {error}") from error
 
 
 def _is_comment(line: str, begun: bool) -> bool:
     """Whether a line is none of the data: by `#` before these, by `#` and a blank among them."""
-    line = line.lstrip(" \t")
     if begun or re.split(r"[\t;, ]", line)[0].lower() in MISSING:
-        return line == "#" or line.startswith(("# ", "#\t"))
+        return re.match(r"#(\s|$)", line) is not None
     return line.startswith("#")
 
 
-def _separator(first: str, *below: str, decimal: str | None) -> str:
-    """Between the cells of these lines: of the marks in the first that which best fits the others.
+def _separator(lines: list[str], decimal: str | None) -> str:
+    """Of tab, semicolon and comma that which makes most rows below the first equally wide.
 
-    If there are no marks in the others, there is one column, or blanks stand between the cells: a
-    name may have blanks and marks, too.
+    If the first row alone has such a mark, it belongs to a name. Then blanks stand between the
+    cells, if most rows below have some inside, or there is one column.
     """
     if decimal == ",":
-        first = re.sub(r"(?<=\d),(?=\d)", ".", first)
-    fits = {m: sum(n.count(m) == first.count(m) for n in below) for m in "\t;," if m in first}
-    if fits and (not below or max(fits.values()) or any(m in n for n in below for m in fits)):
-        return max(fits, key=fits.get)
-    blanks = [" " in line.strip() for line in below or (first,)]
-    return r"\s+" if sum(blanks) > len(blanks) / 2 else "\x1f"
+        lines = [re.sub(r"(?<=\d),(?=\d)", ".", line) for line in lines]
+    fits = {}
+    for mark in "\t;, ":
+        rows = []
+        with suppress(ValueError):  # the quotes of another separator
+            for _, cells in islice(_records(lines, mark), 1000):
+                rows += [cells] if cells else []
+        widths = [len(cells) for cells in rows] or [1]
+        below = widths[1:] or widths
+        usual = max(set(below), key=lambda width: (below.count(width), width))
+        if usual > 1 and (widths[0] > 1 or mark == " "):
+            quotes = sum('"' in cell for cells in rows for cell in cells)
+            fits[mark] = mark != " ", below.count(usual), -quotes
+    return max(fits, key=fits.get, default=NO_SEPARATOR)

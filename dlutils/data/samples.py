@@ -1,13 +1,14 @@
 """A user's own sample: one column of a file, with errors that name the file, line and value."""
 
 import re
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sized
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from dlutils.data.reading import COMMAS, MISSING, Table, read_table, split_source
+from dlutils.data.reading import COMMAS, MISSING, read_table, split_source
 
 CODES = {-1.0} | {sign * (10.0**k - 1) for sign in (-1, 1) for k in range(1, 10)}
 NEARLY = re.compile(r"[+-]?[.,]?\d")
@@ -15,8 +16,7 @@ COMMA = re.compile(r"[+-]?\d*,\d+(?:[eE][+-]?\d+)?")
 THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(?:,\d{3})+")
 
 
-@dataclass(frozen=True)
-class Sample:
+class Sample(NamedTuple):
     """What was read.
 
     Attributes:
@@ -66,150 +66,160 @@ def load_sample(
     if not path.is_file():
         raise ValueError(f"there is no file {str(path)!r}")
     asked = [column] if weights is None else [column, str(weights)]
-    table = _with_names(path, read_table(path, encoding, decimal), asked)
-    where = _choose(path, table, asked)
-    columns, notes = zip(*(_numbers(path, table, k, decimal) for k in where), strict=True)
-    missing = np.isnan(columns).any(axis=0)
-    if missing.any() and not drop_missing:
-        raise ValueError(
-            f"{path}: {missing.sum()} of {len(missing)} values are missing or NaN, the first in "
-            f"line {table.lines[missing.argmax()]}; drop_missing=True (in a notebook: "
-            "DROP_MISSING) leaves them out"
-        )
-    for what, numbers in zip(("value", "weight"), columns, strict=False):
-        for wrong, how in ((np.isinf(numbers), "infinite"), (numbers < 0, "negative")):
-            if wrong.any() and (what == "weight" or how == "infinite"):
-                raise ValueError(f"{path}, line {table.lines[wrong.argmax()]}: a {what} is {how}")
-    zero = ~missing & (columns[-1] == 0) & (weights is not None)
-    values, *counts = (numbers[~missing & ~zero] for numbers in columns)
-    header = f"under the header {table.names[where[0]]!r}" if table.headed else "without a header"
-    if not table.headed and len(table.names) > 1:
-        header = f"of column {where[0] + 1}, {header}"
-    left_out = ((missing, "missing left out"), (zero, "of weight zero left out"))
-    notes = [table.note, *dict.fromkeys(notes), *(f"{n.sum()} {w}" for n, w in left_out if n.any())]
-    parts = [f"{len(values)} row{'s'[: len(values) != 1]} {header}", *notes, _code(values)]
-    return Sample(values, counts[0] if counts else None, ", ".join(filter(None, parts)))
-
-
-def _with_names(path: Path, table: Table, asked: list[str | None]) -> Table:
-    """The table, its first row taken off if they are names; else they are numbers from 1."""
-    if table.headed is None:
-        first = [str(cell).strip() for cell in table.cells.iloc[0]]
-        if _is_header(path, first, table.cells.iloc[1:, 0], asked):
-            table = replace(
-                table, cells=table.cells.iloc[1:], lines=table.lines[1:], names=first, headed=True
+    try:
+        cells, note = read_table(path, encoding, decimal)
+        cells = _with_names(cells, asked)
+        where = _choose(cells, asked)
+        marks = [decimal or _decimal(cells, k) for k in where]
+        columns = [_numbers(cells, k, mark) for k, mark in zip(where, marks, strict=True)]
+        missing = np.isnan(columns).any(axis=0)
+        if missing.any() and not drop_missing:
+            raise ValueError(
+                f"{missing.sum()} of {len(missing)} values are missing or NaN, the first in line "
+                f"{cells.index[missing.argmax()]}; drop_missing=True (in a notebook: "
+                "DROP_MISSING) leaves them out"
             )
-    if table.cells.empty:
-        raise ValueError(f"{path} has no numbers under its names")
-    return replace(table, names=table.names or [str(k + 1) for k in range(table.cells.shape[1])])
+        values, counts = columns[0], np.ones(len(missing)) if weights is None else columns[1]
+        wrong = np.isinf(values) | np.isinf(counts) | (counts < 0)
+        if wrong.any():
+            k = wrong.argmax()
+            raise ValueError(
+                f"line {cells.index[k]}: a value must be finite, and a weight not negative, not "
+                f"{values[k]:g} with weight {counts[k]:g}"
+            )
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    zero = ~missing & (counts == 0)
+    values, counts = values[~missing & ~zero], counts[~missing & ~zero]
+    headed, rows = _has_names(cells), f"{len(values)} row{'s' if len(values) != 1 else ''}"
+    header = f"under the header {cells.columns[where[0]]!r}" if headed else "without a header"
+    if not headed and cells.shape[1] > 1:
+        header = f"of column {where[0] + 1}, {header}"
+    parts = [
+        f"{rows} {header}",
+        note,
+        "decimal comma" if decimal is None and "," in marks else "",
+        f"{missing.sum()} missing left out" if missing.any() else "",
+        f"{zero.sum()} of weight zero left out" if zero.any() else "",
+        _code(values),
+    ]
+    return Sample(values, None if weights is None else counts, ", ".join(filter(None, parts)))
 
 
-def _is_header(path: Path, first: list[str], below: pd.Series, asked: list[str | None]) -> bool:
-    """Whether the first row are names: see `load_sample`; that of one column, "0", may be either.
+def _has_names(cells: pd.DataFrame) -> bool:
+    return isinstance(cells.columns[0], str)
 
-    What is asked for is the number of a column, not a name, if there are as many columns.
+
+def _with_names(cells: pd.DataFrame, asked: list[str | None]) -> pd.DataFrame:
+    """The cells, the first row taken for the columns' names if it looks like that: `load_sample`.
+
+    What is asked for is the number of a column, not a name, if there are as many columns. A "0" at
+    the head of a single column may be either.
     """
-    if any(name in first and name not in _numbered(first) for name in asked):
-        return True
-    if first == ["0"] and "1" not in asked:
-        if not any(re.fullmatch(r"[+-]?\d+", str(cell).strip()) for cell in below):
-            return True
-        raise ValueError(
-            f"{path}: '0' in the first row may be a name, as pandas writes it, or a number: "
-            f"'{path.name}:0' takes it as a name, '{path.name}:1' as a number"
-        )
-    names = first[1:] if len(first) > 1 and first[0] == "" else first
-    if len(first) > 1 and names == [str(k) for k in range(len(names))]:
-        return True
-    names = first if "1" in asked else names
-    return not any(NEARLY.match(cell) or _number(cell) is not None for cell in names)
+    if not _has_names(cells):
+        first = [str(cell).strip() for cell in cells.iloc[0]]
+        numbers, is_one = _counted(first, 1), len(first) == 1
+        names = first[1:] if first[0] == "" and not is_one else first  # none over an index
+        is_asked = any(name in first and name not in numbers for name in asked)
+        if first == ["0"] and "1" not in asked and not is_asked:
+            if any(re.fullmatch(r"[+-]?\d+", str(cell).strip()) for cell in cells.iloc[1:, 0]):
+                raise ValueError(
+                    "'0' in the first row may be a name, as pandas writes it, or a number: with "
+                    "':0' behind the file's name it is a name, with ':1' a number"
+                )
+            is_asked = True
+        counted = names == _counted(names, 0) and not is_one
+        words = not any(NEARLY.match(cell) or _number(cell) is not None for cell in names)
+        if is_asked or counted or words:
+            cells = cells.iloc[1:].set_axis(first, axis=1)
+    if cells.empty:
+        raise ValueError("it has no numbers under its names")
+    return cells
 
 
-def _choose(path: Path, table: Table, asked: list[str | None]) -> list[int]:
+def _choose(cells: pd.DataFrame, asked: list[str | None]) -> list[int]:
     """The indices of the columns asked for by name or number; for None the only one left."""
-    names, taken = table.names, []
-    if table.headed and names[0] == "" and _counts_up(table.cells.iloc[:, 0]):
-        taken.append(0)  # an index
+    numbers = _counted(cells.columns, 1)
+    names, hint = (list(cells), "") if _has_names(cells) else (numbers, COMMAS)
     where = {}
-    for name in sorted(asked, key=lambda name: name is None):  # what is left comes last
-        left = [k for k in range(len(names)) if k not in taken]
-        if name is None and len(left) == 1:
-            k = left[0]
-        elif names.count(name) > 1:
-            raise ValueError(f"{path} has several columns {name!r}: take one by its number")
-        elif name in names:
-            k = names.index(name)
-        elif name is not None and name in _numbered(names):
-            k = int(name) - 1
-        else:
-            what = f"no column {name!r}; choose from {', '.join(names)}"
-            if name is None:
-                example = names[left[-1]] if names.count(names[left[-1]]) == 1 else left[-1] + 1
-                what = f"{len(left)} columns; say which, as in '{path.name}:{example}': "
-                what += ", ".join(names[k] for k in left)
-            hint = COMMAS if table.separator == "," and not table.headed else ""
-            raise ValueError(f"{path} has {what}{hint}")
-        where[name] = k
-        taken.append(k)
+    for name in filter(None, asked):
+        if names.count(name) > 1:
+            raise ValueError(f"there are several columns {name!r}: take one by its number")
+        if name not in names + numbers:
+            raise ValueError(f"there is no column {name!r}; choose from {', '.join(names)}{hint}")
+        where[name] = names.index(name) if name in names else numbers.index(name)
+    if None in asked:
+        is_index = names[0] == "" and _counts_up(cells.iloc[:, 0])
+        left = [k for k in range(is_index, len(names)) if k not in where.values()]
+        if len(left) != 1:
+            k = (left or [0])[-1]
+            example = names[k] if names.count(names[k]) == 1 else numbers[k]
+            raise ValueError(
+                f"there are {len(left)} columns; say which, as by ':{example}' behind the file's "
+                f"name: {', '.join(names[k] for k in left)}{hint}"
+            )
+        where[None] = left[0]
     return [where[name] for name in asked]
 
 
-def _numbers(path: Path, table: Table, where: int, decimal: str | None) -> tuple[np.ndarray, str]:
-    """One column, NaN for what is missing, and a word on its decimal mark if that was found out."""
-    cells = table.cells.iloc[:, where]
-    if isinstance(cells.dtype, np.dtype) and cells.dtype.kind in "iuf":
-        return cells.to_numpy(float), ""
-    found = decimal is None and (table.headed or len(table.names) > 1)
-    found = found and _has_decimal_commas(cells, alone=len(table.names) == 1)
-    values = [_number(cell, "," if found else decimal) for cell in cells]
+def _decimal(cells: pd.DataFrame, k: int) -> str | None:
+    """A comma if it can be nothing but a decimal mark: no thousands, no cells, no row numbers."""
+    alone = cells.shape[1] == 1
+    texts = [cell.strip() for cell in cells.iloc[:, k] if isinstance(cell, str)]
+    commas = [text for text in texts if "," in text]
+    points = [text for text in texts if "." in text and text.lower() not in MISSING]
+    if (
+        (alone and not _has_names(cells))
+        or not all(map(COMMA.fullmatch, commas))
+        or all(map(THOUSANDS.fullmatch, commas))
+        or any(map(_number, points))
+        or (alone and _counts_up(text.split(",")[0] for text in commas))
+    ):
+        return None
+    return ","
+
+
+def _numbers(cells: pd.DataFrame, k: int, decimal: str | None) -> np.ndarray:
+    """One column, NaN for what is missing."""
+    values = [_number(cell, decimal) for cell in cells.iloc[:, k]]
     if None in values:
-        k = values.index(None)
-        cell, hint = str(cells.iloc[k]), ""
+        row = values.index(None)
+        cell, hint = str(cells.iloc[row, k]), ""
         if COMMA.fullmatch(cell.strip()):
             hint = COMMAS
-        elif k == 0 and not table.headed:
-            hint = f"; if it is the name of the column, ask for it: '{path.name}:{cell[:40]}'"
+        elif row == 0 and not _has_names(cells):
+            hint = f"; if it is the name of the column, ask for it: ':{cell[:40]}'"
         cell = cell if len(cell) < 50 else f"{cell[:40]}..."
-        raise ValueError(f"{path}, line {table.lines[k]}: {cell!r} is not a number{hint}")
-    return np.array(values, dtype=float), "decimal comma" if found else ""
+        raise ValueError(f"line {cells.index[row]}: {cell!r} is not a number{hint}")
+    return np.array(values, dtype=float)
 
 
 def _number(cell: object, decimal: str | None = None) -> float | None:
     """The value of a cell, NaN for a missing one, None for what is not a number."""
-    if cell is None or cell is pd.NA:
-        return float("nan")
     if isinstance(cell, str):
-        cell = cell.strip()
-        if cell.lower() in MISSING:
-            return float("nan")
+        cell = "nan" if cell.strip().lower() in MISSING else cell.strip()
         if "_" in cell or (decimal == "," and "." in cell):
             return None
         cell = cell.replace(",", ".") if decimal == "," else cell
+    elif isinstance(cell, (bool, np.bool_)):
+        return None
+    elif cell is None or cell is pd.NA:
+        return float("nan")
     try:
-        return None if isinstance(cell, (bool, np.bool_)) else float(cell)
+        return float(cell)
     except (TypeError, ValueError, OverflowError):
         return None
 
 
-def _has_decimal_commas(cells: pd.Series, alone: bool) -> bool:
-    """Whether commas can be nothing but decimal marks: no thousands, no cells, no row numbers."""
-    texts = [cell.strip() for cell in cells if isinstance(cell, str)]
-    commas = [text for text in texts if "," in text]
-    points = [text for text in texts if "." in text and text.lower() not in MISSING]
-    if not commas or not all(map(COMMA.fullmatch, commas)) or any(map(_number, points)):
-        return False
-    whole = pd.Series([text.split(",")[0] for text in commas])
-    return not all(map(THOUSANDS.fullmatch, commas)) and not (alone and _counts_up(whole))
+def _counted(columns: Sized, first: int) -> list[str]:
+    """As many numbers, from the first."""
+    return [str(k) for k in range(first, first + len(columns))]
 
 
-def _counts_up(cells: pd.Series) -> bool:
+def _counts_up(cells: Iterable[object]) -> bool:
     """Whether these are 0, 1, 2, ... or 1, 2, 3, ..."""
     cells = [str(cell).strip() for cell in cells]
-    return any(cells == [str(k + first) for k in range(len(cells))] for first in (0, 1))
-
-
-def _numbered(names: list[str]) -> list[str]:
-    return [str(k + 1) for k in range(len(names))]
+    return cells in (_counted(cells, 0), _counted(cells, 1))
 
 
 def _code(values: np.ndarray) -> str:

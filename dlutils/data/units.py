@@ -98,9 +98,10 @@ class Inside:
     def _distances(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """From both bounds, positive; one from a bound that is infinite."""
         y, least = y.double(), torch.finfo(torch.float64).tiny
-        one = torch.ones_like(y)
-        above = (y - self.low).clamp(min=least) if math.isfinite(self.low) else one
-        return above, (self.high - y).clamp(min=least) if math.isfinite(self.high) else one
+        return tuple(
+            d.clamp(min=least) if math.isfinite(bound) else torch.ones_like(y)
+            for d, bound in ((y - self.low, self.low), (self.high - y, self.high))
+        )
 
 
 @dataclass(frozen=True)

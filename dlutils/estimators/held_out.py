@@ -81,7 +81,7 @@ def table(models: Mapping[str, Model], dataset: Dataset) -> list[dict[str, str]]
     if len(dataset.test) < 2 or not models:
         raise ValueError(
             f"{len(models)} models on {len(dataset.test)} held-out points: at least 1 and 2 are "
-            "needed; a larger sample, or a larger test_fraction, leaves more"
+            "needed; a larger sample leaves more"
         )
     first = next(iter(models))
     if dataset.ties.is_atom:
