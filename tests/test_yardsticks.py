@@ -8,6 +8,7 @@ import torch
 from scipy.stats import gaussian_kde
 from torch.distributions import Normal
 
+from dlutils.compression import bin_linearly
 from dlutils.data.datasets import make_dataset
 from dlutils.estimators import yardsticks
 from dlutils.estimators.yardsticks import em_mixture, gaussian, kde, penalized
@@ -130,6 +131,13 @@ def test_a_mixture_of_few_or_equal_values_is_finite_and_has_mass_one(values):
 def test_what_cannot_be_fitted_is_refused(fit, y, weights, message):
     with pytest.raises(ValueError, match=message):
         fit(torch.tensor(y), weights=weights)
+
+
+def test_linear_binning_keeps_numbers_and_means_to_the_last_node():
+    at, counts = np.array([0.0, 0.25, 2.5, 3.0]), np.array([1.0, 2.0, 3.0, 4.0])
+    found = bin_linearly(at, counts, 4)
+    np.testing.assert_allclose(found, [2.5, 0.5, 1.5, 5.5])
+    assert found @ np.arange(4) == pytest.approx(counts @ at)
 
 
 @pytest.mark.parametrize("bandwidth", ["scott", 0.05])
