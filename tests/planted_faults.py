@@ -237,8 +237,8 @@ FAULTS = [
     # Tools
     Fault(
         "a notebook that failed written in place",
-        "if options.in_place and whole:",
-        "if options.in_place:",
+        "in_place = options.in_place and not failed[path]",
+        "in_place = options.in_place",
     ),
     Fault(
         "lower end of a sentence's range not checked",
