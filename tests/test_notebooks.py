@@ -408,7 +408,7 @@ def test_each_question_ends_in_one_short_answer(path):
     for cell in cells:
         if "answer" in cell.metadata.get("tags", []):
             start = cell.source[:60]
-            assert re.match(r"\*\*.+?\*\*", start), f"it begins with a bold sentence: {start}"
+            assert re.match(r"\*\*.+?\*\*", cell.source), f"it begins with a bold sentence: {start}"
             assert len(re.findall(r"^\* ", cell.source, flags=re.MULTILINE)) <= 3, start
         assert cell.cell_type == "markdown" or "Markdown(" not in cell.source, "no prose in code"
 
