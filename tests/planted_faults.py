@@ -267,8 +267,8 @@ FAULTS = [
     ),
     Fault(
         "weights not put back after a check of their gradient",
-        "p.data.copy_(start)\n    return",
-        "pass\n    return",
+        "    finally:\n        move(0)",
+        "    finally:\n        pass",
     ),
     Fault(
         "rows of another process overwritten",
