@@ -121,6 +121,8 @@ def test_a_kernel_knows_whether_a_front_end_asks(kernel):
         message = client.session.msg("execute_request", content, metadata=metadata)
         client.shell_channel.send(message)
         reply = client.get_shell_msg(timeout=HANGS)
+        while reply["parent_header"]["msg_id"] != message["header"]["msg_id"]:
+            reply = client.get_shell_msg(timeout=HANGS)
         assert reply["content"]["status"] == "ok", reply["content"]
 
 
