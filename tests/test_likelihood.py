@@ -98,12 +98,7 @@ def test_mass_far_from_the_data():
 
 def hutchinson(draw):
     """A linear flow from N(0, 1) to N(0, e^2) on whose one divergence, 1, random probes are set."""
-
-    def log_prob(y):
-        z = draw(y)
-        return Normal(0.0, 1.0).log_prob((y - 1) / 0.5) + z.square() * math.log(2)
-
-    return log_prob
+    return lambda y: Normal(0.0, 1.0).log_prob((y - 1) / 0.5) + draw(y).square() * math.log(2)
 
 
 def test_gaussian_probes_are_found_and_rademacher_probes_are_exact_on_the_line():
@@ -115,25 +110,31 @@ def test_gaussian_probes_are_found_and_rademacher_probes_are_exact_on_the_line()
     sentences(check(hutchinson(lambda y: (torch.randn_like(y) < 0) * 2.0 - 1.0), GAUSSIAN))
 
 
-def test_probes_that_are_drawn_once_differ_between_alone_and_in_company():
-    probes = torch.randn(10_000)
-    report = check(hutchinson(lambda y: probes[: len(y)]), GAUSSIAN)
-    assert report.sd == 0
-    assert any(problem.startswith("A point alone") for problem in report.problems)
+LOC = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
+PROBES = torch.randn(10_000, generator=torch.Generator().manual_seed(0))
 
 
-def test_wrong_and_missing_gradients():
-    loc = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
-    wrong = lambda y: TRUE.log_prob(y.detach()) + (y - y.detach())
-    sentences(check(wrong, GAUSSIAN), "The gradient in y is off")
-    half = lambda y: Normal(0.5 * (loc + loc.detach()), 0.5).log_prob(y)
-    report = check(half, GAUSSIAN, parameters=[loc])
-    sentences(report, "The gradient in the parameters is off by 0.5")
-    assert report.gradient_parameters == pytest.approx(0.5, abs=1e-6)
-    none = lambda y: Normal(loc.detach(), 0.5).log_prob(y)
-    report = check(none, GAUSSIAN, parameters=[loc])
-    sentences(report, "There is no gradient in the parameters.")
-    assert report.gradient_parameters == math.inf
+@pytest.mark.parametrize(
+    ("log_prob", "number", "value", "problem"),
+    [
+        (lambda y: TRUE.log_prob(y.detach()) + (y - y.detach()),
+         "gradient_y", None, "The gradient in y is off"),
+        (lambda y: Normal(0.5 * (LOC + LOC.detach()), 0.5).log_prob(y),
+         "gradient_parameters", 0.5, "The gradient in the parameters is off by 0.5"),
+        (lambda y: Normal(LOC.detach(), 0.5).log_prob(y),
+         "gradient_parameters", math.inf, "There is no gradient in the parameters."),
+        (hutchinson(lambda y: PROBES[: len(y)]), "sd", 0, "A point alone"),
+        (lambda y: TRUE.log_prob(y) + torch.log1p(0.99 * torch.cos(300 * y)),
+         "gradient_y", None, "The mass is uncertain"),
+    ],
+    ids=["slope", "half the weights", "no weights", "probes drawn once", "rough"],
+)  # fmt: skip
+def test_one_fault(log_prob, number, value, problem):
+    parameters = [LOC] if number == "gradient_parameters" else []
+    report = check(log_prob, GAUSSIAN, parameters=parameters)
+    assert any(found.startswith(problem) for found in report.problems)
+    if value is not None:
+        assert getattr(report, number) == pytest.approx(value, abs=1e-6)
 
 
 def bend(x, t):
@@ -185,13 +186,6 @@ def test_enough_steps_are_those_from_which_on_the_mass_is_right():
     assert report.steps_enough == 64
     again = by_steps({8: 0.0, 16: 0.01, 32: 0.0009, 64: 0.0})
     assert check(again(64), GAUSSIAN, log_prob_by_steps=again).steps_enough == 32
-
-
-def test_a_density_too_rough_for_the_quadrature_is_uncertain():
-    rough = lambda y: TRUE.log_prob(y) + torch.log1p(0.99 * torch.cos(300 * y))  # mass 1
-    report = check(rough, GAUSSIAN)
-    assert report.mass_error > abs(report.mass - 1)
-    assert any(problem.startswith("The mass is uncertain") for problem in report.problems)
 
 
 def test_what_is_no_log_density_is_refused():
