@@ -57,13 +57,8 @@ def test_bad_numbers_of_steps(steps, message):
         complexity.measure(["forward"], steps)
 
 
-def columns(rows):
-    assert all(list(row) == list(rows[0]) for row in rows)
-    return {title: [row[title] for row in rows] for title in rows[0]}
-
-
 def test_parts_and_sizes_are_measured_one_by_one(ode, monkeypatch):
-    """By the net, the number of points and the chunk of each gradient."""
+    """By the net, the number of points and the chunk of each gradient, after one to warm up."""
     calls, mean = [], complexity.mean_log_likelihood
 
     def recorded(f, y, weights=None, n_steps=100, chunk=None):
@@ -71,23 +66,16 @@ def test_parts_and_sizes_are_measured_one_by_one(ode, monkeypatch):
         return mean(f, y, weights, n_steps, chunk=chunk)
 
     monkeypatch.setattr(complexity, "mean_log_likelihood", recorded)
-    steps, by_autograd, written_out = columns(complexity.parts(4)).values()
-    assert steps == [
-        "backprop through the solver", "adjoint, step by step", "adjoint, in batches of steps"
-    ]  # fmt: skip
-    assert written_out[0] == "–", "backprop has no derivatives of its own"
-    assert all(value > 0 for value in by_autograd + written_out[1:])
-    n = calls[0][1]
-    assert calls[::4] == [
-        ("_ByAutograd", n, 4, 1), ("MLPDrift", n, 4, 1),
-        ("_ByAutograd", n, 4, None), ("MLPDrift", n, 4, None),
-    ], "three of each, after one to warm up"  # fmt: skip
+    backprop, *adjoint = (list(row.values())[1:] for row in complexity.parts(4))
+    assert backprop[1] == "–", "it has no derivatives of its own"
+    assert all(value > 0 for row in adjoint for value in row)
+    nets = [(net, chunk) for chunk in (1, None) for net in ("_ByAutograd", "MLPDrift")]
+    assert [(net, chunk) for net, _, _, chunk in calls[::4]] == nets
     calls.clear()
-    points, nodes, *times = columns(complexity.by_points([100, 300], n_bins=8)).values()
-    assert points == [100, 300]
-    assert max(nodes) <= 16
-    assert all(value > 0 for values in times for value in values)
-    sizes = [100, nodes[0], 100, 300, nodes[1], 256]
+    few, many = complexity.by_points([100, 300], n_bins=8)
+    assert (few["points"], many["points"]) == (100, 300)
+    assert max(few["nodes"], many["nodes"]) <= 16
+    sizes = [100, few["nodes"], 100, 300, many["nodes"], 256]
     assert [n for _, n, _, _ in calls[::4]] == sizes
 
 

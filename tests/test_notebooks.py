@@ -355,14 +355,13 @@ def test_committed_notebook_is_clean(path):
 def test_every_figure_and_table_is_there_for_the_report(path):
     code = "\n".join(c.source for c in nbformat.read(path, 4).cells if c.cell_type == "code")
     report = (ROOT / "figures" / f"{path.stem}.tex").read_text(encoding="utf-8")
+    entries = re.findall(r"^\\begin{(figure|table).*?\\label{(.*?)}", report, re.M | re.DOTALL)
     for kind, endings in (("figure", ("pdf", "png")), ("table", ("tex", "md", "csv"))):
-        call = rf"^report\.{kind}\([^\n]*\)$|^report\.{kind}\(\n.*?^\)"
-        calls = re.findall(call, code, flags=re.MULTILINE | re.DOTALL)
-        assert len(calls) == code.count(f"report.{kind}(")
-        for call in calls:
-            (name,) = re.findall(rf'"({path.stem}_\w+)"', call)
+        names = [name for found, name in entries if found == kind]
+        assert len(names) == len(set(names)) == code.count(f"report.{kind}(")
+        for name in names:
+            assert f'"{name}"' in code
             assert all((ROOT / "figures" / f"{name}.{ending}").exists() for ending in endings)
-            assert f"\\label{{{name}}}" in report
 
 
 @pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.name)

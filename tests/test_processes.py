@@ -56,15 +56,15 @@ def test_errors_give_the_threads_back(two_threads, error):
     assert torch.get_num_threads() == 2
 
 
+count = few_threads(lambda y: torch.get_num_threads())
+
+
 def test_many_points_inside_get_the_callers_threads(two_threads):
-    count = few_threads(lambda y: torch.get_num_threads())
     outer = few_threads(lambda: (count(torch.zeros(MANY)), torch.get_num_threads()))
     assert outer() == (2, 1)
 
 
 def test_a_thread_beside_a_call_has_a_caller_of_its_own(two_threads):
-    count = few_threads(lambda y: torch.get_num_threads())
-
     def beside():
         torch.set_num_threads(3)
         return count(torch.zeros(MANY))
