@@ -188,7 +188,9 @@ def test_run_writes_a_build_and_leaves_the_notebook_alone(write, tmp_path, capsy
     assert path.read_bytes() == before
     assert "expected log-likelihood" in (tmp_path / "build" / "small.html").read_text()
     assert re.search(r"small.ipynb +\d+ +-1.6 +-1.5\n$", capsys.readouterr().out)
-    assert "execution" not in nbformat.read(tmp_path / "build" / path.name, 4).cells[1].metadata
+    built = nbformat.read(tmp_path / "build" / path.name, 4)
+    assert "execution" not in built.cells[1].metadata
+    assert built.metadata.language_info == {"name": "python"}, "of no version"
 
 
 def test_run_goes_on_after_what_fails_and_leaves_that_notebook(

@@ -15,25 +15,25 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import nbformat
 import pandas as pd
+from nbclient import NotebookClient
+from nbclient.exceptions import CellTimeoutError, DeadKernelError
+from nbformat import NotebookNode
 from tqdm import tqdm
 
 from dlutils.notebook import read_cells, targets
 from dlutils.tools.claims import checking
 from dlutils.tools.commands import parser_of_notebooks
-
-if TYPE_CHECKING:  # slow to import
-    from nbclient import NotebookClient
-    from nbformat import NotebookNode
+from dlutils.tools.publish import page
 
 VALUES = ("final log-likelihood", "expected log-likelihood")  # of a summary, in the table
 
 
 def execute(
     path: Path, timeout: float = 1800, *, timing: bool = False, allow_errors: bool = False
-) -> tuple["NotebookNode", float]:
+) -> tuple[NotebookNode, float]:
     """Run a notebook whole, in its own folder, with a progress bar over its cells.
 
     Args:
@@ -53,16 +53,8 @@ def execute(
         DeadKernelError: If the kernel dies and errors are not allowed.
         KeyboardInterrupt: If the user interrupts; its `notebook` is the notebook up to there.
     """
-    import nbformat
-    from nbclient import NotebookClient
-    from nbclient.exceptions import CellTimeoutError, DeadKernelError
-
     read_cells(path)  # its errors say what is wrong
     notebook = nbformat.read(path, as_version=4)
-    notebook.metadata = {
-        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-        "language_info": {"name": "python"},
-    }
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)  # times of an earlier run
         if cell.cell_type == "code":
@@ -96,14 +88,19 @@ def execute(
             # in place of the interrupt by which the kernel was ended
             outputs = [output for output in last.outputs if output.output_type != "error"]
             last.outputs = [*outputs, nbformat.v4.new_output("error", **failure)]
+        finally:
+            notebook.metadata = {
+                "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+                "language_info": {"name": "python"},
+            }
     return notebook, time.perf_counter() - start
 
 
-def _until_interrupted(client: "NotebookClient") -> None:
+def _until_interrupted(client: NotebookClient) -> None:
     """Execute a notebook; Ctrl-C raises a `KeyboardInterrupt`, for nbclient a kernel that died."""
     interrupted = False
 
-    def listen(notebook: "NotebookNode") -> None:
+    def listen(notebook: NotebookNode) -> None:
         task = asyncio.current_task()
 
         def stop() -> None:
@@ -124,7 +121,7 @@ def _until_interrupted(client: "NotebookClient") -> None:
         raise
 
 
-def failures(notebook: "NotebookNode") -> list[str]:
+def failures(notebook: NotebookNode) -> list[str]:
     """The cells of an executed notebook that failed, one line each: "In [12]: ValueError: ..."."""
     return [
         f"In [{cell.execution_count}]: {output.ename}: {_first_line(output.evalue)}"
@@ -167,7 +164,7 @@ def _settings(text: bytes) -> dict[str, str]:
     }
 
 
-def summary(notebook: "NotebookNode") -> dict[str, str]:
+def summary(notebook: NotebookNode) -> dict[str, str]:
     """The `name value` lines that the cells tagged `summary` printed."""
     text = "".join(
         output.text
@@ -219,12 +216,8 @@ def main(arguments: list[str] | None = None) -> int:
     return int(any(failed.values()))
 
 
-def _write(notebook: "NotebookNode", path: Path, output: Path, *, in_place: bool = False) -> Path:
+def _write(notebook: NotebookNode, path: Path, output: Path, *, in_place: bool = False) -> Path:
     """Write an executed notebook in place, or to the output folder with its page; return where."""
-    import nbformat
-
-    from dlutils.tools.publish import page  # slow to import
-
     if in_place:
         nbformat.write(notebook, path)
         return path
