@@ -362,7 +362,7 @@ class Runner:
             self.end(process)
         if process.returncode in (0, 5):  # 5: no test is left
             return ""
-        failed = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", said, re.MULTILINE)
+        failed = re.search(r"^(?:FAILED|ERROR) (tests/.+?)(?: - .*)?$", said, re.MULTILINE)
         return failed[1] if failed else f"pytest ended with {process.returncode}"
 
     def end(self, process: subprocess.Popen) -> None:
