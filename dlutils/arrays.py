@@ -76,40 +76,30 @@ def check_precision(y: Tensor, dtype: torch.dtype = torch.float32) -> None:
             precision cannot hold a number.
     """
     y, name = np.sort(y.numpy()), "double"
-    lost = np.spacing(np.abs(y)) / 2
+    kept, lost = y, np.spacing(np.abs(y)) / 2
     if dtype == torch.float32:
-        name, lost = "single", np.abs(_single(y) - y)
-    low, middle, high = _quartiles(y, dtype)
+        with np.errstate(over="ignore"):
+            name, kept = "single", y.astype(np.float32).astype(float)
+        if not np.isfinite(kept).all():
+            raise ValueError(
+                f"single precision cannot hold {y[~np.isfinite(kept)][0]:g}: its numbers end at "
+                f"{np.finfo(np.float32).max:.3g}"
+            )
+        lost = np.abs(kept - y)
+    for values in (y, np.unique(kept)):
+        low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
+        if high - low > NOISE * max(abs(low), abs(high)):
+            break
     near = np.abs(y - middle) <= 20 * (high - low)
-    for bulk, part in (("all", np.full(len(y), True)), ("most", near)):
+    for which, part in (("all", np.full(len(y), True)), ("most", near)):
         if part.any() and (span := np.ptp(y[part])) > 0 and lost[part].max() > FEW * span:
-            raise ValueError(_too_coarse(name, y[part], lost[part], bulk, middle, span))
+            raise ValueError(_too_coarse(name, y[part], lost[part], which, middle, span))
     k = max(3, len(y) // 10)
     spans, starts = y[k:] - y[:-k], np.abs(y[:-k])
     blurred = np.flatnonzero((lost[:-k] > spans / 100) & (spans > NOISE * starts))
     if len(blurred) > len(y) / 10:
         part, span = y[blurred], np.median(spans[blurred])
         raise ValueError(_too_coarse(name, part, lost[blurred], "many", np.median(part), span))
-
-
-def _single(y: np.ndarray) -> np.ndarray:
-    """What single precision makes of the numbers, in double precision."""
-    with np.errstate(over="ignore"):
-        single = y.astype(np.float32).astype(float)
-    if not np.isfinite(single).all():
-        raise ValueError(
-            f"single precision cannot hold {y[~np.isfinite(single)][0]:g}: its numbers end at "
-            f"{np.finfo(np.float32).max:.3g}"
-        )
-    return single
-
-
-def _quartiles(y: np.ndarray, dtype: torch.dtype) -> np.ndarray:
-    for values in (y, np.unique(_single(y) if dtype == torch.float32 else y)):
-        quartiles = np.quantile(values, [0.25, 0.5, 0.75])
-        if quartiles[2] - quartiles[0] > NOISE * np.abs(quartiles).max():
-            break
-    return quartiles
 
 
 def _too_coarse(

@@ -9,13 +9,13 @@ net that starts as zero hides what it does. (For methods: `dlutils.flows.methods
 
 import copy
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 STEP = 1e-5  # of central differences, in double precision
-DRAW = ("t", "weight", "eps", "v")
 N_DRAWS, N_REPEATS = 1024, 16  # of a sampler of times
 
 
@@ -31,28 +31,18 @@ def check_drift(
     f = _double(f)
     x = torch.linspace(-2, 2, 7, dtype=torch.float64)
     t = torch.linspace(0.1, 0.9, 7, dtype=torch.float64)
-    F = _per_point("the drift", f, x, t)
+    values = _per_point("the drift", f, x, t)
     if scalar_time:
-        try:
-            same, wanted = torch.as_tensor(f(x, t[2])), f(x, t[2].expand_as(x))
-        except Exception as error:
-            raise ValueError(
-                f"the drift must take one time for all points, a tensor of shape (): {error}"
-            ) from error
-        if same.shape != x.shape or not _close(same, wanted):
-            raise ValueError(
-                "the drift must give the same with one time for all points, a tensor of shape (), "
-                f"as with a time for each: at t = {t[2]:g} it gives {same.tolist()} with one and "
-                f"{wanted.tolist()} with times of shape {tuple(t.shape)}"
-            )
+        one = "one time for all points, a tensor of shape ()"
+        with _takes("the drift", one):
+            same = torch.as_tensor(f(x, t[2]))
+        _compare(f"the drift with {one},", same, f(x, t[2].expand_as(x)), "x", x)
     if hasattr(f, "kernel"):
-        at_once = f.kernel().derivatives(x, t)[0]
-        if not _close(at_once, F):
-            raise ValueError(
-                f"kernel() of the drift does not belong to its forward(): at x = {x[3]:g}, t = "
-                f"{t[3]:g} they give {at_once[3]:g} and {F[3]:g}; a class with its own forward "
-                "needs `def kernel(self): return AutogradKernel(self)`"
-            )
+        name = (
+            "kernel() of the drift (a class with its own forward needs "
+            "`def kernel(self): return AutogradKernel(self)`)"
+        )
+        _compare(name, f.kernel().derivatives(x, t)[0], values, "x", x)
 
 
 def check_path(path: nn.Module) -> None:
@@ -117,26 +107,26 @@ def check_t_sampler(sampler: Callable, path: nn.Module) -> None:
             weighted means of 1, t, eps, eps^2 and v must be 1, 1/2, 0, 1 and 1/2.
         path: Gives the clock.
     """
-    draw = lambda seed: sampler(path, N_DRAWS, torch.Generator().manual_seed(seed))
+    seeds = (0, *range(N_REPEATS))  # the first one twice
     with torch.no_grad():
-        draws = [draw(seed) for seed in range(N_REPEATS)]
-        again = draw(0)
-    for name in DRAW:
-        first = getattr(draws[0], name)
+        draws = [sampler(path, N_DRAWS, torch.Generator().manual_seed(seed)) for seed in seeds]
+    fields = {name: [getattr(draw, name) for draw in draws] for name in ("t", "weight", "eps", "v")}
+    for name, (again, first, *_) in fields.items():
         if tuple(first.shape) != (N_DRAWS,) or not first.isfinite().all():
             raise ValueError(
-                f"{name} of a sampler must be n finite numbers, (n,), not {_show(first)}"
+                f"{name} of a sampler must be n finite numbers, (n,), not of shape "
+                f"{tuple(first.shape)}"
             )
-        if not torch.equal(first, getattr(again, name)):
+        if not torch.equal(first, again):
             raise ValueError(
                 f"{name} of a sampler must depend on the generator that it is given alone: twice "
                 "the same one gave different values"
             )
-    t, weight, eps, v = (torch.stack([getattr(d, n) for d in draws]).double() for n in DRAW)
+    t, weight, eps, v = (torch.stack(of[1:]).double() for of in fields.values())
     for name, value in (("t", t), ("v", v)):
-        if not ((value >= 0) & (value <= 1)).all():
-            outside = value[~((value >= 0) & (value <= 1))][0]
-            raise ValueError(f"{name} of a sampler must lie between 0 and 1, not {outside:g}")
+        outside = value[~((value >= 0) & (value <= 1))]
+        if len(outside):
+            raise ValueError(f"{name} of a sampler must lie between 0 and 1, not {outside[0]:g}")
     one = torch.ones_like(t)
     moments = {"1": (one, 1), "t": (t, 0.5), "eps": (eps, 0), "eps^2": (eps**2, 1), "v": (v, 0.5)}
     for name, (value, wanted) in moments.items():
@@ -191,46 +181,40 @@ def _double(part: object) -> object:
     return part.requires_grad_(False)
 
 
+@contextmanager
+def _takes(name: str, what: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(f"{name} must take {what}: {error}") from error
+
+
 def _per_point(name: str, f: Callable[[Tensor, Tensor], Tensor], x: Tensor, t: Tensor) -> Tensor:
     """The values f(x, t), one for each point, whatever the company that it is in."""
-    try:
+    with _takes(name, "states and times of shape (n,), a time for each state"):
         values, again = f(x, t), f(x, t)
-    except Exception as error:
-        raise ValueError(
-            f"{name} must take states and times of shape (n,), a time for each state: {error}"
-        ) from error
     if not isinstance(values, Tensor) or values.shape != x.shape or values.dtype != x.dtype:
+        tensor = isinstance(values, Tensor)
+        kind = f"shape {tuple(values.shape)}, {values.dtype}" if tensor else repr(values)
         raise ValueError(
             f"{name} must have a value for each point, shape (n,) and the points' type: for n = "
-            f"{len(x)} and {x.dtype} not {_show(values)}"
+            f"{len(x)} and {x.dtype} not {kind}"
         )
     if not values.isfinite().all():
         k = int((~values.isfinite()).float().argmax())
         raise ValueError(f"{name} must be finite, not {values[k]:g} at t = {t[k]:.3g}")
-    if not _close(values, again):
-        raise ValueError(f"{name} differs from call to call: no dropout, nor other random numbers")
-    try:
+    no_chance = f"{name}, called again (no dropout, nor other random numbers),"
+    _compare(no_chance, again, values, "t", t, 1e-6)
+    with _takes(name, "a single point, shape (1,)"):
         alone = torch.cat([f(x[k : k + 1], t[k : k + 1]) for k in range(len(x))])
-    except Exception as error:
-        raise ValueError(f"{name} must take a single point, shape (1,): {error}") from error
-    if not _close(alone, values):
-        k = int((alone - values).abs().argmax())
-        raise ValueError(
-            f"{name} must act on each point alone: with t = {t[k]:.3g} it is {alone[k]:g} for a "
-            f"point alone and {values[k]:g} beside others; no batch normalisation, nor one time "
-            "in place of all"
-        )
+    by_itself = f"{name} for a point alone (no batch normalisation, nor one time in place of all)"
+    _compare(by_itself, alone, values, "t", t, 1e-6)
     return values
 
 
 def _rate(f: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
     """Central differences."""
     return (f(t + STEP) - f(t - STEP)) / (2 * STEP)
-
-
-def _close(a: Tensor, b: Tensor, tolerance: float = 1e-6) -> bool:
-    """Whether all differ by less than the tolerance, relative to the largest if that exceeds 1."""
-    return bool(((a - b).abs() <= tolerance * max(1.0, b.abs().max().item())).all())
 
 
 def _compare(
@@ -245,12 +229,3 @@ def _compare(
         raise ValueError(
             f"{name} must be {wanted[k]:.6g} at {label} = {at[k]:.3g}, not {found[k]:.6g}"
         )
-
-
-def _show(value: object) -> str:
-    """A tensor by its value if it is one number, or else by shape and type."""
-    if not isinstance(value, Tensor):
-        return repr(value)
-    return (
-        f"shape {tuple(value.shape)}, {value.dtype}" if value.numel() > 1 else f"{value.item():g}"
-    )

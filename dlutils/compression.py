@@ -52,17 +52,29 @@ def compress(
     mean = np.bincount(bins, w * y) / count
     deviation = y - mean[bins]
     s = np.sqrt(np.bincount(bins, w * deviation**2) / count)
-    spread = s > 1e-9 * (increasing[-1] - increasing[0]) / n_bins
+    spread = s > 1e-9 * np.ptp(y) / n_bins
     g = np.bincount(bins, w * deviation**3) / count / np.where(spread, s, 1.0) ** 3
     r = np.sqrt(1 + g**2 / 4)
     sides = np.array([-1.0, 1.0])[:, None]
-    nodes = mean + s * (g / 2 + sides * r)
-    weights = count * (0.5 - sides * g / (4 * r))
-    one = ~spread
-    nodes = np.concatenate([nodes[:, spread].ravel(), mean[one]])
-    weights = np.concatenate([weights[:, spread].ravel(), count[one]])
+    nodes, shares = mean + s * (g / 2 + sides * r), count * (0.5 - sides * g / (4 * r))
+    nodes = np.concatenate([nodes[:, spread].ravel(), mean[~spread]])
+    shares = np.concatenate([shares[:, spread].ravel(), count[~spread]])
     order = np.argsort(nodes)
-    return torch.from_numpy(nodes[order]), torch.from_numpy(weights[order])
+    return torch.from_numpy(nodes[order]), torch.from_numpy(shares[order])
+
+
+def bin_linearly(at: np.ndarray, weights: np.ndarray, m: int) -> np.ndarray:
+    """What lies at nodes 0 to m - 1; a point between two belongs to both, the nearer one more.
+
+    Args:
+        at: Places, `(n,)`, in units of the nodes' distance.
+        weights: What the points count, `(n,)`.
+        m: Number of nodes.
+    """
+    left = np.minimum(at.astype(int), m - 2)
+    right = at - left
+    shares = ((left, 1 - right), (left + 1, right))
+    return sum(np.bincount(node, weights * share, m) for node, share in shares)
 
 
 def along(y: np.ndarray, by_position: float = 1.0) -> np.ndarray:

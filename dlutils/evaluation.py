@@ -19,8 +19,6 @@ from dlutils.training import History
 
 LogLikelihood = Callable[[Tensor], Tensor]
 MASS_TOLERANCE = 0.01
-N_EQUAL = 33  # edges of panels at equal steps
-N_LEAST = 2  # nodes in a panel
 NEAR = 0.03  # nats
 
 
@@ -65,17 +63,15 @@ class Comparison:
 
     def summary(self) -> str:
         """The mass and, where the truth is known, how far the densities are apart; to print."""
-        lines = [f"mass of the model     {self.mass:.4f}"]
+        text = f"mass of the model     {self.mass:.4f}"
         if not self.is_density:
-            lines.append(
-                f"The mass is off by more than {MASS_TOLERANCE}: this is no density, and its "
+            text += (
+                f"\nThe mass is off by more than {MASS_TOLERANCE}: this is no density, and its "
                 "log-likelihood is none to quote. Take more steps."
             )
         if self.log_p is not None:
-            lines.append(
-                f"largest difference of the densities: {100 * self.worst:.1f} % of the peak"
-            )
-        return "\n".join(lines)
+            text += f"\nlargest difference of the densities: {100 * self.worst:.1f} % of the peak"
+        return text
 
     @property
     def worst(self) -> float:
@@ -114,9 +110,8 @@ def compare(dataset: Dataset, log_likelihood: LogLikelihood, n_nodes: int = 4001
         seen = (y >= dataset.support[0]) & (y <= dataset.support[1])
         return Comparison(y[seen], weights[seen], None, log_q[seen], mass, float("nan"))
     log_p = dataset.log_prob(y).numpy()
-    p = np.exp(log_p)
-    inside = p > 0
-    kl = (weights * p)[inside] @ (log_p - log_q)[inside]
+    inside = np.exp(log_p) > 0
+    kl = (weights * np.exp(log_p))[inside] @ (log_p - log_q)[inside]
     return Comparison(y, weights, log_p, log_q, mass, float(kl))
 
 
@@ -139,9 +134,9 @@ def quadrature(dataset: Dataset, n_nodes: int = 4001) -> tuple[np.ndarray, np.nd
     """
     check_count("n_nodes", n_nodes, 101)
     low, high = dataset.reach
-    edges, equal = dataset.breakpoints, np.linspace(*dataset.support, N_EQUAL)
-    edges = np.union1d(edges[(edges > low) & (edges < high)], np.append(equal, [low, high]))
-    in_each = max(N_LEAST, round(n_nodes / (len(edges) - 1)))
+    edges, equal = dataset.breakpoints, np.linspace(*dataset.support, 33)
+    edges = np.union1d(edges[(edges > low) & (edges < high)], [low, *equal, high])
+    in_each = max(2, round(n_nodes / (len(edges) - 1)))
     nodes, weights = gauss_legendre(in_each, edges[:-1], edges[1:])
     return nodes.ravel(), weights.ravel()
 
@@ -168,10 +163,7 @@ def evaluate(
     if dataset.distribution is None:
         return row | {"minus expected": "–", "KL": "–"}
     excess = final - dataset.log_prob(dataset.test)
-    return row | {
-        "minus expected": plus_minus(excess),
-        "KL": found.normalized_kl,
-    }
+    return row | {"minus expected": plus_minus(excess), "KL": found.normalized_kl}
 
 
 class Fitted(Protocol):
@@ -197,30 +189,30 @@ def over_samples(
         A row a model: the mean KL divergence, masses divided out, with its standard error over the
         samples; the smallest and the largest; the mean difference from the reference on the same
         samples with its standard error; the mass that is farthest from one; and the mean seconds
-        of training. Dashes where a model has no density, because its steps
-        fold the line.
+        of training. Dashes where a model has no density, because its steps fold the line.
     """
     found = {
         name: [_compare_or_none(*pair) for pair in zip(datasets, fitted, strict=True)]
         for name, fitted in models.items()
     }
     kl = {
-        name: torch.tensor([c.normalized_kl for c in of], dtype=torch.float64) if all(of) else None
+        name: torch.tensor([c.normalized_kl for c in of], dtype=torch.float64)
         for name, of in found.items()
+        if all(of)
     }
-    of_reference, rows = kl.get(reference), []
+    difference, rows = f"minus {reference}", []
     for name, of in found.items():
-        seconds = sum(m.history.seconds for m in models[name]) / len(of)
-        row = dict.fromkeys(("KL", "from – to", f"minus {reference}", "mass"), "–")
-        if kl[name] is None:
+        row = {"model": name} | dict.fromkeys(("KL", "from – to", difference, "mass"), "–")
+        if name not in kl:
             row["KL"] = f"no density on {of.count(None)} of {len(of)}"
         else:
             row["KL"] = plus_minus(kl[name], "", 5)
             row["from – to"] = f"{kl[name].min():.5f} – {kl[name].max():.5f}"
             row["mass"] = f"{max((c.mass for c in of), key=lambda mass: abs(mass - 1)):.4f}"
-            if of_reference is not None and name != reference:
-                row[f"minus {reference}"] = plus_minus(kl[name] - of_reference, "+", 5)
-        rows.append({"model": name} | row | {"seconds": seconds})
+            if reference in kl and name != reference:
+                row[difference] = plus_minus(kl[name] - kl[reference], "+", 5)
+        seconds = sum(model.history.seconds for model in models[name]) / len(of)
+        rows.append(row | {"seconds": seconds})
     return rows
 
 

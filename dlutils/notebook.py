@@ -16,15 +16,12 @@ from urllib.parse import quote, unquote
 
 from IPython.core.inputtransformer2 import TransformerManager
 
-IMPORTS_AND_DEFINITIONS = (
-    ast.Import,
-    ast.ImportFrom,
-    ast.FunctionDef,
-    ast.AsyncFunctionDef,
-    ast.ClassDef,
-)
+IMPORTS_AND_DEFINITIONS = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef)
 PROJECT = Path(__file__).resolve().parents[1]
 __path__: list[str] = []  # loaded notebooks are submodules: see `_Importer`
+_loading: list[Path] = []  # the notebooks that are being loaded, the innermost last
+# By notebook, what it has added to the package's tables: table, key, the value before, its own.
+_entries: dict[Path, list[tuple[dict, str, object, object]]] = {}
 
 
 def load(path: str | Path) -> ModuleType:
@@ -66,20 +63,14 @@ def find(path: str | Path) -> Path:
     Raises:
         ValueError: If it is nowhere; the error names the folders.
     """
-    path = Path(path)
-    folders = dict.fromkeys([Path.cwd(), *(other.parent for other in _LOADING[-1:]), PROJECT])
-    if path.is_absolute():
-        folders = [path.parent]
-    found = [folder / path for folder in folders if (folder / path).exists()]
-    if not found:
-        raise ValueError(
-            f"no notebook {str(path)!r} in {' or '.join(map(str, folders))}: give its path, or "
-            "start in its folder (papermill's option --cwd FOLDER)"
-        )
-    return path if path.exists() else found[0]
-
-
-_LOADING: list[Path] = []  # the notebooks that are being loaded, the innermost last
+    folders = dict.fromkeys([Path.cwd(), *(other.parent for other in _loading[-1:]), PROJECT])
+    for folder in folders:
+        if (folder / path).exists():  # one that is absolute is itself in any folder
+            return folder / path
+    raise ValueError(
+        f"no notebook {str(path)!r} in {' or '.join(map(str, folders))}: give its path, or "
+        "start in its folder (papermill's option --cwd FOLDER)"
+    )
 
 
 class _Importer:
@@ -101,11 +92,11 @@ class _Importer:
     def exec_module(module: ModuleType) -> None:
         path = Path(module.__file__)
         module.__doc__ = f"Definitions of {path.name}."
-        _LOADING.append(path)
+        _loading.append(path)
         try:
             _define(module, path)
         finally:
-            _LOADING.pop()
+            _loading.pop()
 
 
 sys.meta_path.append(_Importer)
@@ -114,9 +105,12 @@ sys.meta_path.append(_Importer)
 def _define(module: ModuleType, path: Path) -> None:
     """Execute a notebook's definitions in a module."""
     cells = read_cells(path)
-    entries = _ENTRIES.setdefault(path.resolve(), [])
-    while entries:
-        _withdraw(*entries.pop())
+    for table, key, old, new in reversed(_entries.pop(path, [])):
+        if table.get(key) is new:  # no other has taken its place since
+            table[key] = old
+            if old is None:
+                del table[key]
+    added = _entries[path] = []
     own = set()  # names that the notebook assigns: its tables are new with every load
     for number, source in enumerate(code_of(cells), start=1):
         name = f"{path.name}, cell {number}"
@@ -125,36 +119,26 @@ def _define(module: ModuleType, path: Path) -> None:
         for node in filter(_is_definition, tree.body):
             code = compile(ast.Module([node], tree.type_ignores), name, "exec")
             own |= {target.id for target in targets(node) if isinstance(target, ast.Name)}
-            tables = _tables(node, module, own)
-            before = [(table, key, table.get(key, _NONE)) for table, key in tables]
-            exec(code, module.__dict__)
-            entries += [(table, key, old, table[key]) for table, key, old in before]
+            found = [(t.value.id, t.slice.value) for t in targets(node) if _is_entry(t)]
+            tables = [(vars(module)[table], key) for table, key in found if table not in own]
+            before = [table.get(key) for table, key in tables]
+            exec(code, vars(module))
+            added += [(*at, old, at[0][at[1]]) for at, old in zip(tables, before, strict=True)]
             if isinstance(node, ast.ClassDef):
-                _leave_out_caches(getattr(module, node.name))
+                _leave_out_caches(vars(module)[node.name])
 
 
 def _leave_out_caches(cls: type) -> None:
     """Let pickles and copies of a class's instances hold no values of cached properties."""
-    if vars(cls).keys() & _caches(cls) and cls.__getstate__ is object.__getstate__:
-        cls.__getstate__ = _state
 
+    def state(self: object) -> dict[str, object]:
+        members = [item for base in type(self).__mro__ for item in vars(base).items()]
+        caches = {name for name, value in members if isinstance(value, cached_property)}
+        return {name: value for name, value in vars(self).items() if name not in caches}
 
-def _state(self: object) -> dict[str, object]:
-    """What to pickle of an instance."""
-    caches = _caches(type(self))
-    return {name: value for name, value in vars(self).items() if name not in caches}
-
-
-def _caches(cls: type) -> set[str]:
-    """The names of its cached properties, inherited ones too."""
-    members = (item for base in cls.__mro__ for item in vars(base).items())
-    return {name for name, value in members if isinstance(value, cached_property)}
-
-
-_NONE = object()
-_ENTRIES: dict[
-    Path, list[tuple[dict, str, object, object]]
-] = {}  # by notebook: table, key, old, new
+    has_caches = any(isinstance(value, cached_property) for value in vars(cls).values())
+    if has_caches and cls.__getstate__ is object.__getstate__:
+        cls.__getstate__ = state
 
 
 def targets(node: ast.stmt) -> list[ast.expr]:
@@ -162,22 +146,6 @@ def targets(node: ast.stmt) -> list[ast.expr]:
     if isinstance(node, ast.Assign):
         return node.targets
     return [node.target] if isinstance(node, ast.AnnAssign) else []
-
-
-def _tables(node: ast.stmt, module: ModuleType, own: set[str]) -> list[tuple[dict, str]]:
-    """The tables of the package that a statement adds to, each with the key."""
-    entries = [target for target in targets(node) if isinstance(target, ast.Subscript)]
-    entries = [entry for entry in entries if entry.value.id not in own]
-    return [(getattr(module, entry.value.id), entry.slice.value) for entry in entries]
-
-
-def _withdraw(table: dict, key: str, old: object, new: object) -> None:
-    """Put back what was there before an entry, unless another has taken its place since."""
-    if table.get(key, _NONE) is new:
-        if old is _NONE:
-            del table[key]
-        else:
-            table[key] = old
 
 
 def read_cells(path: str | Path) -> list[SimpleNamespace]:
@@ -203,11 +171,11 @@ def code_of(cells: list[SimpleNamespace]) -> Iterator[str]:
 
 
 def _is_definition(node: ast.stmt) -> bool:
-    if isinstance(node, ast.Assign):
-        return all(map(_is_constant, node.targets)) or all(map(_is_entry, node.targets))
-    if isinstance(node, ast.AnnAssign):
-        return _is_constant(node.target)
-    return isinstance(node, IMPORTS_AND_DEFINITIONS)
+    """Whether it imports, defines, or gives values to constants alone or to entries alone."""
+    assigned = targets(node)
+    if not assigned:
+        return isinstance(node, IMPORTS_AND_DEFINITIONS)
+    return all(map(_is_constant, assigned)) or all(map(_is_entry, assigned))
 
 
 def _is_constant(target: ast.expr) -> bool:
@@ -216,8 +184,5 @@ def _is_constant(target: ast.expr) -> bool:
 
 def _is_entry(target: ast.expr) -> bool:
     """Whether it is ALL_CAPS["key"]."""
-    return (
-        isinstance(target, ast.Subscript)
-        and _is_constant(target.value)
-        and isinstance(target.slice, ast.Constant)
-    )
+    is_item = isinstance(target, ast.Subscript) and isinstance(target.slice, ast.Constant)
+    return is_item and _is_constant(target.value)

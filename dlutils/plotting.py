@@ -6,6 +6,7 @@ returns the figure. They take as many items as they are given. None trains, none
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -45,6 +46,7 @@ SDES = {  # where one that is trained stands beside those that are solved for
 }
 PAGE_DPI = 110  # of figures as wide as a page, on the screen
 Styles = Mapping[str, Mapping[str, object]]  # of some of the lines, by name
+NO_STYLES: Styles = MappingProxyType({})
 MARKERS = "os^vDxP*"
 DASHES = ("-", "--", "-.", ":")
 
@@ -95,7 +97,7 @@ def densities(dataset: Dataset, fits: Mapping[str, Comparison]) -> Figure:
 def densities_side_by_side(
     columns: Sequence[tuple[Dataset, Mapping[str, Comparison]]],
     limit: float = 0.3,
-    styles: Styles | None = None,
+    styles: Styles = NO_STYLES,
 ) -> Figure:
     """Any number of fitted densities over the true one, and below it their errors in the logarithm.
 
@@ -105,9 +107,9 @@ def densities_side_by_side(
         limit: Of the lower panel, nats.
         styles: Of some of the lines, in place of `line_style`.
     """
-    one = len(columns) == 1
-    shape = {"figsize": (COLUMN if one else PAGE, 3.8), "dpi": None if one else PAGE_DPI}
-    fig, axes = plt.subplots(2, len(columns), sharex="col", squeeze=False, **shape)
+    n = len(columns)
+    size = {"figsize": (COLUMN, 3.8)} if n == 1 else {"figsize": (PAGE, 3.8), "dpi": PAGE_DPI}
+    fig, axes = plt.subplots(2, n, sharex="col", squeeze=False, **size)
     for (dataset, fits), (top, bottom) in zip(columns, axes.T, strict=True):
         some = next(iter(fits.values()))
         p = np.exp(some.log_p)
@@ -115,7 +117,7 @@ def densities_side_by_side(
         top.plot(some.y, p, color=COLORS["truth"], lw=0.8, label="truth")
         bottom.axhline(0, color=COLORS["truth"], lw=0.5)
         for k, (name, fit) in enumerate(fits.items()):
-            style = line_style(k) | {"marker": None, "lw": 0.9} | _own(name, styles)
+            style = line_style(k) | {"marker": None, "lw": 0.9} | styles.get(name, {})
             top.plot(fit.y, np.exp(fit.log_q), label=name.replace("_", " "), **style)
             error = fit.log_q - fit.log_p
             if np.median(np.abs(error[seen])) < limit:
@@ -124,17 +126,17 @@ def densities_side_by_side(
         bottom.set(xlabel="$y$", ylim=(-limit, limit))
     axes[0, 0].set_ylabel("density")
     axes[1, 0].set_ylabel(r"$\log q(y)-\log p(y)$")
-    _legend_above(fig, axes[0, 0], 3 if one else 4)
+    _legend_above(axes[0, 0], 3 if n == 1 else 4)
     return fig
 
 
 def gallery(fits: Sequence[tuple[Dataset, Comparison]]) -> Figure:
     """Fitted and true densities side by side, one panel each, with one legend; three a row."""
-    fig, axes = _three_a_row(len(fits), 2)
+    fig, axes = _page(len(fits), 2, most=3, dpi=None)
     for (dataset, fit), ax in zip(fits, axes, strict=True):
         density(dataset, fit, ax).get_legend().remove()
         ax.set_ylabel("density" if ax in axes[::3] else "")
-    _legend_above(fig, axes[0], 3)
+    _legend_above(axes[0], 3)
     return fig
 
 
@@ -144,7 +146,7 @@ def lines(
     ax: Axes | None = None,
     *,
     slopes: bool = False,
-    styles: Styles | None = None,
+    styles: Styles = NO_STYLES,
     **labels: object,
 ) -> Axes:
     """Any number of lines on logarithmic axes, with ticks where the measurements are.
@@ -155,46 +157,43 @@ def lines(
         ax: Where to draw.
         slopes: Whether the legend gives each line's slope (`dlutils.evaluation.slope`).
         styles: Of some of the lines, in place of `line_style`.
-        labels: Of `Axes.set`: xlabel, ylabel, title, ylim.
+        labels: Of `Axes.set`.
     """
     ax = _axes(ax)
     for k, (name, values) in enumerate(series.items()):
-        style = line_style(k) | _own(name, styles)
         values = np.maximum(np.asarray(values, dtype=float), 1e-16)  # zero has no logarithm
         label = f"{name}: slope {slope(x, values):.2f}" if slopes else name
+        style = line_style(k) | styles.get(name, {})
         ax.loglog(x, values, label=label.replace("_", " "), **style)
-    ax.set_xticks(x, labels=[f"{value:g}" for value in x], minor=False)
-    ax.set_xticks([], minor=True)
+    _ticks_at(ax, x)
     ax.set(**labels)
     ax.legend(fontsize=6)
     return ax
+
+
+def panels(
+    x: Sequence[float],
+    series_by_title: Mapping[str, Mapping[str, ArrayLike]],
+    **options: object,
+) -> Figure:
+    """`lines` in panels side by side, each with what its vertical axis shows as its key."""
+    fig, axes = _page(len(series_by_title), 2.2)
+    for (title, series), ax in zip(series_by_title.items(), axes, strict=True):
+        lines(x, series, ax, xlabel="$T$", ylabel=title, **options)
+    return fig
 
 
 def curves(
     x: ArrayLike,
     series: Mapping[str, ArrayLike],
     ax: Axes | None = None,
-    styles: Styles | None = None,
-    errors: Mapping[str, ArrayLike] | None = None,
+    styles: Styles = NO_STYLES,
     **labels: object,
 ) -> Axes:
-    """Any number of smooth curves, with or without error bars.
-
-    Args:
-        x: Shape `(k,)`.
-        series: By name, `(k,)` each.
-        ax: Where to draw.
-        styles: Of some of the curves, in place of colour and dashes of `line_style`.
-        errors: Of all curves, `(k,)` each.
-        labels: Of `Axes.set`: xlabel, ylabel, xscale, yscale, xlim, ylim.
-    """
+    """Any number of smooth curves without markers: see `lines` for what is given."""
     ax = _axes(ax)
     for k, (name, values) in enumerate(series.items()):
-        style = line_style(k) | {"marker": None} | _own(name, styles)
-        if errors is None:
-            ax.plot(x, values, label=name, **style)
-        else:
-            ax.errorbar(x, values, errors[name], label=name, **style)
+        ax.plot(x, values, label=name, **line_style(k) | {"marker": None} | styles.get(name, {}))
     ax.set(**labels)
     ax.legend(fontsize=6)
     return ax
@@ -202,19 +201,18 @@ def curves(
 
 def curve_panels(
     panels: Sequence[tuple[ArrayLike, Mapping[str, ArrayLike], Mapping[str, object]]],
-    styles: Styles | None = None,
+    styles: Styles = NO_STYLES,
 ) -> Figure:
-    """`curves` side by side: of each panel the x, the series by name, and the axes' settings."""
-    fig, axes = _side_by_side(len(panels), 2.5)
-    named = [list(series) for _, series, _ in panels]
-    for k, ((x, series, labels), ax) in enumerate(zip(panels, axes, strict=True)):
-        curves(x, series, ax, styles, **labels)
-        if named[k] in named[:k]:  # the legend stands in the first of those with the same names
-            ax.get_legend().remove()
-        elif named[k] in named[k + 1 :] and "ylim" not in labels:
-            low, high = ax.get_ylim()
-            ax.set_ylim(top=high + 0.35 * (high - low))  # room for it
-            ax.legend(fontsize=6, loc="upper left", ncols=2, columnspacing=1)
+    """`curves` side by side: of each panel the x, the series by name, and the axes' settings.
+
+    All have the same names, and the legend stands in the first.
+    """
+    fig, axes = _page(len(panels), 2.1)
+    for (x, series, labels), ax in zip(panels, axes, strict=True):
+        curves(x, series, ax, styles, **labels).get_legend().remove()
+    low, high = axes[0].get_ylim()
+    axes[0].set_ylim(top=high + 0.35 * (high - low))  # room for it
+    axes[0].legend(fontsize=6, loc="upper left", ncols=2, columnspacing=1)
     return fig
 
 
@@ -254,14 +252,15 @@ def tightening(
         bound: The log-likelihood minus the bound without a sample.
         ax: Where to draw.
     """
-    means, errors = ({name: [v[k] for v in of] for name, of in below.items()} for k in (0, 1))
-    styles = {name: {"color": COLORS["bound"], "ls": DASHES[k % 3]} for k, name in enumerate(means)}
-    ax = curves(sizes, means, ax, styles, errors, xlabel="$K$", xscale="log")
+    ax = _axes(ax)
+    for k, (name, of) in enumerate(below.items()):
+        means, errors = zip(*of, strict=True)
+        style = {"color": COLORS["bound"], "ls": DASHES[k % 3], "ms": 3}
+        ax.errorbar(sizes, means, errors, label=name, **style)
     ax.axhline(bound, ls=":", color=COLORS["bound"], label="ELBO by quadrature")
     ax.axhline(0, color=COLORS["model"], lw=0.8, label="log-likelihood (Fokker–Planck)")
-    ax.set(ylabel="log-likelihood $-$ bound / nats")
-    ax.set_xticks(sizes, labels=[str(size) for size in sizes])
-    ax.set_xticks([], minor=True)
+    ax.set(xlabel="$K$", xscale="log", ylabel="log-likelihood $-$ bound / nats")
+    _ticks_at(ax, sizes)
     ax.legend(fontsize=6)
     return ax
 
@@ -281,15 +280,16 @@ def heat_maps(
         colorbar: What the colour shows.
     """
     titles, rows, columns = (list(dict.fromkeys(key[k] for key in values)) for k in range(3))
-    fig, axes = _three_a_row(len(titles), 0.3 + 0.38 * len(rows), dpi=PAGE_DPI, sharey=True)
+    fig, axes = _page(len(titles), 0.3 + 0.38 * len(rows), most=3, sharey=True)
     norm = LogNorm(min(values.values()), max(values.values()))
     words = lambda name: name.replace("_", " ")
+    short = lambda value: f"{value:.0f}" if abs(value) >= 10 else f"{value:.2g}"
     for title, ax in zip(titles, axes, strict=True):
         cells = np.array([[values[title, row, column] for column in columns] for row in rows])
         image = ax.imshow(cells, norm=norm, cmap="cividis_r", aspect="auto")
         for i, row in enumerate(rows):
             for j, column in enumerate(columns):
-                text = f"{_short(cells[i, j])}\n({_short(notes[title, row, column])})"
+                text = f"{short(cells[i, j])}\n({short(notes[title, row, column])})"
                 ink = "white" if norm(cells[i, j]) > 0.5 else "black"
                 ax.text(j, i, text, ha="center", va="center", color=ink, fontsize=6)
         ax.set_xticks(range(len(columns)), map(words, columns), fontsize=5.5)
@@ -299,20 +299,6 @@ def heat_maps(
     fig.supylabel(labels[1], fontsize=8)
     fig.supxlabel(labels[2], fontsize=8)
     fig.colorbar(image, ax=list(axes), label=colorbar, pad=0.01)
-    return fig
-
-
-def panels(
-    x: Sequence[float],
-    series_by_title: Mapping[str, Mapping[str, ArrayLike]],
-    *,
-    xlabel: str = "$T$",
-    **options: object,
-) -> Figure:
-    """`lines` in panels side by side, each with what its vertical axis shows as its key."""
-    fig, axes = _side_by_side(len(series_by_title), 2.6)
-    for (title, series), ax in zip(series_by_title.items(), axes, strict=True):
-        lines(x, series, ax, xlabel=xlabel, ylabel=title, **options)
     return fig
 
 
@@ -330,27 +316,29 @@ def training_curve(
     points are other samples: the dotted line in each curve's colour is the truth on its own points.
     The vertical axis shows where the last nine tenths of the run take place.
     """
-    ax = _axes(ax)
-    color = "model" if quantity == "log-likelihood" else "bound"
-    noisy = {} if quantity == "log-likelihood" else {"lw": 0.5, "alpha": 0.4}  # a sampled bound is
-    ax.plot(history.train, color=COLORS[color], label="training", **noisy)
+    ax, bound = _axes(ax), quantity != "log-likelihood"
+    color = COLORS["bound" if bound else "model"]
+    noisy = {"lw": 0.5, "alpha": 0.4} if bound else {}
+    ax.plot(history.train, color=color, label="training", **noisy)
     ax.plot(history.val_iteration, history.val, ".", color=COLORS["validation"], label="validation")
     late = len(history.train) // 10
     validated = zip(history.val_iteration, history.val, strict=True)
     shown = [*history.train[late:], *(value for k, value in validated if k >= max(late, 1))]
-    if dataset.distribution is not None:
-        for y, of in ((dataset.train, color), (dataset.val, "validation")):
+    if dataset.is_known:
+        for name, y, its in (
+            ("training", dataset.train, color),
+            ("validation", dataset.val, COLORS["validation"]),
+        ):
             shown.append(float(dataset.log_prob(y).mean()))
-            name = "training" if of == color else "validation"
-            ax.axhline(shown[-1], color=COLORS[of], lw=0.8, ls=":", label=f"truth, {name} points")
+            ax.axhline(shown[-1], color=its, lw=0.8, ls=":", label=f"truth, {name} points")
         shown.append(dataset.expected_log_likelihood)
         ax.axhline(shown[-1], color=COLORS["truth"], lw=0.8, label="expected log-likelihood")
     low, high = min(shown, default=-1.0), max(shown, default=0.0)
     margin = 0.08 * (high - low) + 1e-3
-    if quantity != "log-likelihood":
+    if bound:
         low -= 0.4 * (high - low)  # room for the legend below the noise
     ax.set(xlabel="iteration", ylabel=f"{quantity} / nats", ylim=(low - margin, high + margin))
-    ax.legend(loc="lower right", bbox_to_anchor=(1, 0.06 if quantity == "log-likelihood" else 0))
+    ax.legend(loc="lower right", bbox_to_anchor=(1, 0 if bound else 0.06))
     return ax
 
 
@@ -361,12 +349,11 @@ def training(history: History, dataset: Dataset, quantity: str = "log-likelihood
     """
     if not dataset.is_known:
         return training_curve(history, dataset, quantity=quantity).figure
-    fig, (left, right) = _side_by_side(2, 2.6)
+    fig, (left, right) = _page(2, 2.2)
     training_curve(history, dataset, left, quantity)
     below = float(dataset.log_prob(dataset.val).mean()) - np.array(history.val)
     right.semilogy(history.val_iteration, below, ".-", color=COLORS["validation"], lw=0.8)
-    label = f"truth $-$ {quantity} / nats, validation points"
-    right.set(xlabel="iteration", ylabel=label)
+    right.set(xlabel="iteration", ylabel=f"truth $-$ {quantity} / nats, validation points")
     return fig
 
 
@@ -404,14 +391,8 @@ def flow(
     limits = {"xlim": (times[0], times[-1]), "ylim": (seen.min(), seen.max())}
     ax.set(xlabel="$t$ (0: prior, 1: data)", ylabel="$x_t$", **limits)
     ax.figure.colorbar(mesh, ax=ax, label="$p(x, t)$", pad=0.02)
-    ax.legend(
-        loc="lower center",
-        bbox_to_anchor=(0.5, 1),
-        ncols=2,
-        fontsize=6,
-        columnspacing=1,
-        handlelength=1.2,
-    )
+    above = {"loc": "lower center", "bbox_to_anchor": (0.5, 1), "ncols": 2}
+    ax.legend(fontsize=6, columnspacing=1, handlelength=1.2, **above)
     return ax
 
 
@@ -423,24 +404,20 @@ def flows(
     levels: Sequence[float],
     *,
     xlabel: str = "$t$ (0: prior, 1: data)",
-    limits: tuple[float, float] = (-3, 3),
 ) -> Figure:
     """The same densities with several kinds of paths by title, one panel each: see `flow`.
 
-    The states x, `(m,)`, are the same at all times, which may be those of another clock; `limits`
-    are of the states that are shown.
+    The states x, `(m,)`, are the same at all times, which may be those of another clock; those from
+    -3 to 3 are shown.
     """
     x, p = np.asarray(x), np.asarray(p)
     quantiles = constant_cdf(np.broadcast_to(x, p.shape), p, levels)
-    seen = np.flatnonzero((x > limits[0] - 0.1) & (x < limits[1] + 0.1))
+    seen = np.flatnonzero((x > -3.1) & (x < 3.1))
     seen, thin = seen[:: max(1, len(seen) // 200)], slice(None, None, max(1, len(times) // 200))
     states = np.broadcast_to(x[seen], (len(times[thin]), len(seen)))
-    shown = [
-        (times[thin], states, p[thin][:, seen], lines_of[thin], quantiles[thin])
-        for lines_of in paths.values()
-    ]
-    fig, axes = _side_by_side(len(paths), 2.4, sharey=True)
-    _flow_row(axes, shown, levels, limits)
+    shared = times[thin], states, p[thin][:, seen]
+    shown = [(*shared, lines_of[thin], quantiles[thin]) for lines_of in paths.values()]
+    fig, axes = _flow_row(shown, levels, (-3, 3), PAGE_DPI)
     for title, ax in zip(paths, axes, strict=True):
         ax.set_xlabel(xlabel)
         ax.text(0.03, 0.04, title, transform=ax.transAxes)
@@ -454,25 +431,26 @@ def flow_panels(
 ) -> Figure:
     """Several flows side by side, by title: times, states, density and paths, see `flow`."""
     shown = [(*parts, constant_cdf(*parts[1:3], levels)) for parts in flows.values()]
-    fig, axes = _side_by_side(len(flows), 2.4, dpi=80, sharey=True)
-    _flow_row(axes, shown, levels, limits)
+    fig, axes = _flow_row(shown, levels, limits, dpi=80)
     for title, ax in zip(flows, axes, strict=True):
         ax.set_title(title)
     return fig
 
 
 def _flow_row(
-    axes: Sequence[Axes],
     flows: Sequence[tuple[ArrayLike, ...]],
     levels: Sequence[float],
     limits: tuple[float, float],
-) -> None:
+    dpi: float,
+) -> tuple[Figure, Sequence[Axes]]:
     """Panels of `flow` with one legend, the same limits, and the label of x at the first."""
+    fig, axes = _page(len(flows), 2, dpi=dpi, sharey=True)
     for parts, ax in zip(flows, axes, strict=True):
         flow(*parts, levels, ax=ax)
         ax.get_legend().remove()
         ax.set(ylim=limits, ylabel="$x_t$" if ax is axes[0] else "")
-    _legend_above(axes[0].figure, axes[0], 2)
+    _legend_above(axes[0], 2)
+    return fig, axes
 
 
 def moment(
@@ -529,44 +507,36 @@ def save_figure(fig: Figure, name: str, folder: str | Path = "figures") -> None:
     fig.savefig(folder / f"{name}.png", metadata={"Software": None})
 
 
-def _short(value: float) -> str:
-    """Two significant digits, or all digits before the point."""
-    return f"{value:.0f}" if abs(value) >= 10 else f"{value:.2g}"
-
-
 def _truth_and_model(ax: Axes, fit: Comparison) -> None:
     if fit.log_p is not None:
         ax.plot(fit.y, np.exp(fit.log_p), color=COLORS["truth"], label="truth $p(y)$")
     ax.plot(fit.y, np.exp(fit.log_q), "--", color=COLORS["model"], label="model")
 
 
-def _own(name: str, styles: Styles | None) -> dict[str, object]:
-    """What is set for one of the lines."""
-    return dict((styles or {}).get(name, {}))
+def _ticks_at(ax: Axes, x: Sequence[float]) -> None:
+    """Ticks of a logarithmic axis where the values are, and nowhere else."""
+    ax.set_xticks(x, labels=[f"{value:g}" for value in x])
+    ax.set_xticks([], minor=True)
 
 
 def _axes(ax: Axes | None) -> Axes:
     return plt.subplots()[1] if ax is None else ax
 
 
-def _side_by_side(
-    n: int, height: float, dpi: float = PAGE_DPI, **options: object
+def _page(
+    n: int, height: float, most: int | None = None, **options: object
 ) -> tuple[Figure, Sequence[Axes]]:
-    """A figure as wide as a page with n panels."""
-    fig, axes = plt.subplots(1, n, figsize=(PAGE, height), dpi=dpi, squeeze=False, **options)
-    return fig, axes[0]
-
-
-def _three_a_row(n: int, height: float, **options: object) -> tuple[Figure, Sequence[Axes]]:
-    """A figure as wide as a page with n panels in rows of three, each so many inches high."""
-    rows = -(-n // 3)
-    size = (PAGE, 0.4 + rows * height)
-    fig, axes = plt.subplots(rows, min(n, 3), figsize=size, squeeze=False, **options)
+    """A figure as wide as a page with n panels, at most so many in a row, each so high, inches."""
+    columns = min(n, most or n)
+    rows = -(-n // columns)
+    options = {"figsize": (PAGE, 0.4 + rows * height), "dpi": PAGE_DPI, "squeeze": False} | options
+    fig, axes = plt.subplots(rows, columns, **options)
     for ax in axes.flat[n:]:
         ax.remove()
     return fig, axes.flat[:n]
 
 
-def _legend_above(fig: Figure, ax: Axes, ncols: int) -> None:
-    """One legend for all panels, as that of one of them."""
-    fig.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=ncols)
+def _legend_above(ax: Axes, ncols: int) -> None:
+    """One legend for all panels of a figure, as that of one of them."""
+    shown = ax.get_legend_handles_labels()
+    ax.figure.legend(*shown, loc="outside upper center", ncols=ncols)

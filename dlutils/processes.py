@@ -38,11 +38,8 @@ def few_threads(function: Callable[P, R]) -> Callable[P, R]:
 
     Small arrays are shared out among threads at a price; and where another process keeps a core
     busy, threads may wait for each other at every step. PyTorch's number of threads is set for the
-    time of the call and put back, whatever happens. Within such a function another one that has
-    many points gets the outer caller's threads.
-
-    Args:
-        function: Its tensors are looked at, the largest counts.
+    time of the call, by its largest tensor, and put back, whatever happens. Within such a function
+    another one that has many points gets the outer caller's threads.
     """
 
     @wraps(function)
@@ -50,9 +47,8 @@ def few_threads(function: Callable[P, R]) -> Callable[P, R]:
         before = torch.get_num_threads()
         most = _of_caller.get(before)
         token = _of_caller.set(most)
-        given = (*args, *kwargs.values())
-        n = max((value.numel() for value in given if isinstance(value, torch.Tensor)), default=0)
-        threads = 1 if n < MANY else most
+        tensors = [v for v in (*args, *kwargs.values()) if isinstance(v, torch.Tensor)]
+        threads = most if any(tensor.numel() >= MANY for tensor in tensors) else 1
         try:
             if threads != before:
                 torch.set_num_threads(threads)

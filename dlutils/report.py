@@ -5,13 +5,14 @@ them, and writes `figures/NOTEBOOK.tex`, which puts every one into a LaTeX docum
 `\input`. A folder that cannot be written to costs the files, not the notebook.
 """
 
-import csv
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import pandas as pd
 from IPython.display import Markdown, display
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
@@ -31,6 +32,7 @@ LATEX = {
     "–": "--",
     "σ": r"$\sigma$",
 }
+CSV = {"index": False, "lineterminator": "\n"}
 HEAD = r"""% \usepackage{graphicx,booktabs}; \figures is where the files lie
 \providecommand{\figures}{figures}
 """
@@ -55,8 +57,9 @@ def figure(fig: Figure, name: str, task: str, caption: str) -> None:
     In a notebook it is shown as well, with its caption and an alternative text in the output's
     metadata, from which `dlutils.tools.publish` takes them.
     """
-    wide = fig.get_figwidth() > 1.2 * COLUMN
-    _note(Entry(name, task, caption, wide, is_figure=True), lambda: save_figure(fig, name, FOLDER))
+    _note(Entry(name, task, caption, fig.get_figwidth() > 1.2 * COLUMN, is_figure=True))
+    with _may_fail(name):
+        save_figure(fig, name, FOLDER)
     if "inline" in plt.get_backend():
         alt = re.sub(r"[$\\]", "", caption)
         display(fig, metadata={"alt": alt, "caption": caption, "name": name})
@@ -68,7 +71,8 @@ def animation(
 ) -> Markdown:
     """Write `figures/name.gif` (`dlutils.plotting.animate_flow`); return a link to it."""
     path = FOLDER / f"{name}.gif"
-    _or_say_so(lambda: animate_flow(path, times, x, p, paths), name)
+    with _may_fail(name):
+        animate_flow(path, times, x, p, paths)
     return Markdown(f"![The flow in motion]({path.as_posix()})")
 
 
@@ -92,28 +96,19 @@ def table(
     """
     shown = Markdown(markdown_table(rows if show is None else show))
     rows = [{key: value for key, value in row.items() if key not in only_here} for row in rows]
-    text = markdown_table(rows)
-
-    def write() -> None:
-        FOLDER.mkdir(parents=True, exist_ok=True)
-        (FOLDER / f"{name}.md").write_text(text + "\n", encoding="utf-8")
-        (FOLDER / f"{name}.tex").write_text(latex_table(rows), encoding="utf-8")
-        _write_csv(name, [list(rows[0]), *(map(cell, row.values()) for row in rows)])
-
-    _note(Entry(name, task, caption, wide=len(rows[0]) > 4, is_figure=False), write)
+    _note(Entry(name, task, caption, len(rows[0]) > 4, is_figure=False))
+    with _may_fail(name):
+        _write(f"{name}.md", markdown_table(rows) + "\n")
+        _write(f"{name}.tex", latex_table(rows))
+        _write(f"{name}.csv", pd.DataFrame(rows, dtype=object).map(cell).to_csv(**CSV))
     return shown
-
-
-def _short(value: object) -> object:
-    """Six significant digits of a float: the last ones differ from machine to machine."""
-    return f"{value:.6g}" if isinstance(value, float) else value
 
 
 def numbers(notebook: str, values: Mapping[str, object], *, measured: bool = False) -> None:
     """Write named values to `figures/NOTEBOOK_numbers.csv`, beside those handed over before.
 
     Sentences about them are checked there (`dlutils.tools.claims`). A name that comes again is
-    overwritten.
+    overwritten. Floats have six digits: the last ones differ from machine to machine.
 
     Args:
         notebook: Its name, "ODE" or "SDE".
@@ -122,24 +117,14 @@ def numbers(notebook: str, values: Mapping[str, object], *, measured: bool = Fal
             `figures/NOTEBOOK_measured.csv`.
     """
     stem = f"{notebook}_{'measured' if measured else 'numbers'}"
-    new = {name: _short(_number(name, value)) for name, value in values.items()}
     known = _numbers.setdefault(stem, {})
-    known |= new
-    _or_say_so(lambda: _write_csv(stem, [("name", "value"), *known.items()]), stem)
-
-
-def _write_csv(name: str, rows: Iterable[Iterable[object]]) -> None:
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    with (FOLDER / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows(rows)
-
-
-def _number(name: str, value: object) -> float | int:
-    """A number as Python has it, also of a tensor or an array of one."""
-    plain = value.item() if getattr(value, "ndim", None) == 0 else value
-    assert isinstance(plain, float | int), f"{name!r} is a single number, not {value!r}"
-    assert "|" not in name, f"{name!r}: a reference is divided by pipes"
-    return plain
+    for name, value in values.items():
+        number = value.item() if getattr(value, "ndim", None) == 0 else value
+        assert isinstance(number, float | int), f"{name!r} is a single number, not {number!r}"
+        assert "|" not in name, f"{name!r}: a reference is divided by pipes"
+        known[name] = f"{number:.6g}" if isinstance(number, float) else number
+    with _may_fail(stem):
+        _write(f"{stem}.csv", pd.DataFrame(known.items(), columns=["name", "value"]).to_csv(**CSV))
 
 
 def show(rows: Sequence[Mapping[str, object]]) -> Markdown:
@@ -176,20 +161,20 @@ def contents(notebook: str) -> Markdown:
     lines = ["| task | | file | caption |", "| --- | --- | --- | --- |"]
     for entry in entries:
         path = (FOLDER / entry.name).as_posix()
-        image = f'<img src="{path}.png" alt="{entry.name}" width="140">'
-        image = image if entry.is_figure else "table"
-        endings = "pdf, png" if entry.is_figure else "tex, md, csv"
+        image, endings = "table", "tex, md, csv"
+        if entry.is_figure:
+            image = f'<img src="{path}.png" alt="{entry.name}" width="140">'
+            endings = "pdf, png"
         caption = entry.caption.replace("|", r"\|")
         lines.append(f"| {entry.task} | {image} | `{path}` .{endings} | {caption} |")
-    text = "\n".join([HEAD, *(_latex(entry) for entry in entries)])
-    _or_say_so(lambda: (FOLDER / f"{notebook}.tex").write_text(text, encoding="utf-8"), notebook)
+    with _may_fail(notebook):
+        _write(f"{notebook}.tex", "\n".join([HEAD, *map(_latex, entries)]))
     return Markdown("\n".join(lines))
 
 
 def _latex(entry: Entry) -> str:
     r"""A floating figure or table that finds its file in the folder \figures."""
-    star = "*" if entry.wide else ""
-    width = r"\textwidth" if entry.wide else r"\columnwidth"
+    star, width = ("*", r"\textwidth") if entry.wide else ("", r"\columnwidth")
     kind = "figure" if entry.is_figure else "table"
     body = (
         rf"\includegraphics[width={width}]{{\figures/{entry.name}.pdf}}"
@@ -204,15 +189,20 @@ def _latex(entry: Entry) -> str:
     )
 
 
-def _note(entry: Entry, write) -> None:
+def _note(entry: Entry) -> None:
     _entries.pop(entry.name, None)  # a cell that runs again moves it to the end, as on the page
     _entries[entry.name] = entry
-    _or_say_so(write, entry.name)
 
 
-def _or_say_so(write, name: str) -> None:
-    """Write; a full disk or a folder without permission is reported and does not stop."""
+def _write(file: str, text: str) -> None:
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    (FOLDER / file).write_text(text, encoding="utf-8", newline="\n")
+
+
+@contextmanager
+def _may_fail(name: str) -> Iterator[None]:
+    """A full disk or a folder without permission is reported and does not stop."""
     try:
-        write()
+        yield
     except OSError as error:
         print(f"{name} is not in {FOLDER}/: {error.strerror}")

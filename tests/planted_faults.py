@@ -218,8 +218,8 @@ FAULTS = [
     ),
     Fault(
         "a drift that depends on the other points",
-        "if not _close(alone, values):",
-        "if False:",
+        '_compare(by_itself, alone, values, "t", t, 1e-6)',
+        "pass",
     ),
     Fault(
         "distance from the truth on the test points, of values on others",
@@ -234,8 +234,8 @@ FAULTS = [
     # Tools
     Fault(
         "a notebook that failed written in place",
-        "if options.in_place and whole:",
-        "if options.in_place:",
+        "in_place = options.in_place and not failed[path]",
+        "in_place = options.in_place",
     ),
     Fault(
         "lower end of a sentence's range not checked",
@@ -264,8 +264,8 @@ FAULTS = [
     ),
     Fault(
         "weights not put back after a check of their gradient",
-        "p.data.copy_(start)\n    return",
-        "pass\n    return",
+        "    finally:\n        move(0)",
+        "    finally:\n        pass",
     ),
     Fault(
         "rows of another process overwritten",
@@ -353,7 +353,7 @@ def first_failure(folder: Path, arguments: Sequence[str], limit: float) -> str:
                 os.killpg(process.pid, signal.SIGKILL)  # and what it has started
     if process.returncode in (0, 5):  # 5: no test is left
         return NONE
-    failed = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", said, re.MULTILINE)
+    failed = re.search(r"^(?:FAILED|ERROR) (tests/.+?)(?: - .*)?$", said, re.MULTILINE)
     return failed[1] if failed else f"pytest ended with {process.returncode}"
 
 

@@ -52,122 +52,17 @@ class Damped(ODE.MLPDrift):
         return super().forward(x, t) - x
 
 
-@pytest.mark.parametrize(
-    ("f", "message"),
-    [
-        (
-            lambda x, t: (x * t)[:, None],
-            r"value for each point, shape \(n,\).*for n = 7 .* not shape \(7, 1\)",
-        ),
-        (lambda x, t: x.float(), r"and the points' type.*not shape \(7,\), torch.float32"),
-        (lambda x, t: x * float(t), r"times of shape \(n,\), a time for each state: .*one element"),
-        (
-            lambda x, t: x * t.reshape(-1)[0],
-            r"act on each point alone: .*nor one time in place of all",
-        ),
-        (
-            lambda x, t: x * t[: len(x)],
-            r"must take one time for all points, a tensor of shape \(\)",
-        ),
-        (lambda x, t: x * (1 + t.ndim), r"the same with one time for all points"),
-        (lambda x, t: x / (x - x), "must be finite, not -inf"),
-        (Flat(nn.BatchNorm1d(8)), r"a single point, shape \(1,\): Expected more than 1 value"),
-        (ZeroAtFirst(), "a single point"),
-        (lambda x, t: t * (x - x.mean()), "act on each point alone: .*no batch normalisation"),
-        (Flat(nn.Dropout(0.5)), "differs from call to call: no dropout"),
-        (Damped(), r"kernel\(\) of the drift does not belong to its forward"),
-    ],
-)
-def test_a_wrong_drift(f, message):
-    with pytest.raises(ValueError, match=message):
-        check_drift(f)
+def wrong_path(**methods):
+    """A linear path with some methods of one's own."""
+    return type("Wrong", (SDE.LinearPath,), methods)(0.01)
 
 
-class ForgottenTime(SDE.LinearPath):
-    time_at = SDE.VariancePreservingPath.time_at
+def wrong_noise(**methods):
+    """A constant sigma with some methods of one's own."""
+    return type("Wrong", (SDE.ConstantDiffusion,), methods)(SDE.LinearPath(0.01))
 
 
-class WrongEnd(SDE.LinearPath):
-    def forward(self, y, t):
-        alpha, beta = super().forward(y, t)
-        return alpha, beta + self.delta * t
-
-
-class WrongRate(SDE.LinearPath):
-    def schedule(self, t):
-        a, beta, a_dot, beta_dot = super().schedule(t)
-        return a, beta, a_dot, -beta_dot
-
-
-class RateOfTheSchedule(SDE.LinearPath):
-    def forward(self, y, t):
-        alpha, beta = super().forward(y, t)
-        return alpha + t * (1 - t) * y, beta
-
-
-class WrongClockRate(SDE.LinearPath):
-    def time_rate(self, t):
-        return 1 / super().time_rate(t)
-
-
-class Negative(SDE.LinearPath):
-    def schedule(self, t):
-        bump = 4 * t * (1 - t)
-        return t, 1 - t + self.delta * t - bump, 1 + 0 * t, self.delta - 1 - 4 * (1 - 2 * t)
-
-
-@pytest.mark.parametrize(
-    ("path", "message"),
-    [
-        (ForgottenTime, r"time\(clock\(t\)\), the clock read backwards, must be 0\.\d+ at t = "),
-        (WrongEnd, r"beta\(y, t = 1\) must be 0.01 at y = .*, not 0.02"),
-        (WrongRate, r"beta_dot of with_rates must be -0.99 at t = .*, not 0.99"),
-        (RateOfTheSchedule, "alpha of with_rates must be"),
-        (WrongClockRate, r"time_rate\(time\(u\)\), dt/du, must be"),
-        (Negative, r"beta must be positive and finite, not -0\.\d+ \(at t = "),
-        (lambda delta: nn.Linear(1, 1), "a path must have delta; Linear does not"),
-    ],
-)
-def test_a_wrong_path(path, message):
-    with pytest.raises(ValueError, match=message):
-        check_path(path(0.01))
-
-
-class SlopeForgotten(SDE.ConstantDiffusion):
-    def forward(self, x, t):
-        return 1 + x**2
-
-
-class NotPositive(SDE.ConstantDiffusion):
-    def forward(self, x, t):
-        return t * (1 - t)
-
-
-class OneNumber(SDE.ConstantDiffusion):
-    def forward(self, x, t):
-        return torch.tensor(1.0)
-
-
-class OtherSigma(SDE.ConstantDiffusion):
-    def with_slope(self, x, t):
-        return 2 * self(x, t), 0.0
-
-
-@pytest.mark.parametrize(
-    ("diffusion", "message"),
-    [
-        (SlopeForgotten, "the slope d sigma / dx of with_slope must be -4 at x = -2, not 0"),
-        (NotPositive, r"sigma must be positive and finite, not 0 \(at t = 0\)"),
-        (OneNumber, r"sigma must have a value for each point.*not 1"),
-        (OtherSigma, "sigma of with_slope must be 1 at x = -2, not 2"),
-    ],
-)
-def test_a_wrong_diffusion(diffusion, message):
-    with pytest.raises(ValueError, match=message):
-        check_diffusion(diffusion(SDE.LinearPath(0.01)))
-
-
-def changed(**fields):
+def wrong_sampler(**fields):
     """The plain sampler with some fields changed."""
 
     def sampler(path, n, generator=None):
@@ -177,58 +72,136 @@ def changed(**fields):
     return sampler
 
 
-@pytest.mark.parametrize(
-    ("sampler", "message"),
-    [
-        (changed(t=lambda d: d.t**2), r"keep means: that of t is 0\.33\d ± .*, not 0.5"),
-        (changed(weight=lambda d: d.weight / 2), "that of 1 is 0.500"),
-        (changed(eps=lambda d: 2 * d.eps), r"that of eps\^2 is"),
-        (changed(eps=lambda d: d.eps + 0.2), "that of eps is"),
-        (changed(t=lambda d: 2 * d.t), "t of a sampler must lie between 0 and 1, not 1"),
-        (changed(weight=lambda d: torch.ones(1)), r"weight of a sampler must be n finite"),
-        (changed(v=lambda d: torch.rand(len(d.v))), "v of a sampler must depend on the generator"),
+def end_off(self, y, t):
+    alpha, beta = SDE.LinearPath.forward(self, y, t)
+    return alpha, beta + self.delta * t
+
+
+def another_alpha(self, y, t):
+    alpha, beta = SDE.LinearPath.forward(self, y, t)
+    return alpha + t * (1 - t) * y, beta
+
+
+def sign_of_a_rate(self, t):
+    a, beta, a_dot, beta_dot = SDE.LinearPath.schedule(self, t)
+    return a, beta, a_dot, -beta_dot
+
+
+def negative(self, t):
+    bump = 4 * t * (1 - t)
+    return t, 1 - t + self.delta * t - bump, 1 + 0 * t, self.delta - 1 - 4 * (1 - 2 * t)
+
+
+def sampler_check(sampler):
+    check_t_sampler(sampler, SDE.LinearPath(0.01))
+
+
+WRONG = {
+    check_drift: [
+        (
+            lambda x, t: (x * t)[:, None],
+            r"value for each point, shape \(n,\).*for n = 7 .* not shape \(7, 1\)",
+        ),
+        (lambda x, t: x.float(), r"and the points' type.*not shape \(7,\), torch.float32"),
+        (lambda x, t: x * float(t), r"times of shape \(n,\), a time for each state: .*one element"),
+        (lambda x, t: x * t.reshape(-1)[0], r"for a point alone \(.*nor one time in place of all"),
+        (
+            lambda x, t: x * t[: len(x)],
+            r"must take one time for all points, a tensor of shape \(\)",
+        ),
+        (lambda x, t: x * (1 + t.ndim), r"with one time for all points, .* must be .* at x = "),
+        (lambda x, t: x / (x - x), "must be finite, not -inf"),
+        (Flat(nn.BatchNorm1d(8)), r"a single point, shape \(1,\): Expected more than 1 value"),
+        (ZeroAtFirst(), "a single point"),
+        (lambda x, t: t * (x - x.mean()), "for a point alone .no batch normalisation"),
+        (Flat(nn.Dropout(0.5)), "called again .no dropout"),
+        (Damped(), r"kernel\(\) of the drift .*needs `def kernel.* must be "),
     ],
-)
-def test_a_wrong_sampler_of_times(sampler, message):
-    with pytest.raises(ValueError, match=message):
-        check_t_sampler(sampler, SDE.LinearPath(0.01))
-
-
-def test_an_sde_must_say_what_its_drift_returns():
-    path = SDE.LinearPath(0.01)
-    with pytest.raises(ValueError, match="Flat must say what it returns: predicts_y = True"):
-        check_sde(path, SDE.ConstantDiffusion(path), Flat())
-
-
-TABLEAUS = {
-    "implicit midpoint": ([[1 / 2]], [1], [1 / 2]),
-    "trapezoid": ([[0, 0], [1 / 2, 1 / 2]], [1 / 2, 1 / 2], [0, 1]),
-    "adaptive": ([[], [1]], [[1 / 2, 1 / 2], [1, 0]], [0, 1]),
-    "embedded": ([[], [1]], [1 / 2, 1 / 2], [1, 0], [0, 1]),
-    "lengths": ([[], [1]], [1], [0, 1]),
-    "sum of b": ([[], [1]], [1 / 2, 1 / 3], [0, 1]),
-    "c": ([[], [1]], [1 / 2, 1 / 2], [0, 1 / 2]),
-    "a name": "euler",
+    check_path: [
+        (
+            wrong_path(time_at=SDE.VariancePreservingPath.time_at),
+            r"time\(clock\(t\)\), the clock read backwards, must be 0\.\d+ at t = ",
+        ),
+        (wrong_path(forward=end_off), r"beta\(y, t = 1\) must be 0.01 at y = .*, not 0.02"),
+        (
+            wrong_path(schedule=sign_of_a_rate),
+            r"beta_dot of with_rates must be -0.99 at t = .*, not 0.99",
+        ),
+        (wrong_path(forward=another_alpha), "alpha of with_rates must be"),
+        (
+            wrong_path(time_rate=lambda self, t: 1 / SDE.LinearPath.time_rate(self, t)),
+            r"time_rate\(time\(u\)\), dt/du, must be",
+        ),
+        (wrong_path(schedule=negative), r"beta must be positive and finite, not -0\.\d+ \(at t = "),
+        (nn.Linear(1, 1), "a path must have delta; Linear does not"),
+    ],
+    check_diffusion: [
+        (
+            wrong_noise(forward=lambda self, x, t: 1 + x**2),
+            "the slope d sigma / dx of with_slope must be -4 at x = -2, not 0",
+        ),
+        (
+            wrong_noise(forward=lambda self, x, t: t * (1 - t)),
+            r"sigma must be positive and finite, not 0 \(at t = 0\)",
+        ),
+        (
+            wrong_noise(forward=lambda self, x, t: torch.tensor(1.0)),
+            r"sigma must have a value for each point.*not shape \(\)",
+        ),
+        (
+            wrong_noise(with_slope=lambda self, x, t: (2 * self(x, t), 0.0)),
+            "sigma of with_slope must be 1 at x = -2, not 2",
+        ),
+    ],
+    sampler_check: [
+        (wrong_sampler(t=lambda d: d.t**2), r"keep means: that of t is 0\.33\d ± .*, not 0.5"),
+        (wrong_sampler(weight=lambda d: d.weight / 2), "that of 1 is 0.500"),
+        (wrong_sampler(eps=lambda d: 2 * d.eps), r"that of eps\^2 is"),
+        (wrong_sampler(eps=lambda d: d.eps + 0.2), "that of eps is"),
+        (wrong_sampler(t=lambda d: 2 * d.t), "t of a sampler must lie between 0 and 1, not 1"),
+        (wrong_sampler(weight=lambda d: torch.ones(1)), r"weight of a sampler must be n finite"),
+        (
+            wrong_sampler(v=lambda d: torch.rand(len(d.v))),
+            "v of a sampler must depend on the generator",
+        ),
+    ],
+    lambda drift: check_sde(SDE.LinearPath(0.01), wrong_noise(), drift): [
+        (Flat(), "Flat must say what it returns: predicts_y = True"),
+    ],
 }
 
 
 @pytest.mark.parametrize(
-    ("name", "message"),
+    ("check", "part", "message"), [(check, *row) for check, rows in WRONG.items() for row in rows]
+)
+def test_a_wrong_part_is_named(check, part, message):
+    with pytest.raises(ValueError, match=message):
+        check(part)
+
+
+@pytest.mark.parametrize(
+    ("tableau", "message"),
     [
-        ("implicit midpoint", "is implicit: stage 0 .*no implicit or adaptive ones"),
-        ("trapezoid", "is implicit: stage 1"),
-        ("adaptive", "one number in b and in c"),
-        ("embedded", "must be lists of numbers a, b, c .*no implicit or adaptive ones"),
-        ("lengths", "of one length, not of 2, 1 and 2"),
-        ("sum of b", "b of the method .* must sum to 1, not to 0.8333"),
-        ("c", r"c\[1\] of the method .* must be 1, the sum of a\[1\], not 0.5"),
-        ("a name", "must be lists of numbers"),
+        (([[1 / 2]], [1], [1 / 2]), "is implicit: stage 0 .*no implicit or adaptive ones"),
+        (([[0, 0], [1 / 2, 1 / 2]], [1 / 2, 1 / 2], [0, 1]), "is implicit: stage 1"),
+        (([[], [1]], [[1 / 2, 1 / 2], [1, 0]], [0, 1]), "one number in b and in c"),
+        (
+            ([[], [1]], [1 / 2, 1 / 2], [1, 0], [0, 1]),
+            "must be lists of numbers a, b, c .*no implicit or adaptive ones",
+        ),
+        (([[], [1]], [1], [0, 1]), "of one length, not of 2, 1 and 2"),
+        (([[], [1]], [1 / 2, 1 / 3], [0, 1]), "b of the method .* must sum to 1, not to 0.8333"),
+        (
+            ([[], [1]], [1 / 2, 1 / 2], [0, 1 / 2]),
+            r"c\[1\] of the method .* must be 1, the sum of a\[1\], not 0.5",
+        ),
+        ("euler", "must be lists of numbers"),
     ],
 )
-def test_a_wrong_tableau(name, message, monkeypatch):
-    monkeypatch.setitem(METHODS, name, TABLEAUS[name])
+def test_a_wrong_tableau(tableau, message, monkeypatch):
+    monkeypatch.setitem(METHODS, "wrong", tableau)
     with pytest.raises(ValueError, match=message):
-        check_solver(10, name)
+        check_solver(10, "wrong")
 
 
 def test_orders(monkeypatch):

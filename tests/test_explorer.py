@@ -17,7 +17,7 @@ from dlutils.training import History
 PNG = b"\x89PNG"
 
 
-SIZES = ["small", "wrong", "broken", "interrupted"]
+SIZES = ["small", "wrong", "interrupted"]
 
 
 def load(name):
@@ -27,8 +27,6 @@ def load(name):
 def train(dataset, size, progress, callback):
     if size == "wrong":
         raise ValueError("size must be <small>")
-    if size == "broken":
-        raise RuntimeError("out of <memory>")
     assert not progress
     history = History([-2.0, -1.5, -1.0], [0, 2], [-2.0, -1.1], 0.5)
     callback(None, history)
@@ -55,7 +53,6 @@ def test_train_then_move_in_time(widget, capsys):
     frames = []
     widget.fit.observe(lambda change: frames.append(change.new), "value")
     assert widget.slider.disabled
-    widget.slider.value = 0.5  # nothing to draw yet
     widget.button.click()
     assert len(frames) == 2, "the curve while it trained, then curve and density"
     assert all(bytes(frame).startswith(PNG) for frame in frames)
@@ -74,9 +71,6 @@ def test_what_is_wrong_is_shown_and_can_be_mended(widget):
     widget.menus["size"].value = "wrong"
     widget.button.click()
     assert widget.message.value == "<b>ValueError:</b> size must be &lt;small&gt;"
-    widget.menus["size"].value = "broken"
-    widget.button.click()
-    assert widget.message.value == "<b>RuntimeError:</b> out of &lt;memory&gt;"
     assert not widget.button.disabled
     widget.menus["size"].value = "interrupted"
     widget.button.click()
@@ -92,8 +86,6 @@ def test_without_a_front_end_nothing_is_shown(capsys):
 
 
 def fit(dataset, shift):
-    if shift > 2:
-        raise RuntimeError("out of memory")
     if shift > 1:
         raise ValueError("shift must be <small>")
     normal = Normal(1.0 + shift, 0.5)
@@ -103,7 +95,7 @@ def fit(dataset, shift):
 
 def test_a_density_follows_its_sliders():
     plotting.use_style()
-    live = Live(fit, dataset=["gaussian", "laplace"], shift=[-0.5, 0.0, 0.5, 2.0, 3.0])
+    live = Live(fit, dataset=["gaussian", "laplace"], shift=[-0.5, 0.0, 0.5, 1.0, 2.0])
     assert live.controls["shift"].value == 0.5, "in the middle"
     assert "mass divided out <b>0.4999</b>" in live.message.value
     assert "gap of the bound <b>0.7500</b>" in live.message.value
@@ -114,8 +106,6 @@ def test_a_density_follows_its_sliders():
     assert bytes(live.picture.value) != before
     live.controls["shift"].value = 2.0
     assert live.message.value == "<b>ValueError:</b> shift must be &lt;small&gt;"
-    live.controls["shift"].value = 3.0
-    assert live.message.value == "<b>RuntimeError:</b> out of memory"
     live.controls["dataset"].value = "laplace"
     live.controls["shift"].value = 0.5
     assert "gap of the bound" in live.message.value
@@ -131,18 +121,27 @@ def test_a_kernel_knows_whether_a_front_end_asks(kernel):
         message = client.session.msg("execute_request", content, metadata=metadata)
         client.shell_channel.send(message)
         reply = client.get_shell_msg(timeout=HANGS)
+        while reply["parent_header"]["msg_id"] != message["header"]["msg_id"]:
+            reply = client.get_shell_msg(timeout=HANGS)
         assert reply["content"]["status"] == "ok", reply["content"]
+
+
+def handed_over(name, function, monkeypatch, **others):
+    """What a notebook's cell gives to a function of the explorer."""
+    cells = nbformat.read(ROOT / f"{name}.ipynb", 4).cells
+    (source,) = (cell.source for cell in cells if f"explorer.{function}(" in cell.source)
+    shown = []
+    monkeypatch.setattr(
+        explorer, function, lambda *parts, **choices: shown.extend([parts, choices])
+    )
+    variables = {"truth": False, "given": make_dataset} | others
+    exec(source, vars(notebook.load(ROOT / f"{name}.ipynb")) | variables)
+    return shown
 
 
 @pytest.mark.parametrize("name", ["ODE", "SDE"])
 def test_the_notebooks_hand_over_what_can_be_trained(name, monkeypatch):
-    cells = nbformat.read(ROOT / f"{name}.ipynb", 4).cells
-    (source,) = (cell.source for cell in cells if "explorer.show(" in cell.source)
-    shown = []
-    monkeypatch.setattr(explorer, "show", lambda *parts, **choices: shown.extend([parts, choices]))
-    module = vars(notebook.load(ROOT / f"{name}.ipynb"))
-    exec(source, module | {"truth": False, "given": make_dataset})
-    (load, train, *_), choices = shown
+    (load, train, *_), choices = handed_over(name, "show", monkeypatch)
     chosen = {choice: next(iter(values)) for choice, values in choices.items()}
     assert load(chosen.pop("dataset")).is_known
     data = make_dataset("gaussian", 60, 20, 20)
@@ -152,14 +151,9 @@ def test_the_notebooks_hand_over_what_can_be_trained(name, monkeypatch):
 
 
 def test_the_notebook_hands_over_what_follows_its_sliders(monkeypatch):
-    cells = nbformat.read(ROOT / "SDE.ipynb", 4).cells
-    (source,) = (cell.source for cell in cells if "explorer.show_live(" in cell.source)
-    shown = []
-    monkeypatch.setattr(explorer, "show_live", lambda fit, **choices: shown.extend([fit, choices]))
-    others = {"truth": False, "FAMILY": (0.25, 1.0, 4.0), "first": lambda name, names: [name]}
-    others["given"] = make_dataset
-    exec(source, vars(notebook.load(ROOT / "SDE.ipynb")) | others)
-    (solve, choices), density = shown, []
+    others = {"FAMILY": (0.25, 1.0, 4.0), "first": lambda name, names: [name]}
+    (solve,), choices = handed_over("SDE", "show_live", monkeypatch, **others)
+    density = []
     for ends in (min, max):  # the fewest points, the least noise; the most
         chosen = {name: ends(values) for name, values in choices.items()}
         data, model = solve(**chosen)

@@ -16,13 +16,9 @@ from dlutils.flows.methods import METHODS, order_of
 from dlutils.notebook import load
 from dlutils.tools import sweep
 
-maths = pytest.mark.usefixtures("float64")  # on tensors made by hand
-
 BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "extend.md").read_text(), re.DOTALL)
 ADDED = {
-    (m[1], m[2]): block
-    for block in BLOCKS
-    for m in [re.search(r"^(\w+)\[\"(\w+)\"\] = ", block, re.M)]
+    re.search(r"^(\w+)\[\"(\w+)\"\] = ", block, re.MULTILINE).groups(): block for block in BLOCKS
 }
 PARTS = {
     "ODE": {
@@ -69,12 +65,7 @@ def tables():
 
 
 def test_examples_are_short_and_all_are_used():
-    used = {
-        (table, name)
-        for tables in PARTS.values()
-        for table, chosen in tables.items()
-        for name in chosen.values()
-    }
+    used = {(table, name) for of in PARTS.values() for table in of for name in of[table].values()}
     assert used == set(ADDED)
     assert len(BLOCKS) == len(ADDED)
     assert max(sum(map(bool, block.splitlines())) for block in BLOCKS) <= 10
@@ -117,7 +108,7 @@ def test_loading_again_withdraws_what_the_notebook_added(tmp_path, tables):
     assert (list(METHODS), list(DISTRIBUTIONS)) == (methods, densities)
 
 
-@maths
+@pytest.mark.usefixtures("float64")
 def test_the_sde_has_its_true_bound_on_the_added_path(tmp_path, tables):
     """With standard normal data, the best drift and noise, the bound is the same on any path."""
     extended(tmp_path)
@@ -142,19 +133,11 @@ class TwoColumns(nn.Module):
         return x[:, None] * self.w
 
 
-def wrong_path(notebook):
-    class WrongPath(notebook.LinearPath):
-        def time(self, u):
-            return u
-
-    return WrongPath
-
-
 def test_train_names_what_is_wrong_with_a_part():
     data = make_dataset("gaussian", 50, 10, 10)
     ode, sde = load(ROOT / "ODE.ipynb"), load(ROOT / "SDE.ipynb")
     ode.DRIFTS["wrong"] = sde.DRIFTS["wrong"] = TwoColumns
-    sde.PATHS["wrong"] = wrong_path(sde)
+    sde.PATHS["wrong"] = type("Wrong", (sde.LinearPath,), {"time": lambda self, u: u})
     sde.DIFFUSIONS["wrong"] = lambda path: sde.ConstantDiffusion(path, -1.0)
     sde.T_SAMPLERS["wrong"] = lambda *n: sde.iid(*n)._replace(weight=torch.zeros(n[1]))
     for notebook, part, message in (

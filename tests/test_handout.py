@@ -73,9 +73,7 @@ def small():
 
 
 def test_handout_has_no_answer(small):
-    before = json.dumps(small)
     given = handout.handout(small)
-    assert json.dumps(small) == before, "the master"
     assert "0.0123" not in json.dumps(given)
     assert [cell.source for cell in given.cells if "answer" in cell.metadata.tags] == [
         "*Your answer*"
@@ -92,13 +90,7 @@ def test_handout_has_no_answer(small):
     assert answer.id == small.cells[-1].id
 
 
-def test_an_answer_is_no_code():
-    cells = [tagged(new_code_cell("print('It is 3.')"), "answer")]
-    with pytest.raises(ValueError, match=r"an answer is a Markdown cell, not .*It is 3"):
-        handout.handout(new_notebook(cells=cells))
-
-
-def test_blank_keeps_signature_and_docstring():
+def test_blank_keeps_signature_and_docstring_and_says_what_to_write():
     before, after = (ast.parse(code) for code in (SOLVER, handout.blank(SOLVER, ["solve", "loss"])))
     functions = lambda tree: {f.name: f for f in ast.walk(tree) if isinstance(f, ast.FunctionDef)}
     old, new = functions(before), functions(after)
@@ -112,9 +104,6 @@ def test_blank_keeps_signature_and_docstring():
         assert left in ([], [ast.Expr, ast.Raise], [ast.Raise]), "a docstring, and no program"
     assert ast.unparse(new["solve"].decorator_list[0]) == "decorated"
     assert ast.unparse(before.body[-1]) == ast.unparse(after.body[-1]), "what is no function stays"
-
-
-def test_blank_says_what_to_write():
     scope = {"decorated": lambda f: f}
     exec(handout.blank(SOLVER.rpartition("\n")[0]), scope)
     with pytest.raises(NotImplementedError, match=r"write solve: Solve dx/dt = f\(x\)\."):
@@ -124,17 +113,14 @@ def test_blank_says_what_to_write():
     assert scope["Model"]()._hidden() == 1, "private"
 
 
-@pytest.mark.parametrize(
-    ("source", "names", "message"),
-    [
-        ("x = 1", None, r"functions of the cell: \[\]"),
-        (SOLVER, ["sole"], r"to blank: \['sole'\].*'dot', 'solve'"),
-        ("def f(x): return x", None, "f stands on one line"),
-    ],
-)
-def test_what_cannot_be_blanked_is_named(source, names, message):
-    with pytest.raises(ValueError, match=message):
-        handout.blank(source, names)
+def test_what_an_author_does_wrong_is_named():
+    answer = new_notebook(cells=[tagged(new_code_cell("print('It is 3.')"), "answer")])
+    with pytest.raises(ValueError, match=r"an answer is a Markdown cell, not .*It is 3"):
+        handout.handout(answer)
+    with pytest.raises(ValueError, match=r"functions of the cell: \[\]"):
+        handout.blank("x = 1")
+    with pytest.raises(ValueError, match=r"to blank: \['sole'\].*'dot', 'solve'"):
+        handout.blank(SOLVER, ["sole"])
 
 
 def test_folder_has_all_that_is_needed(small, tmp_path, monkeypatch, capsys):

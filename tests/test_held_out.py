@@ -41,10 +41,8 @@ def test_a_model_and_points_are_needed(models, n):
 def test_a_mixture_finds_two_peaks_where_one_gaussian_and_a_wide_kernel_fail():
     dataset = make_dataset("marron_wand_07")
     kl = {n: compare(dataset, q).normalized_kl for n, q in held_out.rivals(dataset).items()}
-    assert (
-        kl["EM mixture (BIC)"] < 0.002 < 0.005 < kl["KDE (Scott)"] < 0.02 < 0.1 < kl["one Gaussian"]
-    )
-    assert kl["penalised likelihood"] < 0.003
+    assert kl["EM mixture (BIC)"] < 0.002 < 0.005 < kl["KDE (Scott)"] < 0.02
+    assert kl["penalised likelihood"] < 0.003 < 0.1 < kl["one Gaussian"]
 
 
 def test_rounded_points_have_the_probability_of_their_intervals():
@@ -65,49 +63,38 @@ def test_a_bound_cuts_the_interval_of_a_rounded_zero():
 
 
 def test_weighted_means_count_a_point_as_often_as_its_weight():
-    values = torch.tensor([1.0, 5.0, 4.0])
+    values, weights = torch.tensor([1.0, 5.0, 4.0]), torch.tensor([1.0, 1.0, 2.0])
     plain = 10 / 3, values.std().item() / 3**0.5
     assert held_out.mean_and_error(values) == pytest.approx(plain)
     weighted = 3.5, (6.25 + 2.25 + 1.0) ** 0.5 / 4 / (1 - 6 / 16) ** 0.5
-    found = held_out.mean_and_error(values, torch.tensor([1.0, 1.0, 2.0]))
-    assert found == pytest.approx(weighted)
+    assert held_out.mean_and_error(values, weights) == pytest.approx(weighted)
 
 
 def test_errors_of_weighted_means_are_those_of_many_samples():
     """The standard error against the spread of 400 means: about right, and not that of n points."""
-    means, errors = [], []
     with seeded(0):
-        for _ in range(400):
-            weights = torch.rand(300) ** 4
-            mean, error = held_out.mean_and_error(torch.randn(300), weights)
-            means.append(mean)
-            errors.append(error)
+        samples = [(torch.rand(300) ** 4, torch.randn(300)) for _ in range(400)]
+    means, errors = zip(*(held_out.mean_and_error(y, w) for w, y in samples), strict=True)
     spread = torch.tensor(means).std().item()
     assert sum(errors) / 400 == pytest.approx(spread, rel=0.1)
     assert spread > 1.4 / 300**0.5
 
 
-def test_where_one_value_is_frequent_nothing_is_compared(capsys):
+@pytest.mark.parametrize("rounding", [None, 0.1])
+def test_where_one_value_is_frequent_only_intervals_are_compared(capsys, rounding):
     """68 % zeros: a density that piles up there would win by as much as it likes."""
-    y = sample(Exponential(1.0), 300)
+    y, options = sample(Exponential(1.0), 300), {}
     y[:204] = 0.0
-    data = Dataset.from_samples(y)
-    spike, bell = (Normal(0.0, sd).log_prob for sd in (1e-6, 1.0))
-    rows = held_out.table({"spike": spike, "bell": bell}, data)
-    assert [row["log-likelihood"] for row in rows] == ["–", "–"]
-    assert "most often 0 (68 %)" in capsys.readouterr().out
-
-
-def test_a_gain_over_rounded_data_has_a_limit(capsys):
-    """With the step known the spike wins no more than the probability one of its interval."""
-    y = sample(Exponential(1.0), 300).mul(10).round() / 10
-    y[:204] = 0.0
-    data = Dataset.from_samples(y, rounding=0.1, support=(0.0, math.inf))
-    spike = lambda y: Laplace(0.0, 0.01).log_prob(y)
-    assert held_out.log_likelihood(spike, data).max() < 1e-6
-    rows = held_out.table({"one": Exponential(1.0, validate_args=False).log_prob}, data)
-    assert rows[0]["log-likelihood"] != "–"
-    assert "Nothing" not in capsys.readouterr().out
+    if rounding:
+        y, options = y.mul(10).round() / 10, {"rounding": rounding, "support": (0.0, math.inf)}
+    data = Dataset.from_samples(y, **options)
+    spike, plain = Laplace(0.0, 1e-6).log_prob, Exponential(1.0, validate_args=False).log_prob
+    rows = held_out.table({"spike": spike, "plain": plain}, data)
+    assert [row["log-likelihood"] == "–" for row in rows] == [rounding is None] * 2
+    said = "most often 0 (68 %)" in capsys.readouterr().out
+    assert said is (rounding is None)
+    if rounding:
+        assert held_out.log_likelihood(spike, data).max() < 1e-6, "an interval has probability one"
 
 
 def test_what_is_behind_or_out_of_bounds_is_said(capsys):

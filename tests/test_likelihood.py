@@ -71,38 +71,34 @@ def test_values_of_numpy_and_a_sample_without_a_density():
     assert "KL from truth   unknown" in str(report)
 
 
-def test_mass_that_is_not_one():
-    report = check(lambda y: TRUE.log_prob(y) + math.log(1.02), GAUSSIAN)
-    sentences(report, "The mass is 1.0200", "The mean is 0.0198 nats above the truth's")
-    assert report.kl == pytest.approx(-math.log(1.02), abs=1e-9)
+FORGOTTEN = GAUSSIAN.train.std().item()
+FAR = Normal(GAUSSIAN.support[1] + 1.0, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("mass", "problems"),
+    [
+        (1.02, ["The mass is 1.0200", "The mean is 0.0198 nats above the truth's"]),
+        (FORGOTTEN, [f"The mass is {FORGOTTEN:.4f}", "The mass is the data's standard deviation"]),
+    ],
+)
+def test_mass_that_is_not_one(mass, problems):
+    report = check(lambda y: TRUE.log_prob(y) + math.log(mass), GAUSSIAN)
+    sentences(report, *problems)
+    assert report.kl == pytest.approx(-math.log(mass), abs=1e-9)
     assert report.normalized_kl == pytest.approx(0, abs=1e-9)
     assert str(report).count("PROBLEM: ") == 2
 
 
-def test_a_forgotten_scale():
-    scale = GAUSSIAN.train.std().item()
-    report = check(lambda y: TRUE.log_prob(y) + math.log(scale), GAUSSIAN)
-    sentences(report, f"The mass is {scale:.4f}", "The mass is the data's standard deviation")
-    assert report.kl == pytest.approx(-math.log(scale), abs=1e-9)
-
-
 def test_mass_far_from_the_data():
-    far = Normal(GAUSSIAN.support[1] + 1.0, 0.1)
-    both = lambda y: torch.logaddexp(
-        TRUE.log_prob(y) + math.log(0.9), far.log_prob(y) + math.log(0.1)
-    )
-    report = check(both, GAUSSIAN)
+    parts = lambda y: (TRUE.log_prob(y) + math.log(0.9), FAR.log_prob(y) + math.log(0.1))
+    report = check(lambda y: torch.logaddexp(*parts(y)), GAUSSIAN)
     assert report.mass_outside == pytest.approx(0.1, abs=3e-6)
 
 
 def hutchinson(draw):
     """A linear flow from N(0, 1) to N(0, e^2) on whose one divergence, 1, random probes are set."""
-
-    def log_prob(y):
-        z = draw(y)
-        return Normal(0.0, 1.0).log_prob((y - 1) / 0.5) + z.square() * math.log(2)
-
-    return log_prob
+    return lambda y: Normal(0.0, 1.0).log_prob((y - 1) / 0.5) + draw(y).square() * math.log(2)
 
 
 def test_gaussian_probes_are_found_and_rademacher_probes_are_exact_on_the_line():
@@ -114,25 +110,31 @@ def test_gaussian_probes_are_found_and_rademacher_probes_are_exact_on_the_line()
     sentences(check(hutchinson(lambda y: (torch.randn_like(y) < 0) * 2.0 - 1.0), GAUSSIAN))
 
 
-def test_probes_that_are_drawn_once_differ_between_alone_and_in_company():
-    probes = torch.randn(10_000)
-    report = check(hutchinson(lambda y: probes[: len(y)]), GAUSSIAN)
-    assert report.sd == 0
-    assert any(problem.startswith("A point alone") for problem in report.problems)
+LOC = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
+PROBES = torch.randn(10_000, generator=torch.Generator().manual_seed(0))
 
 
-def test_wrong_and_missing_gradients():
-    loc = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
-    wrong = lambda y: TRUE.log_prob(y.detach()) + (y - y.detach())
-    sentences(check(wrong, GAUSSIAN), "The gradient in y is off")
-    half = lambda y: Normal(0.5 * (loc + loc.detach()), 0.5).log_prob(y)
-    report = check(half, GAUSSIAN, parameters=[loc])
-    sentences(report, "The gradient in the parameters is off by 0.5")
-    assert report.gradient_parameters == pytest.approx(0.5, abs=1e-6)
-    none = lambda y: Normal(loc.detach(), 0.5).log_prob(y)
-    report = check(none, GAUSSIAN, parameters=[loc])
-    sentences(report, "There is no gradient in the parameters.")
-    assert report.gradient_parameters == math.inf
+@pytest.mark.parametrize(
+    ("log_prob", "number", "value", "problem"),
+    [
+        (lambda y: TRUE.log_prob(y.detach()) + (y - y.detach()),
+         "gradient_y", None, "The gradient in y is off"),
+        (lambda y: Normal(0.5 * (LOC + LOC.detach()), 0.5).log_prob(y),
+         "gradient_parameters", 0.5, "The gradient in the parameters is off by 0.5"),
+        (lambda y: Normal(LOC.detach(), 0.5).log_prob(y),
+         "gradient_parameters", math.inf, "There is no gradient in the parameters."),
+        (hutchinson(lambda y: PROBES[: len(y)]), "sd", 0, "A point alone"),
+        (lambda y: TRUE.log_prob(y) + torch.log1p(0.99 * torch.cos(300 * y)),
+         "gradient_y", None, "The mass is uncertain"),
+    ],
+    ids=["slope", "half the weights", "no weights", "probes drawn once", "rough"],
+)  # fmt: skip
+def test_one_fault(log_prob, number, value, problem):
+    parameters = [LOC] if number == "gradient_parameters" else []
+    report = check(log_prob, GAUSSIAN, parameters=parameters)
+    assert any(found.startswith(problem) for found in report.problems)
+    if value is not None:
+        assert getattr(report, number) == pytest.approx(value, abs=1e-6)
 
 
 def bend(x, t):
@@ -167,33 +169,23 @@ def test_order_and_mass_of_a_flow(method, logdet, order, mass_order, enough):
     assert "order in T" in str(report)
 
 
-def test_steps_that_fold_the_line_have_no_density():
-    def by_steps(T):
-        def log_prob(y):
-            if T < 16:
-                raise ValueError("the steps fold the line")
-            return TRUE.log_prob(y) + math.log1p(0.04 / T)
+def test_enough_steps_are_those_from_which_on_the_mass_is_right():
+    """Where the steps fold the line there is no density."""
+    falling = {T: 0.04 / T for T in (16, 32, 64)}
+    by_steps = lambda errors: lambda T: lambda y: TRUE.log_prob(y) + math.log1p(error(errors, T))
 
-        return log_prob
+    def error(errors, T):
+        if T not in errors:
+            raise ValueError("the steps fold the line")
+        return errors[T]
 
-    report = check(by_steps(64), GAUSSIAN, log_prob_by_steps=by_steps)
+    report = check(by_steps(falling)(64), GAUSSIAN, log_prob_by_steps=by_steps(falling))
     assert math.isnan(report.mass_by_steps[8])
     assert report.order == pytest.approx(1, abs=0.01)
     assert report.mass_order == pytest.approx(1, abs=0.01)
     assert report.steps_enough == 64
-
-
-def test_enough_steps_are_those_from_which_on_the_mass_is_right():
-    right = {8: 0.0, 16: 0.01, 32: 0.0009, 64: 0.0}
-    by_steps = lambda T: lambda y: TRUE.log_prob(y) + math.log1p(right[T])
-    assert check(by_steps(64), GAUSSIAN, log_prob_by_steps=by_steps).steps_enough == 32
-
-
-def test_a_density_too_rough_for_the_quadrature_is_uncertain():
-    rough = lambda y: TRUE.log_prob(y) + torch.log1p(0.99 * torch.cos(300 * y))  # mass 1
-    report = check(rough, GAUSSIAN)
-    assert report.mass_error > abs(report.mass - 1)
-    assert any(problem.startswith("The mass is uncertain") for problem in report.problems)
+    again = by_steps({8: 0.0, 16: 0.01, 32: 0.0009, 64: 0.0})
+    assert check(again(64), GAUSSIAN, log_prob_by_steps=again).steps_enough == 32
 
 
 def test_what_is_no_log_density_is_refused():

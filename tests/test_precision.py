@@ -70,71 +70,65 @@ def net_of(fitted):
 
 def results(fitted, data, density=False):
     """All that a fitted model gives, by name; of an SDE the density, which is slow, if asked."""
-    y = data.test[:8]
-    found = {"weights": torch.cat([p.flatten() for p in net_of(fitted).state_dict().values()])}
-    found["sample"] = fitted.sample(16)
-    if hasattr(fitted, "elbo"):
-        if fitted.model.net.predicts_y and density:
+    y, history = data.test[:8], fitted.history
+    found = {
+        "weights": torch.cat([p.flatten() for p in net_of(fitted).state_dict().values()]),
+        "sample": fitted.sample(16),
+        "history": torch.tensor(history.train + history.val, dtype=torch.float64),
+    }
+    if not hasattr(fitted, "elbo"):
+        return found | {"log-likelihood": fitted.log_likelihood(y)}
+    x, model, random = fitted.standardized(y), fitted.model, torch.Generator().manual_seed(0)
+    found["elbo"] = fitted.elbo(y)
+    with torch.no_grad():
+        found["importance weights"] = log_weights(model, x, 2, 4, random)
+    found["paths"] = SDE.simulate(model, 4, 10, random)[1]
+    if model.net.predicts_y:
+        found["probability flow"] = ProbabilityFlow(model.path, model.net, 10).paths(x)
+        if density:
             found["log-likelihood"] = replace(fitted, n_steps=100).log_likelihood(y)
-        x = fitted.standardized(y)
-        random = torch.Generator().manual_seed(0)
-        found["elbo"] = fitted.elbo(y)
-        with torch.no_grad():
-            found["importance weights"] = log_weights(fitted.model, x, 2, 4, random)
-        found["paths"] = SDE.simulate(fitted.model, 4, 10, random)[1]
-        if fitted.model.net.predicts_y:
-            flow = ProbabilityFlow(fitted.model.path, fitted.model.net, 10)
-            found["probability flow"] = flow.paths(x)
-    else:
-        found["log-likelihood"] = fitted.log_likelihood(y)
-    found["history"] = torch.tensor(fitted.history.train + fitted.history.val, dtype=torch.float64)
     return found
 
 
-CASES = [(way, small) for way in WAYS | SOLVED]
-CASES += [(way, own) for way in ("ODE, mlp", "matching, smooth", "SDE, basis", "SDE, solved")]
+def judged(data):
+    """What `compare`, held-out points and rivals give."""
+    model, rivals_of = ode(data, drift="linear"), rivals(Dataset.from_samples(data.train))
+    return {
+        "points": torch.cat([data.train, data.val, data.test]),
+        "compared": torch.from_numpy(compare(data, model.log_likelihood).log_q),
+        "held out": log_likelihood(model, data),
+        **{name: rival(data.test[:8]) for name, rival in rivals_of.items()},
+    }
 
 
-@pytest.mark.parametrize(("way", "make"), CASES)
-def test_the_default_type_changes_nothing_and_all_is_double(way, make):
+def densities(data):
+    return {"points": torch.cat([data.train, data.val, data.test]), "p": data.log_prob(data.test)}
+
+
+CASES = {  # what is computed from which data
+    f"{way}, {make.__name__}": lambda way=way, make=make: results(
+        (WAYS | SOLVED)[way](data := make()), data, way in SOLVED
+    )
+    for way, make in [(way, small) for way in WAYS | SOLVED]
+    + [(way, own) for way in ("ODE, mlp", "matching, smooth", "SDE, basis", "SDE, solved")]
+}
+CASES |= {f"judged, {make.__name__}": lambda make=make: judged(make()) for make in (small, own)}
+CASES |= {
+    name: lambda name=name: densities(make_dataset(name, 50, 5, 5))
+    for name in ("student_t", "marron_wand_10", "benchden_04", "benchden_22")
+}
+
+
+@pytest.mark.parametrize("compute", CASES.values(), ids=CASES)
+def test_the_default_type_changes_nothing_and_all_is_double(compute):
     found = []
     for default in TYPES:
         torch.set_default_dtype(default)
-        data = make()
-        found.append(results((WAYS | SOLVED)[way](data), data, way in SOLVED))
+        found.append(compute())
     for name, value in found[0].items():
         assert value.dtype == found[1][name].dtype == torch.float64, name
         assert torch.equal(value, found[1][name]), name
         assert value.isfinite().all(), name
-
-
-@pytest.mark.parametrize("name", ["compare", "held out", "rivals"])
-def test_nor_in_what_judges_a_model(name):
-    found = []
-    for default in TYPES:
-        torch.set_default_dtype(default)
-        data = own() if name == "held out" else small()
-        model = ode(data, drift="linear")
-        if name == "compare":
-            found.append(torch.from_numpy(compare(data, model.log_likelihood).log_q))
-        elif name == "held out":
-            found.append(log_likelihood(model, data))
-        else:
-            values = rivals(Dataset.from_samples(data.train)).values()
-            found.append(torch.stack([torch.as_tensor(rival(data.test[:8])) for rival in values]))
-    assert found[0].dtype == found[1].dtype == torch.float64
-    assert torch.equal(*found)
-
-
-@pytest.mark.parametrize("name", ["student_t", "marron_wand_10", "benchden_04", "benchden_22"])
-def test_data_are_double_and_the_same_whatever_the_default(name):
-    found = []
-    for default in TYPES:
-        torch.set_default_dtype(default)
-        data = make_dataset(name, 50, 5, 5)
-        found.append(torch.cat([data.train, data.val, data.test, data.log_prob(data.test)]))
-    assert found[0].dtype == torch.float64
-    assert torch.equal(*found)
 
 
 @pytest.mark.parametrize("way", WAYS)

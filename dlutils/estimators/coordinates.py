@@ -113,10 +113,9 @@ def bends_for(
     if arsinh := choose(y, weights, ends):
         return bends + arsinh
     mixture = em_mixture(y, weights=weights)
-    notable = mixture.sds[mixture.weights > NOTABLE]
-    if Units.of(y, weights=weights).scale > NARROW * notable.min():
-        return *bends, Gaussianized(mixture)
-    return bends
+    narrowest = mixture.sds[mixture.weights > NOTABLE].min()
+    is_wide = Units.of(y, weights=weights).scale > NARROW * narrowest
+    return (*bends, Gaussianized(mixture)) if is_wide else bends
 
 
 def evidence(y: Tensor, bends: tuple[Coordinate, ...] = (), weights: Tensor | None = None) -> float:
@@ -129,11 +128,12 @@ def evidence(y: Tensor, bends: tuple[Coordinate, ...] = (), weights: Tensor | No
     """
     units, y = Units(bends=bends), y.double()
     x = units(y)
-    x_std = (x - x.mean()) / x.std()
     counts = torch.ones_like(x) if weights is None else weights.double()
     mixture = em_mixture(x, weights=weights)
+    by_mixture = (counts @ mixture(x)).item() - (mixture.n_parameters - 2)  # mean and sd have both
+    x_std = (x - x.mean()) / x.std()
     place, log_p, n_parameters = smoothing.fit(x_std, weights=weights)
     smooth = np.interp(x_std, place, log_p) - math.log(mass(place, log_p)) - x.std().log().item()
-    by_mixture = (counts @ mixture(x)).item() - (mixture.n_parameters - 2)  # mean and sd have both
-    found = max(by_mixture, float(counts.numpy() @ smooth) - n_parameters)
+    by_smoothing = float(counts.numpy() @ smooth) - n_parameters
+    found = max(by_mixture, by_smoothing)
     return found + counts.sum().item() * units.mean_log_slope(y, weights)

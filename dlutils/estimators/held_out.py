@@ -87,7 +87,6 @@ def table(models: Mapping[str, Model], dataset: Dataset) -> list[dict[str, str]]
     if dataset.ties.is_atom:
         print(f"Nothing is compared, a density's likelihood is unbounded there: {dataset.ties}")
         return [{"model": name, "log-likelihood": "–", f"{first} minus it": "–"} for name in models]
-    weights, show = dataset.weights.get("test"), "{:.4f} ± {:.4f}".format
     values = {}
     for name, model in models.items():
         try:
@@ -96,53 +95,43 @@ def table(models: Mapping[str, Model], dataset: Dataset) -> list[dict[str, str]]
             print(f"{name} has no density: {error}")
     if not values:
         raise ValueError(f"none of the models has a density: {', '.join(models)}")
-    first, reference = next(iter(values.items()))
-    gains = {name: mean_and_error(reference - of, weights) for name, of in values.items()}
-    print(advice((first, models[first]), dataset, gains), end="")
-    return [
-        {
-            "model": name,
-            "log-likelihood": show(*mean_and_error(log_p, weights)),
-            f"{first} minus it": "–" if name == first else show(*gains[name]),
-        }
-        for name, log_p in values.items()
-    ]
+    first, weights = next(iter(values)), dataset.weights.get("test")
+    gains, rows = {}, []
+    for name, log_p in values.items():
+        mean, error = mean_and_error(log_p, weights)
+        row = {"model": name, "log-likelihood": f"{mean:.4f} ± {error:.4f}"}
+        gains[name] = gain, error = mean_and_error(values[first] - log_p, weights)
+        row[f"{first} minus it"] = "–" if name == first else f"{gain:.4f} ± {error:.4f}"
+        rows.append(row)
+    _advise(first, models[first], dataset, gains)
+    return rows
 
 
-def advice(
-    model: tuple[str, Model], dataset: Dataset, gains: Mapping[str, tuple[float, float]]
-) -> str:
-    """What to try where a model is behind a yardstick, or lies where no data can be.
+def _advise(
+    first: str, model: Model, dataset: Dataset, gains: Mapping[str, tuple[float, float]]
+) -> None:
+    """Say what to try where a model is behind a yardstick, or lies where no data can be.
 
-    Args:
-        model: Its name and itself.
-        dataset: Of which it is a model.
-        gains: By name, its log-likelihood minus that of others, and its standard error, nats.
-
-    Returns:
-        A line each, or nothing.
+    `gains` are its mean log-likelihood minus that of the others, and the standard errors, nats.
     """
-    (first, fitted), lines = model, []
     behind = {
-        name: gain
+        name: -gain
         for name, (gain, error) in gains.items()
         if name in YARDSTICKS and gain < min(-2 * error, -NOTABLE)
     }
     if behind:
-        worst = min(behind, key=behind.get)
-        lines.append(
-            f"{worst} is ahead of {first} by {-behind[worst]:.3f} nats, more than two standard "
+        worst = max(behind, key=behind.get)
+        print(
+            f"{worst} is ahead of {first} by {behind[worst]:.3f} nats, more than two standard "
             'errors: try another net (DRIFT = "auto" trains several), or the SDE that is solved for'
         )
     unbounded = not dataset.is_known and math.isinf(dataset.bounds[0])
     if unbounded and dataset.points.min() >= 0:
-        nodes, weights = quadrature(dataset)
-        log_q = getattr(fitted, "log_likelihood", fitted)
-        y, below = torch.from_numpy(nodes).to(dataset.train.dtype), nodes < 0
-        mass = weights[below] @ log_q(y).double().exp().numpy()[below]
+        nodes, weights = map(torch.from_numpy, quadrature(dataset))
+        log_q = getattr(model, "log_likelihood", model)(nodes.to(dataset.train.dtype)).double()
+        mass = weights[nodes < 0] @ log_q.exp()[nodes < 0]
         if mass > OUTSIDE:
-            lines.append(
+            print(
                 f"{100 * mass:.1f} % of {first} lie below zero, where no data are: "
                 "SUPPORT = (0, math.inf) keeps it out"
             )
-    return "".join(line + "\n" for line in lines)

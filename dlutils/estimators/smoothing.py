@@ -25,21 +25,19 @@ WINDOW = 25  # bins of the moving means
 N_ROUNDS = 12  # of a Newton step and new variances; in the first four one variance for all
 
 
-def smoothed_sample(y: Tensor, n_bins: int = 400, weights: Tensor | None = None) -> Tensor:
+def smoothed_sample(y: Tensor, *, weights: Tensor | None = None) -> Tensor:
     """As many regular quantiles of the smooth density as there are points.
 
     Args:
         y: Data, standardized, shape `(n,)`.
-        n_bins: See `fit`.
         weights: See `fit`.
 
     Returns:
         Increasing, shape `(n,)`, of y's dtype.
     """
-    x, log_p, _ = fit(y, n_bins, weights)
+    x, log_p, _ = fit(y, weights=weights)
     k = np.arange(len(x))
-    finer = np.linspace(0, len(x) - 1, 6 * (len(x) - 1) + 1)
-    x_fine = np.interp(finer, k, x)
+    x_fine = np.interp(np.linspace(0, len(x) - 1, 6 * (len(x) - 1) + 1), k, x)
     middle = (x_fine[1:] + x_fine[:-1]) / 2
     mass = np.diff(x_fine) * np.exp(np.interp(middle, x, log_p))
     cdf = np.concatenate([[0], mass.cumsum()]) / mass.sum()

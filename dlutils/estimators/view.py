@@ -54,20 +54,15 @@ def seen_in(
         units: The model's; None for standardized ones.
         dtype: Of the points; None for that of the data.
     """
-    units = units or units_of(dataset)
-    points = {"train": dataset.train.to(dtype), "val": dataset.val.to(dtype)}
-    counts = dataset.weights.get
-    return tuple(
-        Seen(units(y), counts(part), units.mean_log_slope(y, counts(part)))
-        for part, y in points.items()
-    )
+    units, seen = units or units_of(dataset), []
+    for part, y in (("train", dataset.train.to(dtype)), ("val", dataset.val.to(dtype))):
+        counts = dataset.weights.get(part)
+        seen.append(Seen(units(y), counts, units.mean_log_slope(y, counts)))
+    return tuple(seen)
 
 
 def farthest(dataset: Dataset, units: Units) -> float:
-    """How far from zero, in these units, the support goes, or a user's own data do.
-
-    Of the latter a tenth of their length more, to either side.
-    """
+    """How far from zero, in units, the support goes, or own data and a tenth of their length."""
     if dataset.is_known:
         return units(torch.tensor(dataset.support, dtype=torch.float64)).abs().max().item()
     x = units(dataset.points)

@@ -19,7 +19,7 @@ from scipy.stats import gaussian_kde
 from torch import Tensor
 from torch.distributions import Normal
 
-from dlutils.compression import compress
+from dlutils.compression import bin_linearly, compress
 from dlutils.data.units import Units
 
 LogDensity = Callable[[Tensor], Tensor]
@@ -31,21 +31,21 @@ APART = 0.01  # a tenth of the points, in units of the inner eight: of a Gaussia
 
 def gaussian(y: Tensor, *, weights: Tensor | None = None) -> LogDensity:
     """One normal distribution with the sample's mean and standard deviation."""
-    moments = Units.of(y.double(), weights=_counts(y, weights))
+    y, counts = _checked(y, weights)
+    moments = Units.of(y, weights=counts)
     normal = Normal(*torch.tensor([moments.loc, moments.scale], dtype=torch.float64))
     return lambda points: normal.log_prob(points.double())
 
 
-def _counts(y: Tensor, weights: Tensor | None) -> Tensor:
-    """The weights, or ones.
-
-    Raises:
-        ValueError: If they are not positive, or not as many as the values.
-    """
-    counts = torch.ones(len(y), dtype=torch.float64) if weights is None else weights.double()
+def _checked(y: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
+    """A sample and its weights, or ones, in double precision."""
+    y = y.double()
+    counts = torch.ones_like(y) if weights is None else weights.double()
     if counts.shape != y.shape or not ((counts > 0) & counts.isfinite()).all():
         raise ValueError(f"weights must be {len(y)} positive numbers, one for each value")
-    return counts
+    if not 0 < y.std(correction=0) < torch.inf:
+        raise ValueError(f"a density needs finite values, at least two of them different: {y}")
+    return y, counts
 
 
 def kde(
@@ -60,8 +60,9 @@ def kde(
     Source:
         Silverman, Kernel density estimation using the fast Fourier transform (1982).
     """
-    counts, (y, order) = _counts(y, weights), y.double().sort()
-    y, counts = y.numpy(), counts[order].numpy()
+    y, counts = (part.numpy() for part in _checked(y, weights))
+    order = y.argsort(kind="stable")
+    y, counts = y[order], counts[order]
     h = gaussian_kde(y, bandwidth, counts).covariance.item() ** 0.5
     norm = -math.log(counts.sum() * h * math.sqrt(2 * math.pi))
     cut = np.append(0, np.maximum(np.diff(y) - 15 * h, 0).cumsum())
@@ -88,10 +89,8 @@ def kde(
 
 
 def _binned(y: np.ndarray, grid: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Numbers of points at the nodes; a point between two belongs to both, the nearer one more."""
-    left, right = np.divmod(np.interp(y, grid, np.arange(len(grid))), 1)
-    at, m = left.astype(int), len(grid)
-    return np.bincount(at, counts * (1 - right), m) + np.bincount(at + 1, counts * right, m)
+    """Numbers of points at the nodes of a grid."""
+    return bin_linearly(np.interp(y, grid, np.arange(len(grid))), counts, len(grid))
 
 
 def penalized(y: Tensor, *, weights: Tensor | None = None) -> LogDensity:
@@ -121,10 +120,8 @@ def penalized(y: Tensor, *, weights: Tensor | None = None) -> LogDensity:
         likelihood method (1982); Gu, Smoothing spline density estimation (1993); MacKay, Bayesian
         interpolation (1992), for the evidence.
     """
-    y, points = y.double().numpy(), _counts(y, weights).numpy()
-    length = np.ptp(y) if len(y) else 0.0
-    if not 0 < length < np.inf:
-        raise ValueError(f"a density needs finite values, at least two of them different: {y}")
+    y, points = (part.numpy() for part in _checked(y, weights))
+    length = np.ptp(y)
     lower, center, upper = np.quantile(y, [0.25, 0.5, 0.75])
     scale = 4 * (upper - lower) or length
     ends = np.array([y.min() - MARGIN * length, y.max() + MARGIN * length])
@@ -140,9 +137,8 @@ def penalized(y: Tensor, *, weights: Tensor | None = None) -> LogDensity:
     # a penalty of n p r^4 halves waves in log p of length 2 pi r
     least = max(np.diff(grid).min(), min(np.median(np.diff(np.unique(y))), scale) / 2)
     bounds = math.log(4 * n / scale) + 4 * np.log([least, max(least, min(length / 2, 6 * scale))])
-    found = minimize_scalar(
-        minus_evidence, bounds=bounds, method="bounded", options={"xatol": 0.05}
-    )
+    options = {"bounds": bounds, "method": "bounded", "options": {"xatol": 0.05}}
+    found = minimize_scalar(minus_evidence, **options)
     log_p, _ = _smooth(grid, counts, math.exp(found.x), log_n_p)
     slopes = (np.diff(log_p) / np.diff(grid))[[0, -1]]
     fall = np.maximum(slopes * [1, -1], 1 / (MARGIN * length))
@@ -168,15 +164,9 @@ def _smooth(
 
     $k^T\phi-\sum_jw_je^{\phi_j}-\frac\lambda2\|D\phi\|^2$, with w the trapezoidal rule's weights
     and $\|D\phi\|^2$ the integral of $(\phi'')^2$, has the maximum of the penalised log-likelihood
-    and a banded Hessian
-    $-H=-\operatorname{diag}(we^\phi)-\lambda D^TD$. The evidence is
-    $\frac{G-2}2\log\lambda-\frac12\log|H|$ more, but for what does not depend on $\lambda$.
-
-    Args:
-        grid: G places, increasing.
-        counts: k, the number of points at each, shape `(G,)`.
-        penalty: $\lambda$.
-        start: $\phi$ to begin with, shape `(G,)`.
+    and a banded Hessian $-H=-\operatorname{diag}(we^\phi)-\lambda D^TD$. The evidence is
+    $\frac{G-2}2\log\lambda-\frac12\log|H|$ more, but for what does not depend on $\lambda$. Here k
+    are the numbers of points at the G places of the grid, and `start` is $\phi$ to begin with.
     """
     h = np.diff(grid)
     weights = np.convolve(h, [0.5, 0.5])
@@ -256,12 +246,10 @@ def em_mixture(y: Tensor, *, weights: Tensor | None = None) -> Mixture:
         Vlassis & Likas, A greedy EM algorithm for Gaussian mixture learning (2002); Chen, Tan &
         Zhang, Inference for normal mixtures in mean and variance (2008), for the penalty.
     """
-    y, counts = y.double(), _counts(y, weights)
+    y, counts = _checked(y, weights)
     n = counts.sum()
     loc = counts @ y / n
     scale = (counts @ (y - loc) ** 2 / n).sqrt()
-    if not 0 < scale < np.inf:
-        raise ValueError(f"a mixture needs finite values, at least two of them different: {y}")
     y, order = y.sort()
     tenth = -(-len(y) // 10)
     width = (y[tenth:] - y[:-tenth]).median()

@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, wait
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
@@ -28,7 +28,6 @@ from dlutils.diffusion.model import build_sde
 from dlutils.diffusion.samplers import lattice, sampled_elbo
 from dlutils.evaluation import slope
 from dlutils.flows.adjoint import continuous_gradient, flat_gradient, mean_log_likelihood
-from dlutils.flows.kernels import AutogradKernel
 from dlutils.flows.methods import check_solver
 from dlutils.flows.nets import MLPDrift
 from dlutils.notebook import load
@@ -58,10 +57,10 @@ def _sde():
         return build_sde("linear", "learned_in_t", "preconditioned")
 
 
+@torch.no_grad()
 def forward(f, y, n_steps: int) -> None:
     """The value alone."""
-    with torch.no_grad():
-        _ode().log_likelihood(f, y, n_steps)
+    _ode().log_likelihood(f, y, n_steps)
 
 
 def backprop(f, y, n_steps: int) -> None:
@@ -93,21 +92,6 @@ def checkpointed(f, y, n_steps: int) -> None:
     (log_det - x.square() / 2).mean().backward()
 
 
-def adjoint_whole(f, y, n_steps: int) -> None:
-    """The batched adjoint with the derivatives of all steps at once."""
-    mean_log_likelihood(f, y, None, n_steps, chunk=n_steps).backward()
-
-
-def adjoint_chunked(f, y, n_steps: int) -> None:
-    """The batched adjoint, a cache's worth of steps at a time."""
-    mean_log_likelihood(f, y, None, n_steps).backward()
-
-
-def continuous_adjoint(f, y, n_steps: int) -> None:
-    """Back and forth again, with nothing kept: the gradient is not quite that of the T steps."""
-    continuous_gradient(f, y, torch.ones_like(y) / len(y), n_steps)
-
-
 def simulation_free(f, y, n_steps: int) -> None:
     """One sample of the SDE's bound for each point: there is nothing to integrate."""
     model = _sde()
@@ -120,13 +104,15 @@ def flow_matching(f, y, n_steps: int) -> None:
     (f(torch.lerp(x_0, y, t), t) - (y - x_0)).square().mean().backward()
 
 
-WAYS: dict[str, Callable] = {
+WAYS: dict[str, Callable] = {  # each called with a drift, points and a number of steps T
     "forward": forward,
     "backprop": backprop,
     "checkpointing": checkpointed,
-    "continuous adjoint": continuous_adjoint,
-    "adjoint, one batch": adjoint_whole,
-    "adjoint, chunks": adjoint_chunked,
+    # back and forth again, with nothing kept: the gradient is not quite that of the T steps
+    "continuous adjoint": lambda f, y, T: continuous_gradient(f, y, torch.ones_like(y) / len(y), T),
+    "adjoint, one batch": lambda f, y, T: mean_log_likelihood(f, y, None, T, chunk=T).backward(),
+    # a cache's worth of steps at a time
+    "adjoint, chunks": lambda f, y, T: mean_log_likelihood(f, y, None, T).backward(),
     "simulation-free": simulation_free,
     "flow matching": flow_matching,
 }
@@ -164,7 +150,7 @@ def median_seconds(run: Callable[[], object], repeats: int = 3) -> float:
 
 
 class _ByAutograd(torch.nn.Module):
-    """A drift whose derivatives come from autograd, whatever it offers itself."""
+    """A drift that does not offer the kernel it has: its derivatives come from autograd."""
 
     def __init__(self, f: torch.nn.Module):
         super().__init__()
@@ -172,9 +158,6 @@ class _ByAutograd(torch.nn.Module):
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         return self.f(x, t)
-
-    def kernel(self) -> AutogradKernel:
-        return AutogradKernel(self.f)
 
 
 def _net_and_nodes() -> tuple[torch.nn.Module, Tensor]:
@@ -201,17 +184,14 @@ def parts(n_steps: int = 100) -> list[dict[str, object]]:
         step = lambda: mean_log_likelihood(net, y, None, n_steps, chunk=chunk).backward()
         return _milliseconds(step)
 
-    def row(step: str, by_autograd: float, written_out: float | str) -> dict[str, object]:
-        return {
-            "training step": step,
-            "derivatives by autograd, ms": by_autograd,
-            "derivatives written out, ms": written_out,
-        }
-
-    steps = {"adjoint, step by step": 1, "adjoint, in batches of steps": None}
-    rows = [row(name, adjoint(_ByAutograd(f), k), adjoint(f, k)) for name, k in steps.items()]
     solver = _milliseconds(lambda: backprop(f, y, n_steps))
-    return [row("backprop through the solver", solver, "–"), *rows]
+    rows = [
+        ("backprop through the solver", solver, "–"),
+        ("adjoint, step by step", adjoint(_ByAutograd(f), 1), adjoint(f, 1)),
+        ("adjoint, in batches of steps", adjoint(_ByAutograd(f), None), adjoint(f, None)),
+    ]
+    titles = ("training step", "derivatives by autograd, ms", "derivatives written out, ms")
+    return [dict(zip(titles, row, strict=True)) for row in rows]
 
 
 def continuous_errors(steps: Sequence[int]) -> list[float]:
@@ -220,8 +200,8 @@ def continuous_errors(steps: Sequence[int]) -> list[float]:
     errors = []
     for n_steps in steps:
         exact = flat_gradient(mean_log_likelihood(f, y, None, n_steps), f)
-        found = continuous_gradient(f, y, torch.ones_like(y) / len(y), n_steps)
-        errors.append(((parameters_to_vector(found) - exact).norm() / exact.norm()).item())
+        found = parameters_to_vector(WAYS["continuous adjoint"](f, y, n_steps))
+        errors.append(((found - exact).norm() / exact.norm()).item())
     return errors
 
 
@@ -235,12 +215,11 @@ def by_points(sizes: Sequence[int], n_bins: int = 32) -> list[dict[str, object]]
     for n in sizes:
         data = make_dataset("laplace_mixture", n_train=n)
         y, nodes = data.train, data.compress(n_bins)[0]
-        row = {"points": n, "nodes": len(nodes)}
+        rows.append({"points": n, "nodes": len(nodes)})
         for name, batch in {"all points": y, "compressed": nodes, "256 points": y[:256]}.items():
             step = lambda batch=batch: mean_log_likelihood(f, batch).backward()
             repeats = 1 if len(batch) >= 3000 else 3  # the many take seconds
-            row[f"{name}, ms"] = _milliseconds(step, repeats)
-        rows.append(row)
+            rows[-1][f"{name}, ms"] = _milliseconds(step, repeats)
     return rows
 
 
@@ -289,30 +268,26 @@ def measure(ways: Sequence[str], steps: Sequence[int]) -> Measured:
         once = lambda way, n_steps: pools[way].submit(measure_once, way, n_steps).result()
         for n_steps in steps:
             repeats = range(1 if n_steps >= 1000 else 3)
-            turns = [{way: once(way, n_steps) for way in ways} for _ in repeats]
-            for way in ways:
-                times, memory = zip(*(turn[way] for turn in turns), strict=True)
+            turns = np.array([[once(way, n_steps) for way in ways] for _ in repeats])
+            for way, times, memory in zip(ways, *turns.transpose(2, 1, 0), strict=True):
                 seconds[way].append(np.median(times))
-                megabytes[way].append(max(memory))
+                megabytes[way].append(memory.max())
     arrays = lambda by_way: {way: np.array(values) for way, values in by_way.items()}
     return Measured(tuple(steps), arrays(seconds), arrays(megabytes))
 
 
-@dataclass(frozen=True)
-class Summary:
-    """One way against T."""
+def summary(measured: Measured) -> dict[str, SimpleNamespace]:
+    """Of each way its `time`, `slope` and `megabytes`.
 
-    time: float  # median over T, that of the first way counting as 1
-    slope: float  # of the logarithm of the time against that of T: 1 if it is proportional to T
-    megabytes: float  # the most that any T needs
-
-
-def summary(measured: Measured) -> dict[str, Summary]:
-    """What was measured, a line for each way."""
+    They are the median time over T in units of the first way's, the slope of its logarithm against
+    that of T (1 if it is proportional to T), and the most memory that any T needs.
+    """
     steps, seconds, megabytes = measured
     first = next(iter(seconds.values()))
     return {
-        way: Summary(float(np.median(s / first)), slope(steps, s), megabytes[way].max())
+        way: SimpleNamespace(
+            time=float(np.median(s / first)), slope=slope(steps, s), megabytes=megabytes[way].max()
+        )
         for way, s in seconds.items()
     }
 
@@ -329,11 +304,14 @@ def panels(measured: Measured) -> dict[str, dict[str, np.ndarray]]:
 
 def table(measured: Measured, units: Sequence[str] = ("ms", "MB")) -> list[dict[str, object]]:
     """What was measured as rows to show, one for each T: times in "ms", memory in "MB"."""
-    milliseconds = {way: 1000 * s for way, s in measured.seconds.items()}
-    values = {"ms": milliseconds, "MB": measured.megabytes}
-    rows = [{"T": n_steps} for n_steps in measured.steps]
-    for unit in units:
-        for way, of_way in values[unit].items():
-            for row, value in zip(rows, of_way, strict=True):
-                row[f"{way}, {unit}"] = f"{float(f'{value:.3g}'):g}"
-    return rows
+    factor, of_unit = {"ms": 1000, "MB": 1}, {"ms": measured.seconds, "MB": measured.megabytes}
+    short = lambda value: f"{float(f'{value:.3g}'):g}"
+    return [
+        {"T": n_steps}
+        | {
+            f"{way}, {unit}": short(factor[unit] * values[k])
+            for unit in units
+            for way, values in of_unit[unit].items()
+        }
+        for k, n_steps in enumerate(measured.steps)
+    ]

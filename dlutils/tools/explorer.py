@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 
 from dlutils import plotting
 from dlutils.data.datasets import Dataset
-from dlutils.evaluation import compare
+from dlutils.evaluation import Comparison, compare
 from dlutils.training import History
 
 Evolution = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
@@ -76,29 +76,21 @@ class Explorer:
         **choices: Sequence[str | int],
     ):
         self.load, self.train, self.evolve, self.quantity = load, train, evolve, quantity
-        self.evolution: Evolution | None = None
         self.drawn = 0.0
+        layout = widgets.Layout(width="18em")
         self.menus = {
-            name: widgets.Dropdown(
-                options=list(values), description=name, layout=widgets.Layout(width="18em")
-            )
+            name: widgets.Dropdown(options=list(values), description=name, layout=layout)
             for name, values in choices.items()
         }
         self.button = widgets.Button(description="Train", button_style="primary")
         self.button.on_click(self.run)
         self.message = widgets.HTML("Choose, and press <b>Train</b>.")
         self.fit, self.moment = (widgets.Image(format="png", width=w) for w in (840, 420))
-        self.slider = widgets.FloatSlider(
-            value=1, min=0, max=1, step=0.01, description="t", disabled=True
-        )
+        self.slider = widgets.FloatSlider(1, min=0, max=1, step=0.01, description="t")
+        self.slider.disabled = True
         self.slider.observe(self.draw_moment, "value")
-        self.view = widgets.VBox([
-            widgets.HBox([*self.menus.values(), self.button], layout={"flex_flow": "row wrap"}),
-            self.message,
-            self.fit,
-            self.slider,
-            self.moment,
-        ])  # fmt: skip
+        chosen = widgets.HBox([*self.menus.values(), self.button], layout={"flex_flow": "row wrap"})
+        self.view = widgets.VBox([chosen, self.message, self.fit, self.slider, self.moment])
         self.view.add_class("explorer")
 
     def run(self, _: object = None) -> None:
@@ -111,61 +103,53 @@ class Explorer:
                 dataset = self.load(chosen.pop("dataset"))
                 show = lambda model, history: self.draw_history(dataset, history)
                 model = self.train(dataset, **chosen, progress=False, callback=show)
-            self.draw_fit(dataset, model)
+            found = compare(dataset, model.log_likelihood)
+            self.draw_fit(dataset, model.history, found)
+            self.message.value = _words(dataset, model, found)
             self.evolution = self.evolve(model)
-            self.slider.disabled = False
             self.draw_moment()
+            self.slider.disabled = False
         except (Exception, KeyboardInterrupt) as error:  # nobody sees a traceback here
-            reason = html.escape(str(error)) or "before the end; press Train again"
-            self.message.value = f"<b>{type(error).__name__}:</b> {reason}"
+            self.message.value = _error(error)
         finally:
             self.button.disabled = False
 
     def draw_history(self, dataset: Dataset, history: History) -> None:
         """The training curve so far, at most once in `SECONDS_A_FRAME`."""
-        if time.perf_counter() - self.drawn < SECONDS_A_FRAME or len(history.train) < 2:
-            return
-        fig, (left, _) = self._panels()
-        plotting.training_curve(history, dataset, left, self.quantity)
-        self.fit.value = _png(fig)
-        self.drawn = time.perf_counter()
+        if time.perf_counter() - self.drawn > SECONDS_A_FRAME and len(history.train) > 1:
+            self.draw_fit(dataset, history)
+            self.drawn = time.perf_counter()
 
-    def draw_fit(self, dataset: Dataset, model: Any) -> None:
-        """The training curve beside the densities, and numbers."""
-        found = compare(dataset, model.log_likelihood)
-        fig, (left, right) = self._panels()
-        plotting.training_curve(model.history, dataset, left, self.quantity)
-        plotting.density(dataset, found, right)
+    def draw_fit(self, dataset: Dataset, history: History, found: Comparison | None = None) -> None:
+        """The training curve, and beside it the densities, once they are known."""
+        fig = Figure(figsize=(plotting.PAGE, 2.4), layout="constrained")
+        left, right = fig.subplots(1, 2)
+        plotting.training_curve(history, dataset, left, self.quantity)
+        if found is not None:
+            plotting.density(dataset, found, right)
         self.fit.value = _png(fig)
-        numbers = {
-            "log-likelihood of the test points": model.log_likelihood(dataset.test).mean(),
-            "mass": found.mass,
-        }
-        if dataset.distribution is not None:
-            numbers |= {
-                "expected": dataset.expected_log_likelihood,
-                "KL(truth ‖ model), mass divided out": found.normalized_kl,
-            }
-        if hasattr(model, "elbo"):
-            numbers["ELBO of the test points"] = model.elbo(dataset.test).mean()
-        words = _in_bold(numbers)
-        words.append(f"<b>{model.history.seconds:.1f}</b> s")
-        if model.history.stopped:
-            words.append(model.history.stopped)
-        self.message.value = " · ".join(words)
 
     def draw_moment(self, _: object = None) -> None:
         """The density and the samples at the slider's t."""
-        if self.evolution is None:
-            return
         k = int(np.abs(self.evolution[0] - self.slider.value).argmin())
         fig = Figure(figsize=(plotting.COLUMN, 2), layout="constrained")
         plotting.moment(*self.evolution, k, fig.subplots())
         self.moment.value = _png(fig)
 
-    def _panels(self) -> tuple[Figure, Any]:
-        fig = Figure(figsize=(plotting.PAGE, 2.4), layout="constrained")
-        return fig, fig.subplots(1, 2)
+
+def _words(dataset: Dataset, model: Any, found: Comparison) -> str:
+    """What came of a training: numbers, and why it stopped."""
+    numbers = {
+        "log-likelihood of the test points": model.log_likelihood(dataset.test).mean(),
+        "mass": found.mass,
+    }
+    if dataset.distribution is not None:
+        numbers["expected"] = dataset.expected_log_likelihood
+        numbers["KL(truth ‖ model), mass divided out"] = found.normalized_kl
+    if hasattr(model, "elbo"):
+        numbers["ELBO of the test points"] = model.elbo(dataset.test).mean()
+    words = [*_in_bold(numbers), f"<b>{model.history.seconds:.1f}</b> s", model.history.stopped]
+    return " · ".join(filter(None, words))
 
 
 class Live:
@@ -196,7 +180,7 @@ class Live:
         try:
             self.message.value = self._fit_and_draw()
         except Exception as error:  # nobody sees a traceback here
-            self.message.value = f"<b>{type(error).__name__}:</b> {html.escape(str(error))}"
+            self.message.value = _error(error)
 
     def _fit_and_draw(self) -> str:
         """The picture, and the numbers that belong to it."""
@@ -222,6 +206,11 @@ def _control(name: str, values: list[str | float]) -> widgets.ValueWidget:
         return widgets.Dropdown(options=values, **options)
     labels = [(f"{value:g}", value) for value in values]
     return widgets.SelectionSlider(options=labels, value=values[len(values) // 2], **options)
+
+
+def _error(error: BaseException) -> str:
+    reason = html.escape(str(error)) or "before the end; press Train again"
+    return f"<b>{type(error).__name__}:</b> {reason}"
 
 
 def _in_bold(numbers: dict[str, Any]) -> list[str]:

@@ -11,7 +11,7 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import nbformat
@@ -19,9 +19,6 @@ from nbformat import NotebookNode
 
 from dlutils.notebook import PROJECT
 from dlutils.tools.commands import parser_of_notebooks
-
-YOUR_ANSWER = "*Your answer*"
-FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 def handout(notebook: NotebookNode, blanks: Collection[str] = ()) -> NotebookNode:
@@ -42,13 +39,14 @@ def handout(notebook: NotebookNode, blanks: Collection[str] = ()) -> NotebookNod
         if "answer" in tags:
             if cell.cell_type != "markdown":
                 raise ValueError(f"an answer is a Markdown cell, not {cell.source[:60]!r}")
-            cell.source = YOUR_ANSWER
+            cell.source = "*Your answer*"
         elif "map" in tags:
             cell.source = without_last_column(cell.source)
         elif cell.cell_type == "code":
+            kept = cell.outputs if "expected-figure" in tags else []
+            cell.outputs = [output for output in kept if "image/png" in output.get("data", {})]
             cell.execution_count = None
-            cell.outputs = _figures(cell) if "expected-figure" in tags else []
-            if "exercise" in tags and tags & set(blanks):
+            if "exercise" in tags and set(tags) & set(blanks):
                 cell.source = blank(cell.source, cell.metadata.get("blank"))
     copy.cells = [cell for cell in copy.cells if cell.source]
     return copy
@@ -64,24 +62,30 @@ def blank(source: str, names: Collection[str] | None = None) -> str:
     Raises:
         ValueError: If the code has no such function.
     """
-    functions = {node.name: node for node in _functions(ast.parse(source))}
+    functions = {
+        node.name: node
+        for top in ast.parse(source).body
+        for node in (top.body if isinstance(top, ast.ClassDef) else [top])
+        if isinstance(node, ast.FunctionDef)
+    }
     if names is None:
         names = [name for name in functions if not name.startswith("_")]
     if not names or not set(names) <= set(functions):
         raise ValueError(f"to blank: {list(names)}; functions of the cell: {list(functions)}")
     lines = source.splitlines()
-    for name in sorted(names, key=lambda name: functions[name].lineno, reverse=True):
-        node = functions[name]
-        docstring = ast.get_docstring(node)
-        body = node.body[1:] if docstring else node.body
-        start = node.body[0].end_lineno if docstring else node.body[0].lineno - 1
-        if body and body[0].lineno == node.lineno:
-            raise ValueError(f"{name} stands on one line: its body needs lines of its own")
-        indent = " " * node.body[0].col_offset
-        task = f"write {name}: {docstring.splitlines()[0]}" if docstring else f"write {name}"
-        task = json.dumps(task, ensure_ascii=False)
-        stub = [f"{indent}raise NotImplementedError(", f"{indent}    {task}", f"{indent})"]
-        lines[start : node.end_lineno] = stub
+    for name, node in reversed(functions.items()):  # from below, so that line numbers hold
+        if name in names:
+            first = node.body[0]
+            docstring = ast.get_docstring(node)
+            start = first.end_lineno if docstring else first.lineno - 1
+            task = f"write {name}: {docstring.splitlines()[0]}" if docstring else f"write {name}"
+            call = (
+                "raise NotImplementedError(",
+                f"    {json.dumps(task, ensure_ascii=False)}",
+                ")",
+            )
+            stub = [" " * first.col_offset + line for line in call]
+            lines[start : node.end_lineno] = stub
     return "\n".join(lines)
 
 
@@ -99,15 +103,10 @@ def without_last_column(markdown: str) -> str:
 
 def words(notebooks: Iterable[NotebookNode]) -> list[str]:
     """The words that `blanks` may hold: the tags beside `exercise`, in their order."""
-    found = [
-        tag
-        for notebook in notebooks
-        for cell in notebook.cells
-        if "exercise" in _tags(cell)
-        for tag in cell.metadata.tags
-        if tag != "exercise"
-    ]
-    return list(dict.fromkeys(found))
+    tagged = [_tags(cell) for notebook in notebooks for cell in notebook.cells]
+    return list(dict.fromkeys(
+        tag for tags in tagged if "exercise" in tags for tag in tags if tag != "exercise"
+    ))  # fmt: skip
 
 
 def write(
@@ -128,12 +127,8 @@ def write(
             f"there is nothing to blank that is called {unknown[0]!r}; "
             f"choose from {', '.join(choices) or 'nothing: no cell is tagged exercise'}"
         )
-    shutil.copytree(
-        PROJECT / "dlutils",
-        output / "dlutils",
-        ignore=shutil.ignore_patterns("__pycache__"),
-        dirs_exist_ok=True,
-    )
+    ignore = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(PROJECT / "dlutils", output / "dlutils", ignore=ignore, dirs_exist_ok=True)
     shutil.copy(PROJECT / "requirements.txt", output)
     shutil.copy(PROJECT / "docs" / "student.md", output / "README.md")
     for name, notebook in notebooks.items():
@@ -149,29 +144,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, help="default: build/handout, or build/solution")
     options = parser.parse_args(arguments)
     output = options.output or Path("build", "solution" if options.solution else "handout")
-    paths = options.notebooks
     blanks = [word.strip() for word in options.blank.split(",") if word.strip()]
     try:
-        write(paths, output, blanks, options.solution)
+        write(options.notebooks, output, blanks, options.solution)
     except ValueError as error:
         parser.error(str(error))
-    print(f"{output}: {', '.join(path.name for path in paths)}")
+    print(f"{output}: {', '.join(path.name for path in options.notebooks)}")
     return 0
 
 
-def _tags(cell: NotebookNode) -> set[str]:
-    return set(cell.metadata.get("tags", []))
-
-
-def _figures(cell: NotebookNode) -> list[NotebookNode]:
-    return [output for output in cell.outputs if "image/png" in output.get("data", {})]
-
-
-def _functions(tree: ast.Module) -> Iterator[ast.FunctionDef]:
-    """The functions of a module and the methods of its classes."""
-    for node in tree.body:
-        inside = node.body if isinstance(node, ast.ClassDef) else [node]
-        yield from (part for part in inside if isinstance(part, FUNCTIONS))
+def _tags(cell: NotebookNode) -> list[str]:
+    return cell.metadata.get("tags", [])
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ its order in the number of steps T and the T that is enough.
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import takewhile
 from math import inf, isnan, nan
 
 import numpy as np
@@ -32,6 +32,8 @@ NOISE_TOLERANCE = 1e-4  # nats, between two calls, and between a point alone and
 FLOOR = 1e-7  # errors below it are of rounding and of the quadrature, and have no order
 N_NODES, N_FEWER = 8, 5  # of the quadrature, a panel
 N_REPEATS = 8
+N_POINTS = 16  # quantiles of the training data, at which single values are compared
+STEPS = (8, 16, 32, 64)  # the numbers T, each twice the one before
 FORGOTTEN = (
     "The mass is the data's standard deviation: the logarithm of the scale is to be subtracted."
 )
@@ -39,42 +41,22 @@ FORGOTTEN = (
 
 @dataclass(frozen=True)
 class Report:
-    r"""What `check` found; NaN where it could not or was not asked to look.
+    """What `check` found; NaN where it could not or was not asked to look."""
 
-    Attributes:
-        mass: $\int q\,dy$ from one width of the support below it to one above.
-        mass_error: Its estimated error, by a rule of fewer nodes.
-        mass_outside: The part of the mass that lies outside the support.
-        kl: $\int p\log(p/q)\,dy$, nats: by how much the expected log-likelihood is below the
-            truth's; negative only if the mass exceeds one.
-        sd: Standard deviation of log q between calls, root mean square over the points, nats.
-        company: The largest difference of a point alone and the same beside others, nats.
-        gradient_y: Autograd's d log q / dy beside central differences: the largest difference,
-            relative to the largest slope. NaN if log q has no gradient.
-        gradient_parameters: The same for the mean log-likelihood of some points along a random
-            direction of the weights; infinite if it has no gradient.
-        tolerance: What a relative error of a gradient may be in this precision.
-        order: In T, of the mean of |log q_T - log q_2T| over the points.
-        mass_order: In T, of |mass - 1|.
-        mass_by_steps: The mass by T, NaN where there is no density.
-        steps_enough: The least T from which on |mass - 1| < 0.001; None if there is none.
-        data_scale: Standard deviation of the data, which a forgotten scale leaves as the mass.
-    """
-
-    mass: float
-    mass_error: float
-    mass_outside: float
-    kl: float
-    sd: float
-    company: float
-    gradient_y: float
-    gradient_parameters: float
-    tolerance: float
-    data_scale: float
-    order: float = nan
-    mass_order: float = nan
-    mass_by_steps: dict[int, float] = field(default_factory=dict)
-    steps_enough: int | None = None
+    mass: float  # of q, from one width of the support below it to one above
+    mass_error: float  # its estimated error, by a rule of fewer nodes
+    mass_outside: float  # the part of it that lies outside the support
+    kl: float  # of the truth p and q, nats; negative only if the mass exceeds one
+    sd: float  # of log q between calls, root mean square over the points, nats
+    company: float  # the largest difference of a point alone and the same beside others, nats
+    gradient_y: float  # autograd's error in d log q / dy, the largest, by the largest slope
+    gradient_parameters: float  # in the weights, along a random direction; infinite if it has none
+    tolerance: float  # what a relative error of a gradient may be in this precision
+    data_scale: float  # the data's standard deviation, which a forgotten scale leaves as the mass
+    order: float = nan  # in T, of the mean of |log q_T - log q_2T| over the points
+    mass_order: float = nan  # in T, of |mass - 1|
+    mass_by_steps: dict[int, float] = field(default_factory=dict)  # by T; NaN: there is no density
+    steps_enough: int | None = None  # the least T from which on |mass - 1| < 0.001, if any
 
     @property
     def normalized_kl(self) -> float:
@@ -133,48 +115,39 @@ def check(
     dataset: Dataset,
     *,
     log_prob_by_steps: Callable[[int], LogProb] | None = None,
-    parameters: Iterable[Tensor] | None = None,
-    steps: Sequence[int] = (8, 16, 32, 64),
-    n_points: int = 16,
+    parameters: Iterable[Tensor] = (),
 ) -> Report:
     """Hold a log-density to what a density must be.
 
     Args:
-        log_prob: Called with points, torch's default type, `(n,)`; returns log q there in nats,
-            `(n,)`, as a tensor or as what NumPy makes an array of.
+        log_prob: Called with points, `(n,)`, in the type of the parameters, or else of the data;
+            returns log q there in nats, `(n,)`, as a tensor or as what NumPy makes an array of.
         dataset: Gives the data's scale and support and, where it is known, the true density.
         log_prob_by_steps: Gives the log_prob that takes T steps. A ValueError of it or of its
             log_prob counts as no density.
         parameters: Leaf tensors on which log_prob depends; they are moved and put back.
-        steps: The numbers T, each twice the one before.
-        n_points: Quantiles of the training data at which single values are compared.
 
     Raises:
         ValueError: If log_prob has not one number a point, or is NaN or +inf.
     """
-    assert all(b == 2 * a for a, b in pairwise(steps)), "each twice the one before"
-    parameters = None if parameters is None else list(parameters)
-    dtype = parameters[0].dtype if parameters else dataset.train.dtype
-    levels = (np.arange(n_points) + 0.5) / n_points
+    parameters = list(parameters)
+    dtype, scale = (*parameters, dataset.train)[0].dtype, dataset.train.std().item()
+    levels = (np.arange(N_POINTS) + 0.5) / N_POINTS
     y = torch.from_numpy(np.quantile(dataset.train.double().numpy(), levels)).to(dtype)
     calls = torch.stack([_values(log_prob, y) for _ in range(N_REPEATS)])
-    alone = torch.cat([_values(log_prob, y[k : k + 1]) for k in range(n_points)])
-    by_steps = log_prob_by_steps and _by_steps(log_prob_by_steps, dataset, y, steps)
+    alone = torch.cat([_values(log_prob, point) for point in y.split(1)])
     small = torch.finfo(dtype).eps ** (1 / 3)  # the best step of a central difference
-    gradients = {"gradient_y": nan, "gradient_parameters": nan}
-    if isinstance(log_prob(y.clone()), Tensor):
-        gradients["gradient_y"] = _gradient_y(log_prob, y, small * dataset.train.std().item())
-    if parameters is not None:  # of some points, since the mean over all is level at an optimum
-        some = y[: n_points // 2]
-        gradients["gradient_parameters"] = _gradient_weights(log_prob, some, small, parameters)
+    differentiable, half = isinstance(log_prob(y.clone()), Tensor), y[: N_POINTS // 2]
     return Report(
         **_integrate(log_prob, dataset, dtype),
         sd=calls.std(0).square().mean().sqrt().item(),
         company=(calls[0] - alone).abs().max().item(),
+        gradient_y=_gradient_y(log_prob, y, small * scale) if differentiable else nan,
+        # of some points, since the mean over all is level at an optimum
+        gradient_parameters=_gradient_weights(log_prob, half, small, parameters),
         tolerance=1e-3 if dtype == torch.float64 else 2e-2,
-        data_scale=dataset.train.std().item(),
-        **gradients,
-        **(by_steps or {}),
+        data_scale=scale,
+        **(_by_steps(log_prob_by_steps, dataset, y) if log_prob_by_steps else {}),
     )
 
 
@@ -182,19 +155,17 @@ def _values(log_prob: LogProb, y: Tensor) -> Tensor:
     """Log q at y without a gradient, float64, held to its shape."""
     with torch.no_grad():
         value = log_prob(y.clone())
-    value = value.detach() if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value))
+    value = (value if isinstance(value, Tensor) else torch.tensor(np.asarray(value))).double().cpu()
     if value.shape != y.shape:
         raise ValueError(
             f"log_prob must return a number for each point, shape {tuple(y.shape)}, not "
             f"{tuple(value.shape)}"
         )
-    value = value.double().cpu()
     wrong = value.isnan() | (value == inf)
     if wrong.any():
-        k = int(wrong.float().argmax())
         raise ValueError(
-            f"log_prob must be finite or -inf, not {value[k]:g} at y = {y[k]:g}, nor at "
-            f"{int(wrong.sum())} of {len(y)} points"
+            f"log_prob must be finite or -inf, not {value[wrong][0]:g} at y = {y[wrong][0]:g}, nor "
+            f"at {int(wrong.sum())} of {len(y)} points"
         )
     return value
 
@@ -206,11 +177,9 @@ def _integrate(log_prob: LogProb, dataset: Dataset, dtype: torch.dtype) -> dict[
     support; the error is the difference from a rule of fewer nodes.
     """
     low, high = dataset.support
-    edges = np.linspace(2 * low - high, 2 * high - low, 3 * 32 + 1)
-    of_data = dataset.breakpoints[
-        (dataset.breakpoints > edges[0]) & (dataset.breakpoints < edges[-1])
-    ]
-    edges = np.unique(np.concatenate([edges, [low, high], of_data]))
+    ends = 2 * low - high, 2 * high - low
+    edges = np.concatenate([np.linspace(*ends, 3 * 32 + 1), [low, high], dataset.breakpoints])
+    edges = np.unique(edges[(edges >= ends[0]) & (edges <= ends[1])])
 
     def panels(n_nodes: int) -> tuple[np.ndarray, np.ndarray]:
         """The integrals of q and of p log(p / q) over each panel."""
@@ -236,7 +205,7 @@ def _integrate(log_prob: LogProb, dataset: Dataset, dtype: torch.dtype) -> dict[
 
 
 def _gradient_y(log_prob: LogProb, y: Tensor, h: float) -> float:
-    """The largest error of d log q / dy, relative to the largest slope."""
+    """The largest error of d log q / dy, relative to the largest slope; NaN without a gradient."""
     at = y.clone().requires_grad_()
     found = _autograd(lambda: log_prob(at).sum(), [at])
     if found is None:
@@ -247,6 +216,8 @@ def _gradient_y(log_prob: LogProb, y: Tensor, h: float) -> float:
 
 def _gradient_weights(log_prob: LogProb, y: Tensor, h: float, parameters: list[Tensor]) -> float:
     """The relative error of the mean's derivative along a random direction of the weights."""
+    if not parameters:
+        return nan
     gradient = _autograd(lambda: log_prob(y.clone()).mean(), parameters)
     if gradient is None:
         return inf
@@ -255,16 +226,18 @@ def _gradient_weights(log_prob: LogProb, y: Tensor, h: float, parameters: list[T
     found = sum((g * v).sum() for g, v in zip(gradient, direction, strict=True)).item()
     before = [p.detach().clone() for p in parameters]
 
-    def moved(s: float) -> Tensor:
+    def move(s: float) -> None:
         for p, start, v in zip(parameters, before, direction, strict=True):
             p.data.copy_(start + s * v)
+
+    def moved(s: float) -> Tensor:
+        move(s)
         return _values(log_prob, y).mean()
 
     try:
         rate = _rate(moved, h).item()
     finally:
-        for p, start in zip(parameters, before, strict=True):
-            p.data.copy_(start)
+        move(0)
     return abs(found - rate) / max(abs(found), abs(rate), 1e-300)
 
 
@@ -287,29 +260,25 @@ def _rate(f: Callable[[float], Tensor], h: float) -> Tensor:
 
 
 def _by_steps(
-    log_prob_by_steps: Callable[[int], LogProb], dataset: Dataset, y: Tensor, steps: Sequence[int]
+    log_prob_by_steps: Callable[[int], LogProb], dataset: Dataset, y: Tensor
 ) -> dict[str, object]:
     """The orders in T, the mass for each, and the T that is enough."""
-    log_q = {T: torch.full_like(y, nan, dtype=torch.float64) for T in steps}
-    mass = dict.fromkeys(steps, nan)
-    for T in steps:
+    log_q = {T: torch.full_like(y, nan, dtype=torch.float64) for T in STEPS}
+    mass = dict.fromkeys(STEPS, nan)
+    for T in STEPS:
         with suppress(ValueError):
             log_prob = log_prob_by_steps(T)
             log_q[T] = _values(log_prob, y)
             mass[T] = _integrate(log_prob, dataset, y.dtype)["mass"]
-    errors = [(log_q[2 * T] - log_q[T]).abs().mean().item() for T in steps[:-1]]
+    errors = [(log_q[2 * T] - log_q[T]).abs().mean().item() for T in STEPS[:-1]]
     mass_errors = [abs(m - 1) for m in mass.values()]
     above = lambda values: [v if v > FLOOR else nan for v in values]
-    enough = None
-    for T in reversed(steps):
-        if not abs(mass[T] - 1) < MASS_TOLERANCE:
-            break
-        enough = T
+    right = lambda T: abs(mass[T] - 1) < MASS_TOLERANCE
     return {
-        "order": -slope(steps[:-1], above(errors)),
-        "mass_order": -slope(steps, above(mass_errors)),
+        "order": -slope(STEPS[:-1], above(errors)),
+        "mass_order": -slope(STEPS, above(mass_errors)),
         "mass_by_steps": mass,
-        "steps_enough": enough,
+        "steps_enough": min(takewhile(right, reversed(STEPS)), default=None),
     }
 
 

@@ -9,31 +9,23 @@ import base64
 import html
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
 import nbformat
 import ziamath
-from bs4 import BeautifulSoup
 from jinja2 import pass_context
+from jinja2.runtime import Context
 from nbconvert import HTMLExporter, SlidesExporter
+from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbformat.v4 import new_markdown_cell
 from traitlets.config import Config
 from ziamath.tex import tex2mml
 
 from dlutils.tools.commands import parser_of_notebooks
 
-# What Markdown leaves alone (fenced and inline code, escaped dollars), and two kinds of formula.
-FORMULA = re.compile(
-    r"```.*?```|(?P<ticks>`+).*?(?<!`)(?P=ticks)(?!`)|\\\$"
-    r"|\$\$(?P<display>.+?)\$\$|\$(?P<inline>[^$]+?)\$",
-    re.DOTALL,
-)
-# What stands for a formula while Markdown is read, and the mark after it, which stays beside it.
-MARK = re.compile("qformula([0-9]+)q([.,;:)?]*)")
-GLYPH = re.compile(r'<symbol id="(\S+?)".*?</symbol>', re.DOTALL)
 SPELLING = {  # of TeX, so that it is drawn as TeX would
     r"\\mathbb\s*(\w)": r"\\mathbb{\1}",
     r"\\epsilon(?![A-Za-z])": "\U0001d716",
@@ -43,11 +35,12 @@ SPELLING = {  # of TeX, so that it is drawn as TeX would
 }
 FONT_SIZE = 18  # of a formula, in its drawing's own units
 EM = 1.12  # the same, in ems of the text around it: its letters are smaller for their size
+ziamath.config.svg2 = False  # a drawing has its glyphs in itself
 
 STYLE = """
 .jp-RenderedHTMLCommon table { display: block; max-width: 100%; overflow-x: auto; }
 .jp-RenderedHTMLCommon :is(td, th) { text-align: left; }
-.together { white-space: nowrap; }
+.formula { white-space: nowrap; }
 .formula svg { overflow: visible; }
 .formula.display { display: block; text-align: center; overflow: auto hidden; padding: 0.5em 0; }
 figure { margin: 0.5em 0 1em; }
@@ -80,11 +73,6 @@ SLIDE_STYLE = """
 FIGURE = """
 {%- block html_head_js -%}{%- endblock -%}
 {%- block html_head_js_mathjax -%}{%- endblock -%}
-{%- block input -%}
-<div class="jp-Editor jp-InputArea-editor"><div class="cm-editor cm-s-jupyter">
-{{ cell.source | highlight_code(metadata=cell.metadata) }}
-</div></div>
-{%- endblock -%}
 {%- block data_png scoped -%}
 <figure class="jp-RenderedImage jp-OutputArea-output {{ extra_class }}">
 <img src="data:image/png;base64,{{ output.data['image/png'] | replace('\\n', '') }}"
@@ -118,44 +106,36 @@ Reveal.initialize({{ hash: true, slideNumber: true, width: 1280, height: 720, ma
 """
 
 
-def _exported(
-    kind: type[HTMLExporter],
-    template: str,
-    notebook: nbformat.NotebookNode,
-    folder: Path,
-    name: str,
-    resources: dict[str, str],
-    **options: str,
-) -> BeautifulSoup:
-    """A notebook by one of nbconvert's exporters, parsed, with its formulas drawn.
+class _Renderer(IPythonRenderer):
+    """nbconvert's, with formulas drawn, and links to the pages of the other notebooks."""
 
-    Each glyph of the formulas is defined once, at the beginning of the page.
-    """
-    glyphs = {}
+    def inline_math(self, body: str) -> str:
+        return formula(body)
 
-    @pass_context
-    def markdown2html(context, source: str) -> str:
-        written = with_formulas(source, lambda text: exporter.markdown2html(context, text))
-        return GLYPH.sub(lambda match: glyphs.setdefault(match[1], match[0]) and "", written)
+    def block_math(self, body: str) -> str:
+        return formula(body, display=True)
 
-    hidden = {"enabled": True, "remove_input_tags": {"remove-input"}}
-    exporter = kind(
-        raw_template=template,
-        filters={"markdown2html": markdown2html},
-        config=Config({"TagRemovePreprocessor": hidden}),
-        embed_images=True,
-        exclude_input_prompt=True,
-        exclude_output_prompt=True,
-        **options,
-    )
-    resources = resources | {"metadata": {"path": str(folder), "name": name}}
-    written = _html(exporter.from_notebook_node(notebook, resources)[0])
-    unseen = "position:absolute;width:0;height:0"
-    defined = f'<svg aria-hidden="true" style="{unseen}">{"".join(glyphs.values())}</svg>'
-    written.body.insert(0, _html(defined))
-    for link in written.select("a[href]"):  # to the page of the other notebook
-        link["href"] = re.sub(r"^(\w+)\.ipynb(?=#|$)", r"\1.html", link["href"])
-    return written
+    def link(self, text: str, url: str, title: str | None = None) -> str:
+        return super().link(text, re.sub(r"^(\w+)\.ipynb(?=#|$)", r"\1.html", url), title)
+
+
+@pass_context
+def _markdown2html(context: Context, source: str) -> str:
+    path = context["resources"]["metadata"]["path"]
+    written = MarkdownWithMath(_Renderer(False, embed_images=True, path=path)).render(source)
+    # what a sentence has after a formula stays on its line
+    return re.sub(r"</svg></span>([.,;:)?]+)", r"</svg>\1</span>", written)
+
+
+OPTIONS = {
+    "filters": {"markdown2html": _markdown2html},
+    "config": Config(
+        {"TagRemovePreprocessor": {"enabled": True, "remove_input_tags": {"remove-input"}}}
+    ),
+    "embed_images": True,
+    "exclude_input_prompt": True,
+    "exclude_output_prompt": True,
+}
 
 
 def page(notebook: nbformat.NotebookNode, folder: Path, name: str) -> str:
@@ -167,16 +147,14 @@ def page(notebook: nbformat.NotebookNode, folder: Path, name: str) -> str:
     Raises:
         ValueError: If a formula has a command in it that cannot be drawn.
     """
-    written = _exported(HTMLExporter, PAGE, notebook, folder, name, {})
-    written.head.append(_html(f"<style>{STYLE}{PAGE_STYLE}</style>"))
-    items = [
-        f'<li class="{heading.name}"><a href="#{html.escape(heading["id"])}">'
-        f"{_without_anchor(heading)}</a></li>"
-        for heading in written.select("h2[id], h3[id]")
-    ]
-    contents = f"<details open><summary>Contents</summary><ul>{''.join(items)}</ul></details>"
-    written.body.insert(0, _html(f'<nav id="contents">{contents}</nav>'))
-    return str(written)
+    exporter = HTMLExporter(raw_template=PAGE, **OPTIONS)
+    resources = {"metadata": {"path": str(folder), "name": name}}
+    written, _ = exporter.from_notebook_node(notebook, resources)
+    headings = re.findall(r'<(h[23]) id="(.+?)">(.+?)<a class="anchor-link"', written, re.DOTALL)
+    items = "".join(f'<li class="{h}"><a href="#{at}">{text}</a></li>' for h, at, text in headings)
+    contents = f"<details open><summary>Contents</summary><ul>{items}</ul></details>"
+    written = written.replace("<main>", f'<nav id="contents">{contents}</nav><main>', 1)
+    return written.replace("</head>", f"<style>{STYLE}{PAGE_STYLE}</style></head>", 1)
 
 
 def slides(notebook: nbformat.NotebookNode, folder: Path, name: str) -> str:
@@ -205,37 +183,19 @@ def slides(notebook: nbformat.NotebookNode, folder: Path, name: str) -> str:
             finer = folder / "figures" / f"{output.get('metadata', {}).get('name')}.png"
             if finer.is_file():
                 output.data["image/png"] = base64.b64encode(finer.read_bytes()).decode()
-    reveal = _reveal()
-    script = {"reveal_js": (reveal / "reveal.js").read_text(encoding="utf-8")}
-    options = {"reveal_url_prefix": "reveal", "reveal_theme": "white"}
-    written = _exported(SlidesExporter, SLIDES, shown, folder, name, script, **options)
-    for link in written.select('link[href^="reveal/dist/"]'):
-        css = (reveal / link["href"].removeprefix("reveal/dist/")).read_text(encoding="utf-8")
-        css = re.sub(r"@import url\([^)]*\);", "", css)  # fonts, which the system has too
-        link.replace_with(_html(f"<style>{css}</style>"))
-    written.head.append(_html(f"<style>{STYLE}{SLIDE_STYLE}</style>"))
-    return str(written)
+    read = lambda file: (_reveal() / file).read_text(encoding="utf-8")
+    resources = {"metadata": {"path": str(folder), "name": name}, "reveal_js": read("reveal.js")}
+    exporter = SlidesExporter(
+        raw_template=SLIDES, reveal_url_prefix="reveal", reveal_theme="white", **OPTIONS
+    )
+    written, _ = exporter.from_notebook_node(shown, resources)
 
+    def in_the_page(link: re.Match) -> str:
+        css = re.sub(r"@import url\([^)]*\);", "", read(link[1]))  # fonts, which the system has too
+        return f"<style>{css}</style>"
 
-def with_formulas(source: str, render: Callable[[str], str]) -> str:
-    """Markdown to HTML with `render`, which does not get to see the formulas.
-
-    So a | or _ in a formula deforms no table and no word. Code keeps its dollars.
-    """
-    formulas = []
-
-    def mark(match: re.Match) -> str:
-        tex = match["display"] or match["inline"]
-        if tex is None:
-            return match[0]
-        formulas.append((tex.strip(), match["display"] is not None))
-        return f"qformula{len(formulas) - 1}q"
-
-    written = render(FORMULA.sub(mark, source))
-    as_text = lambda match: html.escape(formulas[int(match[1])][0]) + match[2]
-    drawn = lambda match: formula(*formulas[int(match[1])]) + match[2]
-    written = re.sub(r'="[^"]*"', lambda match: MARK.sub(as_text, match[0]), written)
-    return MARK.sub(lambda match: f'<span class="together">{drawn(match)}</span>', written)
+    written = re.sub(r'<link[^>]* href="reveal/dist/(.+?)"[^>]*>', in_the_page, written)
+    return written.replace("</head>", f"<style>{STYLE}{SLIDE_STYLE}</style></head>", 1)
 
 
 @cache
@@ -245,7 +205,7 @@ def formula(tex: str, display: bool = False) -> str:
     Raises:
         ValueError: If it is no TeX, or has a command in it that cannot be drawn, which is named.
     """
-    known = tex
+    known = tex.strip()
     for pattern, replacement in SPELLING.items():
         known = re.sub(pattern, replacement, known)
     try:
@@ -259,10 +219,10 @@ def formula(tex: str, display: bool = False) -> str:
     ems = lambda length: f"{EM * length / FONT_SIZE:.3f}em"
     (width, height), below = drawn.getsize(), drawn.getyofst()
     size = f"width:{ems(width + 2)};height:{ems(height + 2)};vertical-align:{ems(below - 1)}"
-    svg = re.sub(r'<svg([^>]*?) width="\S+" height="\S+"', rf'<svg\1 style="{size}"', drawn.svg())
-    svg = re.sub(r'"black"', '"currentColor"', svg)
+    svg = drawn.svg().replace('"black"', '"currentColor"')
+    shown = f'role="img" aria-label="{html.escape(tex.strip())}" style="{size}"'
     kind = "formula display" if display else "formula"
-    return f'<span class="{kind}" role="img" aria-label="{html.escape(tex)}">{svg}</span>'
+    return f'<span class="{kind}">{svg.replace("<svg", f"<svg {shown}", 1)}</span>'
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -297,18 +257,6 @@ def _titled(cells: Iterable[nbformat.NotebookNode]) -> Iterator[nbformat.Noteboo
             cell.metadata.slideshow = {"slide_type": "-"}
         if slide_type not in ("", "skip"):
             yield cell
-
-
-def _html(text: str) -> BeautifulSoup:
-    return BeautifulSoup(text, "html.parser")
-
-
-def _without_anchor(heading) -> str:
-    """The inside of a heading but for the link to itself."""
-    inside = _html(heading.decode_contents())
-    for link in inside.select("a.anchor-link"):
-        link.decompose()
-    return str(inside)
 
 
 def _reveal() -> Path:
