@@ -1,4 +1,4 @@
-"""The house in numbers: lines and modules by room, imports that run upward, and circles.
+"""The house in numbers: lines by room, imports upward, circles, and the notebooks' length.
 
 `python -m benchmarks.house` counts the working tree; `--against COMMIT` puts another commit beside
 it. Lines are those of the files, blank ones and comments included.
@@ -7,12 +7,14 @@ it. Lines are those of the files, blank ones and comments included.
 import argparse
 import ast
 import graphlib
+import re
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.notebook_times import committed, working_tree
+from dlutils.notebook import read_cells
 from dlutils.tables import markdown_table
 
 MAY_IMPORT = {  # a room of the package: which others, itself and what all share aside
@@ -86,6 +88,48 @@ def count(root: Path) -> dict[str, str]:
     return {where: f"{sum(lines[where])} in {len(lines[where])}" for where in sorted(lines)} | {
         "imports upward": str(len(upward(root))),
         "a circle": " → ".join(name.removeprefix("dlutils.") for name in circle(root)) or "none",
+        **{
+            f"{path.name}: {what}": str(number)
+            for path in sorted(root.glob("*.ipynb"))
+            for what, number in reading(path).items()
+        },
+    }
+
+
+TRAINS = re.compile(r"\.backward\(|\b(?:train|flow_matching|least_squares)\(")
+
+
+def reading(path: Path) -> dict[str, int]:
+    """What there is to read in a notebook.
+
+    Words of prose without formulas and code; lines of code that are not blank; those in cells
+    before the first training; and those of figures' and tables' saving, of printing and of checks.
+    """
+    words = lines = before = bookkeeping = 0
+    trained = False
+    for cell in read_cells(path):
+        if cell.cell_type == "markdown":
+            words += len(
+                re.sub(r"\$\$.*?\$\$|\$[^$]*\$|`[^`]*`", " ", cell.source, flags=re.S).split()
+            )
+            continue
+        tree = ast.parse(cell.source)
+        here = sum(bool(line.strip()) for line in cell.source.splitlines())
+        definitions = [n for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef)]
+        body = [n for n in tree.body if n not in definitions and not isinstance(n, ast.Import)]
+        trained = trained or any(TRAINS.search(ast.unparse(node)) for node in body)
+        lines, before = lines + here, before + here * (not trained)
+        kept = [
+            n
+            for n in body
+            if re.match(r"(?:display\()?(?:report\.|print\(|assert)", ast.unparse(n))
+        ]
+        bookkeeping += sum(node.end_lineno - node.lineno + 1 for node in kept)
+    return {
+        "words": words,
+        "lines of code": lines,
+        "before the first training": before,
+        "bookkeeping": bookkeeping,
     }
 
 

@@ -15,8 +15,7 @@ from dlutils.notebook import code_of, read_cells
 
 MODULES = modules(ROOT)
 HERE = {"dlutils", "benchmarks", "conftest"}
-OF_JUPYTER = ("IPython", "jupyter_client", "nbclient", "nbconvert", "nbformat", "traitlets")
-DISTRIBUTIONS = dict.fromkeys(OF_JUPYTER, "jupyter") | {"sklearn": "scikit-learn"}
+DISTRIBUTIONS = {"sklearn": "scikit-learn"}  # where the two names differ, if not installed
 
 
 def test_every_folder_is_a_room():

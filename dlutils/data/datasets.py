@@ -391,12 +391,12 @@ def load_dataset(
     return make_dataset(source, seed=seed)
 
 
-def waiting_times(seed: int = 0) -> Dataset:
+def waiting_times(seed: int = 0, support: Range | None = None) -> Dataset:
     """An example of a user's own data: a file of 3000 waiting times with a long tail, read back."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "waiting_times.csv"
         np.savetxt(path, np.random.default_rng(seed).gamma(2.0, 30.0, size=3000), fmt="%.6f")
-        return load_dataset(str(path), seed=seed)
+        return load_dataset(str(path), seed=seed, support=support)
 
 
 def check_name(name: str) -> None:

@@ -25,8 +25,8 @@ def handout(notebook: NotebookNode, blanks: Collection[str] = ()) -> NotebookNod
     """A copy of a notebook without what a student is to find out.
 
     Args:
-        notebook: With outputs. Of its cells' tags these count: `answer` (replaced), `map` (the
-            tables lose their last column), `expected-figure` (keeps its figures), and `exercise`
+        notebook: With outputs. Of its cells' tags these count: `answer` (replaced), `told` (prose
+            that says what came out: it goes), `map` (the tables lose their last column), `expected-figure` (keeps its figures), and `exercise`
             with one of `blanks`.
         blanks: See `blank`, which is applied to the cells that are tagged `exercise` and so.
 
@@ -40,6 +40,8 @@ def handout(notebook: NotebookNode, blanks: Collection[str] = ()) -> NotebookNod
             if cell.cell_type != "markdown":
                 raise ValueError(f"an answer is a Markdown cell, not {cell.source[:60]!r}")
             cell.source = "*Your answer*"
+        elif "told" in tags:
+            cell.source = ""
         elif "map" in tags:
             cell.source = without_last_column(cell.source)
         elif cell.cell_type == "code":
