@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.distributions import Normal
 
 from dlutils.data.datasets import Dataset, make_dataset
-from dlutils.diffusion.bound import side_by_side, through_nodes, tightness
+from dlutils.diffusion.bound import side_by_side, tightness
+from dlutils.evaluation import through_nodes
 
 pytestmark = pytest.mark.usefixtures("float64")
 

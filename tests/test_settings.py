@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch.distributions import Normal
 
+from dlutils import evaluation
 from dlutils.data.datasets import make_dataset
-from dlutils.diffusion import bound
 from dlutils.diffusion.fokker_planck import Evolution
 from dlutils.flows import adjoint
 from dlutils.seeding import seeded
@@ -46,7 +46,7 @@ NAN = torch.tensor([0.0, 1.0, torch.nan, 2.0, torch.nan])
     [
         lambda: adjoint.log_likelihood(lambda x, t: -x, NAN),
         lambda: adjoint.mean_log_likelihood(lambda x, t: -x, NAN),
-        lambda: bound.through_nodes(Normal(0.0, 1.0, validate_args=False).log_prob, NAN),
+        lambda: evaluation.through_nodes(Normal(0.0, 1.0, validate_args=False).log_prob, NAN),
         lambda: Evolution(None, None, 6.5, 0.01).log_density(NAN.double().numpy()),
     ],
 )

@@ -11,13 +11,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
-import torch
-from scipy.interpolate import CubicSpline
 from torch import Tensor
 
 from dlutils.data.datasets import Dataset
 from dlutils.evaluation import Comparison, compare
-from dlutils.settings import check_points
 from dlutils.tables import plus_minus
 
 
@@ -97,20 +94,6 @@ def tightness(dataset: Dataset, model: Bounded, n_nodes: int = 1001) -> Tightnes
     """Compare a model's bound and its density with the truth, by `dlutils.evaluation.compare`."""
     bound, exact = (compare(dataset, f, n_nodes) for f in (model.elbo, model.log_likelihood))
     return Tightness(dataset, model, bound, exact)
-
-
-def through_nodes(log_q: Callable[[Tensor], Tensor], y: Tensor, n_nodes: int = 1001) -> Tensor:
-    """log_q at many points by a cubic spline through few: a bound by quadrature costs much a point.
-
-    The nodes are evenly spread over the range of the points y, `(n,)`; up to twice as many points
-    are given to `log_q` itself, a smooth function, `(n,)` to `(n,)`.
-    """
-    check_points(y)
-    if len(y) <= 2 * n_nodes:
-        return log_q(y)
-    nodes = torch.linspace(y.min(), y.max(), n_nodes, dtype=y.dtype, device=y.device)
-    spline = CubicSpline(nodes.double(), log_q(nodes).double())
-    return torch.from_numpy(spline(y.double())).to(y.dtype)
 
 
 def side_by_side(

@@ -14,13 +14,14 @@ from dlutils.arrays import dtype_of
 from dlutils.checks import check_t_sampler
 from dlutils.data.datasets import Dataset
 from dlutils.data.units import Units
-from dlutils.diffusion import bound, fokker_planck
+from dlutils.diffusion import fokker_planck
 from dlutils.diffusion.closed_form import search
 from dlutils.diffusion.denoisers import DENOISERS
 from dlutils.diffusion.model import SDE, build_sde, elbo
 from dlutils.diffusion.parts import PATHS, BasisDrift, OptimalDiffusion
 from dlutils.diffusion.samplers import T_SAMPLERS, Draw, minibatch, sampled_elbo
 from dlutils.estimators.view import caution, farthest, seen_in, units_of
+from dlutils.evaluation import through_nodes
 from dlutils.seeding import seeded
 from dlutils.settings import check_count, choose
 from dlutils.training import DataSource, History, check_device, fit
@@ -71,7 +72,7 @@ class FittedSDE:
     def elbo(self, y: Tensor, n_t: int = 48, n_eps: int = 24) -> Tensor:
         """The bound by quadrature, nats, (n,), without a gradient."""
         log_q = torch.no_grad()(lambda x: elbo(self.model, x, n_t, n_eps))
-        return bound.through_nodes(log_q, self.standardized(y)) + self.units.log_slope(y)
+        return through_nodes(log_q, self.standardized(y)) + self.units.log_slope(y)
 
     @cached_property
     def exact(self) -> fokker_planck.Evolution:
