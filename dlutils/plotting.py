@@ -205,14 +205,19 @@ def curve_panels(
 ) -> Figure:
     """`curves` side by side: of each panel the x, the series by name, and the axes' settings.
 
-    All have the same names, and the legend stands in the first.
+    Where all have the same names, the legend stands in the first; a single curve needs none.
     """
     fig, axes = _page(len(panels), 2.1)
-    for (x, series, labels), ax in zip(panels, axes, strict=True):
-        curves(x, series, ax, styles, **labels).get_legend().remove()
-    low, high = axes[0].get_ylim()
-    axes[0].set_ylim(top=high + 0.35 * (high - low))  # room for it
-    axes[0].legend(fontsize=6, loc="upper left", ncols=2, columnspacing=1)
+    names = [list(series) for _, series, _ in panels]
+    shared = len(panels) > 1 and all(of == names[0] for of in names)
+    for k, ((x, series, labels), ax) in enumerate(zip(panels, axes, strict=True)):
+        curves(x, series, ax, styles, **labels)
+        if len(series) == 1 or (shared and k):
+            ax.get_legend().remove()
+    if shared and axes[0].get_yscale() == "linear":
+        low, high = axes[0].get_ylim()
+        axes[0].set_ylim(top=high + 0.35 * (high - low))  # room for it
+        axes[0].legend(fontsize=6, loc="upper left", ncols=2, columnspacing=1)
     return fig
 
 

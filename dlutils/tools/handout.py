@@ -26,8 +26,8 @@ def handout(notebook: NotebookNode, blanks: Collection[str] = ()) -> NotebookNod
 
     Args:
         notebook: With outputs. Of its cells' tags these count: `answer` (replaced), `told` (prose
-            that says what came out: it goes), `map` (the tables lose their last column), `expected-figure` (keeps its figures), and `exercise`
-            with one of `blanks`.
+            that says what came out: it goes), `map` (the tables lose their last column),
+            `expected-figure` (keeps its figures), and `exercise` with one of `blanks`.
         blanks: See `blank`, which is applied to the cells that are tagged `exercise` and so.
 
     Raises:
