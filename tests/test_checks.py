@@ -4,13 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from conftest import ROOT
+from conftest import ode_definitions, sde_definitions
 from dlutils.checks import check_diffusion, check_drift, check_path, check_sde, check_t_sampler
 from dlutils.flows import adjoint
 from dlutils.flows.methods import METHODS, check_solver, order_of
-from dlutils.notebook import load
 
-ODE, SDE = load(ROOT / "ODE.ipynb"), load(ROOT / "SDE.ipynb")
+ODE, SDE = ode_definitions(), sde_definitions()
 
 
 @pytest.mark.parametrize("name", ODE.DRIFTS)

@@ -44,7 +44,7 @@ def test_each_way_has_a_process_of_its_own():
 
 
 def test_the_way_without_simulation_reaches_every_weight():
-    _, model = complexity._sde()
+    model = complexity._sde()
     complexity.WAYS["simulation-free"](None, torch.linspace(-2, 2, 50, dtype=torch.float64), 7)
     assert all(p.grad is not None for p in model.parameters())
 

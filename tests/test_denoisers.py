@@ -6,10 +6,12 @@ import pytest
 import torch
 
 from dlutils.data.datasets import make_dataset
+from dlutils.data.units import Units
 from dlutils.diffusion.denoisers import GaussianDenoiser, MixtureDenoiser
 from dlutils.estimators.view import units_of
 from dlutils.estimators.yardsticks import Mixture, em_mixture
 from dlutils.evaluation import compare
+from dlutils.training import History
 
 DELTA = 0.01
 ONE = Mixture(*torch.tensor([[1.0], [0.0], [1.0]]).double())
@@ -41,7 +43,7 @@ def test_far_from_all_components_there_is_still_a_mean(dtype):
 def test_an_uncorrected_mixture_is_the_mixture_with_a_little_noise(sde):
     known = MixtureDenoiser(TWO)
     model = sde.build_sde("linear", "optimal", "preconditioned", DELTA, denoiser=known)
-    fitted = sde.FittedSDE(model.double(), sde.History(), sde.Units(), 6.5)
+    fitted = sde.FittedSDE(model.double(), History(), Units(), 6.5)
     y = torch.linspace(-3, 3, 61, dtype=torch.float64)
     expected = replace(TWO, sds=(TWO.sds**2 + 2 * DELTA**2).sqrt())(y)
     found, bound = fitted.log_likelihood(y), fitted.elbo(y)

@@ -151,8 +151,8 @@ def test_the_notebooks_hand_over_what_can_be_trained(name, monkeypatch):
 
 
 def test_the_notebook_hands_over_what_follows_its_sliders(monkeypatch):
-    others = {"FAMILY": (0.25, 1.0, 4.0), "first": lambda name, names: [name]}
-    (solve,), choices = handed_over("SDE", "show_live", monkeypatch, **others)
+    others = {"FAMILY": (0.25, 1.0, 4.0)}
+    (solve,), choices = handed_over("BEYOND", "show_live", monkeypatch, **others)
     density = []
     for ends in (min, max):  # the fewest points, the least noise; the most
         chosen = {name: ends(values) for name, values in choices.items()}

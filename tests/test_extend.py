@@ -10,8 +10,10 @@ import torch
 from nbformat.v4 import new_code_cell
 from torch import nn
 
-from conftest import ROOT, run_by_papermill
+from conftest import ROOT, ode_definitions, run_by_papermill, sde_definitions
+from dlutils import diffusion, flows
 from dlutils.data.datasets import DISTRIBUTIONS, make_dataset
+from dlutils.diffusion.model import build_sde, elbo
 from dlutils.flows.methods import METHODS, order_of
 from dlutils.notebook import load
 from dlutils.tools import sweep
@@ -20,52 +22,54 @@ BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "extend.md").read_t
 ADDED = {
     re.search(r"^(\w+)\[\"(\w+)\"\] = ", block, re.MULTILINE).groups(): block for block in BLOCKS
 }
-PARTS = {
+PARTS = {  # by notebook and table, in the order of the page
     "ODE": {
-        "DISTRIBUTIONS": {"DATASET": "gumbel", "MIXTURE": "triangle"},
-        "METHODS": {"METHOD": "heun3"},
-        "DRIFTS": {"DRIFT": "residual"},
+        "DISTRIBUTIONS": ["gumbel", "triangle"], "METHODS": ["heun3"], "DRIFTS": ["residual"],
     },
     "SDE": {
-        "DISTRIBUTIONS": {"DATASET": "triangle", "MIXTURE": "gumbel"},
-        "DRIFTS": {"DRIFT": "near"},
-        "PATHS": {"PATH": "trigonometric"},
-        "DIFFUSIONS": {"DIFFUSION": "wider_to_the_right"},
-        "T_SAMPLERS": {"T_SAMPLER": "early"},
+        "DISTRIBUTIONS": ["gumbel", "triangle"], "DRIFTS": ["near"], "PATHS": ["trigonometric"],
+        "DIFFUSIONS": ["wider_to_the_right"], "T_SAMPLERS": ["early"],
     },
-}  # by notebook and table: what the configuration cell chooses
-
-
-def has_room(cell, table):
-    """Whether an entry of the table may follow the cell: its own, or the configuration."""
-    if table in ("METHODS", "DISTRIBUTIONS"):
-        return "parameters" in cell.metadata.get("tags", [])
-    return re.search(rf"^{table} = ", cell.source, re.MULTILINE)
+}  # fmt: skip
+TABLES = (
+    METHODS, DISTRIBUTIONS, flows.DRIFTS,
+    diffusion.PATHS, diffusion.DIFFUSIONS, diffusion.DRIFTS, diffusion.T_SAMPLERS,
+)  # fmt: skip
 
 
 def extended(folder):
-    """Both notebooks, with every example in a cell below that of its table."""
+    """The notebooks, with every example below the last cell that adds to its table.
+
+    Where none does, it comes below the configuration.
+    """
     for path in ROOT.glob("*.ipynb"):
         notebook = nbformat.read(path, 4)
-        for table, chosen in PARTS[path.stem].items():
-            found = [place for place, cell in enumerate(notebook.cells) if has_room(cell, table)]
-            for name in set(chosen.values()):
-                notebook.cells.insert(found[0] + 1, new_code_cell(ADDED[table, name]))
+        for table, names in PARTS.get(path.stem, {}).items():
+            (place,) = [
+                k
+                for k, c in enumerate(notebook.cells)
+                if "parameters" in c.metadata.get("tags", [])
+            ]
+            adds = re.compile(rf'^{table}\["', re.MULTILINE)
+            cells = enumerate(notebook.cells)
+            place = max([place, *(k for k, c in cells if adds.search(c.source))])
+            for name in names:
+                notebook.cells.insert(place + 1, new_code_cell(ADDED[table, name]))
         nbformat.write(notebook, folder / path.name)
 
 
 @pytest.fixture
 def tables():
     """The package's tables, put back as they were."""
-    before = dict(METHODS), dict(DISTRIBUTIONS)
+    before = [dict(table) for table in TABLES]
     yield
-    for table, entries in zip((METHODS, DISTRIBUTIONS), before, strict=True):
+    for table, entries in zip(TABLES, before, strict=True):
         table.clear()
         table.update(entries)
 
 
 def test_examples_are_short_and_all_are_used():
-    used = {(table, name) for of in PARTS.values() for table in of for name in of[table].values()}
+    used = {(table, name) for of in PARTS.values() for table in of for name in of[table]}
     assert used == set(ADDED)
     assert len(BLOCKS) == len(ADDED)
     assert max(sum(map(bool, block.splitlines())) for block in BLOCKS) <= 10
@@ -75,8 +79,8 @@ def test_examples_are_short_and_all_are_used():
 @pytest.mark.parametrize("which", PARTS)
 def test_a_notebook_runs_whole_with_parts_of_ones_own(which, tmp_path):
     extended(tmp_path)
-    chosen = {k: v for choice in PARTS[which].values() for k, v in choice.items()}
-    text = run_by_papermill(tmp_path, f"papermill {which}.ipynb out.ipynb", {"FAST": True} | chosen)
+    settings = {"FAST": True, "DATASET": "gumbel", "MIXTURE": "triangle"}
+    text = run_by_papermill(tmp_path, f"papermill {which}.ipynb out.ipynb", settings)
     for name in ("residual", "heun3") if which == "ODE" else ("trigonometric", "early"):
         assert re.search(rf"\b{name}\b", text), f"{name} is in no table"
 
@@ -99,26 +103,25 @@ def test_a_sweep_knows_them(tmp_path, tables):
 
 def test_loading_again_withdraws_what_the_notebook_added(tmp_path, tables):
     extended(tmp_path)
-    methods, densities = list(METHODS), list(DISTRIBUTIONS)
-    assert "residual" in load(tmp_path / "ODE.ipynb").DRIFTS
-    assert "heun3" in METHODS
-    assert "residual" not in load(ROOT / "ODE.ipynb").DRIFTS
+    before = [list(table) for table in TABLES]
+    load(tmp_path / "ODE.ipynb")
+    assert {"residual", "heun3", "gumbel"} <= {*flows.DRIFTS, *METHODS, *DISTRIBUTIONS}
     (tmp_path / "ODE.ipynb").write_bytes((ROOT / "ODE.ipynb").read_bytes())
     load(tmp_path / "ODE.ipynb")
-    assert (list(METHODS), list(DISTRIBUTIONS)) == (methods, densities)
+    assert [list(table) for table in TABLES] == before
 
 
 @pytest.mark.usefixtures("float64")
 def test_the_sde_has_its_true_bound_on_the_added_path(tmp_path, tables):
     """With standard normal data, the best drift and noise, the bound is the same on any path."""
     extended(tmp_path)
-    notebook = load(tmp_path / "SDE.ipynb")
+    load(tmp_path / "SDE.ipynb")
     model = {
-        name: notebook.build_sde(name, "optimal", "preconditioned", 0.01).double()
+        name: build_sde(name, "optimal", "preconditioned", 0.01).double()
         for name in ("linear", "trigonometric")
     }
     y = torch.linspace(-2, 2, 9)
-    bounds = [notebook.elbo(m, y).mean().item() for m in model.values()]
+    bounds = [elbo(m, y).mean().item() for m in model.values()]
     assert math.isclose(*bounds, abs_tol=1e-4), bounds
 
 
@@ -133,9 +136,9 @@ class TwoColumns(nn.Module):
         return x[:, None] * self.w
 
 
-def test_train_names_what_is_wrong_with_a_part():
+def test_train_names_what_is_wrong_with_a_part(tables):
     data = make_dataset("gaussian", 50, 10, 10)
-    ode, sde = load(ROOT / "ODE.ipynb"), load(ROOT / "SDE.ipynb")
+    ode, sde = ode_definitions(), sde_definitions()
     ode.DRIFTS["wrong"] = sde.DRIFTS["wrong"] = TwoColumns
     sde.PATHS["wrong"] = type("Wrong", (sde.LinearPath,), {"time": lambda self, u: u})
     sde.DIFFUSIONS["wrong"] = lambda path: sde.ConstantDiffusion(path, -1.0)

@@ -7,10 +7,9 @@ import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from conftest import HANGS, ROOT
+from conftest import HANGS, ode_definitions, sde_definitions
 from dlutils.data.datasets import DISTRIBUTIONS, Dataset, make_dataset
 from dlutils.evaluation import compare
-from dlutils.notebook import load
 
 EXAMPLES = {
     "deadline": None,
@@ -18,7 +17,7 @@ EXAMPLES = {
     "derandomize": True,
     "phases": [Phase.generate],  # shrinking a configuration takes minutes and says little
 }
-ODE, SDE = load(ROOT / "ODE.ipynb"), load(ROOT / "SDE.ipynb")
+ODE, SDE = ode_definitions(), sde_definitions()
 REASONS = (
     "folds the line", "not finite", "the drift explodes", "try a smaller learning_rate", "must be",
     "must not", "must keep", "must span", "too few", "is too narrow", "are too coarse",
@@ -77,7 +76,6 @@ def check(train_model):
     method=st.sampled_from(["euler", "rk2", "rk4"]),
     n_steps=st.integers(1, 12),
     logdet=st.sampled_from(["trace", "map"]),
-    gradient=st.sampled_from(list(ODE.GRADIENTS)),
     standardize=st.booleans(),
     n_bins=st.integers(1, 40),
     batch_size=st.none() | st.integers(1, 64),

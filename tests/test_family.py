@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from dlutils.data.datasets import make_dataset
+from dlutils.data.units import Units
 from dlutils.diffusion.bound import tightness
 
 DELTA = 0.05
@@ -15,7 +16,7 @@ EXPECTED_LOSS = 0.5 * np.log1p(DELTA**-2)  # of the exact prediction at r = 1: h
 def exact(sde):
     """Untrained, the preconditioned drift predicts standard normal data as well as can be."""
     model = sde.build_sde("linear", "optimal", "preconditioned", DELTA)
-    units = sde.Units(1.0, 0.5)  # of the dataset "gaussian"
+    units = Units(1.0, 0.5)  # of the dataset "gaussian"
     return sde.FittedSDE(model, None, units, 6.5)
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from scipy import stats
 
+from dlutils.data.units import Units
 from dlutils.diffusion.importance import log_weights, tightening
 
 FALSE_ALARM = 1e-6  # probability that a right program fails one random test
@@ -26,7 +27,7 @@ def model(sde):
 def test_one_sample_is_the_bound_and_many_are_the_likelihood(sde, model):
     """Up to the error of 400 steps, about a hundredth of a nat."""
     y = torch.tensor([-2.0, -1.0, 0.0, 0.5, 1.5], dtype=torch.float64)
-    log_p = sde.FittedSDE(model, None, sde.Units(), 6.5, n_steps=200).log_likelihood(y)
+    log_p = sde.FittedSDE(model, None, Units(), 6.5, n_steps=200).log_likelihood(y)
     log_w = log_weights(model, y, 1024, 400, torch.Generator().manual_seed(0))
     elbo = sde.elbo(model, y)
     assert log_w.shape == (1024, 5)

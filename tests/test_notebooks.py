@@ -99,7 +99,7 @@ def test_a_trained_model_comes_back_from_a_file(tmp_path):
     """Here, beside a module of the same notebook, and elsewhere, with no more than the package."""
     dataset, y = make_dataset("gaussian", 200, 50, 50), torch.linspace(-1, 3, 50)
     code, values = "import torch\n", []
-    for path in COMMITTED:
+    for path in (ROOT / "ODE.ipynb", ROOT / "SDE.ipynb"):
         model = load(path).train(dataset, n_iterations=5, progress=False)
         values.append(model.log_likelihood(y))  # which fills its caches
         torch.save(model, tmp_path / f"{path.stem}.pt")
@@ -383,7 +383,7 @@ def test_each_question_ends_in_one_short_answer(path):
         assert cell.cell_type == "markdown" or "Markdown(" not in cell.source, "no prose in code"
 
 
-@pytest.mark.parametrize(("name", "most"), [("ODE", 500), ("SDE", 800)])
+@pytest.mark.parametrize(("name", "most"), [("ODE", 310), ("SDE", 430), ("BEYOND", 310)])
 def test_notebooks_are_short_enough_to_read(name, most):
     cells = nbformat.read(ROOT / f"{name}.ipynb", 4).cells
     lines = [cell.source.splitlines() for cell in cells if cell.cell_type == "code"]
@@ -391,6 +391,6 @@ def test_notebooks_are_short_enough_to_read(name, most):
     sizes = [sum(not re.match(r"\s*(#|$)", line) for line in cell) for cell in lines]
     assert max(sizes) <= 30
     assert most - 100 < sum(sizes) <= most
-    first = next(k for k, cell in enumerate(cells) if re.match("## [12].1", cell.source))
+    first = next(k for k, cell in enumerate(cells) if cell.source.startswith("## "))
     code = [cell for cell in cells[:first] if cell.cell_type == "code"]
     assert len(code) <= 3, "imports, settings, and what a quick run makes of them"

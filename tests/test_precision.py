@@ -7,16 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import ROOT
+from conftest import ode_definitions, sde_definitions
 from dlutils.arrays import dtype_of
 from dlutils.data.datasets import Dataset, make_dataset
 from dlutils.diffusion.importance import log_weights
 from dlutils.diffusion.probability_flow import ProbabilityFlow
 from dlutils.estimators.held_out import log_likelihood, rivals
 from dlutils.evaluation import compare
-from dlutils.notebook import load
 
-ODE, SDE = load(ROOT / "ODE.ipynb"), load(ROOT / "SDE.ipynb")
+ODE, SDE = ode_definitions(), sde_definitions()
 TYPES = torch.float32, torch.float64
 SHORT = {"n_iterations": 3, "progress": False}
 QUICK = {"preconditioning": "gaussian", "n_knots": 40, "n_times": 8, "n_bins": 60}
@@ -43,9 +42,7 @@ def sde(data, path="linear", diffusion="learned_in_t", drift="preconditioned", *
 WAYS = {  # every drift net, coupling, path, diffusion and sampler of times
     "ODE, linear": lambda data: ode(data, drift="linear"),
     "ODE, mlp": lambda data: ode(data, optimizer="natural"),
-    "ODE, concat_squash": lambda data: ode(
-        data, drift="concat_squash", gradient="backprop", batch_size=32
-    ),
+    "ODE, concat_squash": lambda data: ode(data, drift="concat_squash", batch_size=32),
     "ODE, fourier": lambda data: ode(data, drift="fourier", method="rk4", logdet="map"),
     "ODE, sigmoid_basis": lambda data: ode(data, drift="sigmoid_basis"),
     "matching, smooth": lambda data: ODE.flow_matching(data, smooth=True),

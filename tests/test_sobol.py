@@ -8,8 +8,10 @@ import pytest
 import torch
 from scipy import stats
 
+from conftest import ROOT
 from dlutils.data.datasets import make_dataset
 from dlutils.diffusion.sobol import total, variance_parts
+from dlutils.notebook import load
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -61,8 +63,9 @@ def test_the_parts_of_the_sampled_bound_agree_with_simulated_samples(sde, sample
     """The variance of samples, with its standard error from independent batches."""
     dataset = make_dataset("laplace_mixture", 2000, 50, 50)
     model, n, moments = sde.build_sde("linear", "optimal", "preconditioned", 0.1), 2**13, []
-    fitted = sde.FittedSDE(model, None, *sde.units(dataset))
-    X, probabilities = sde.on_a_grid(fitted, dataset, *[sampler == "lattice"] * 2)
+    on_a_grid = load(ROOT / "BEYOND.ipynb").on_a_grid
+    fitted = sde.FittedSDE(model, None, *sde.units_and_reach(dataset))
+    X, probabilities = on_a_grid(fitted, dataset, *[sampler == "lattice"] * 2)
     parts = variance_parts(X, probabilities, NAMES)
     y, p_y = sde.weighted_points(fitted, dataset)
     for k in range(48):
