@@ -23,7 +23,8 @@ def pytest_xdist_auto_num_workers() -> int:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log):
-    """Long runs first, then test by test, but for the files of which all goes to one process."""
+    """In the order above, test by test, but for the files of which all goes to one process."""
+    config.option.loadscopereorder = False  # else the files with most tests come first
     from xdist.scheduler import LoadScopeScheduling
 
     class Scheduler(LoadScopeScheduling):

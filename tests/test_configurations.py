@@ -13,50 +13,33 @@ from conftest import ROOT, run_by_papermill
 from dlutils.tools import handout
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-CONFIGURATIONS = {  # all that a setting may be stands in one of these, or in tests/test_extend.py
-    "slow ODE: the command of the README, on the hand-out": {
-        "DRIFT": "concat_squash",
-        "N_STEPS": 7,
-        "LOGDET": "map",
-        "STANDARDIZE": True,
-        "MIXTURE": "uniform",
-    },
-    "slow ODE: plain backprop, random frequencies, heavy tails": {
-        "GRADIENT": "backprop",
-        "METHOD": "rk2",
+CONFIGURATIONS = {
+    "slow ODE: the command of the README, on the hand-out": {"N_STEPS": 7, "MIXTURE": "uniform"},
+    "slow ODE: few nodes, heavy tails": {
         "N_STEPS": 5,
         "N_BINS": 20,
-        "DRIFT": "fourier",
         "MIXTURE": "marron_wand_04",
         "DATASET": "student_t",
     },
-    "slow ODE: a file, narrow steps": {
+    "slow ODE: a file": {
         "DATASET": "people.csv:height",
         "DROP_MISSING": True,
-        "DRIFT": "sigmoid_basis",
         "MIXTURE": "marron_wand_12",
         "SEED": 3,
     },
-    "slow SDE: learned path, noise that depends on the state, on the hand-out": {
+    "slow SDE: heavy tails and fine structure, on the hand-out": {
         "DATASET": "student_t",
-        "PATH": "learned",
-        "DIFFUSION": "learned_in_x_and_t",
-        "DRIFT": "free",
-        "T_SAMPLER": "iid",
         "MIXTURE": "marron_wand_10",
         "SEED": 3,
     },
-    "SDE: a file, optimal noise, wide observation noise, by nbval": {
+    "SDE: a file, wide observation noise, by nbval": {
         "DATASET": "people.csv:2",
         "DROP_MISSING": True,
-        "PATH": "variance_preserving",
-        "DIFFUSION": "optimal",
-        "DRIFT": "predict_y",
-        "T_SAMPLER": "frozen",
         "DELTA": 0.05,
         "BATCH_SIZE": 200,
         "MIXTURE": "uniform",
     },
+    "slow BEYOND: fine structure": {"MIXTURE": "marron_wand_10", "DELTA": 0.02, "SEED": 3},
 }
 
 
@@ -71,7 +54,7 @@ def prepare(folder):
 
 def run_by_nbval(folder):
     """Run out.ipynb as the README's command for a CI of one's own does."""
-    (options,) = re.findall(r"^python -m pytest (--nbval.*) ODE.ipynb SDE.ipynb$", README, re.M)
+    (options,) = re.findall(r"^python -m pytest (--nbval.*) ODE.ipynb SDE.ipynb BEYOND.ipynb$", README, re.M)
     command = [sys.executable, "-m", "pytest", *options.split(), "-p", "no:cacheprovider"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
