@@ -19,7 +19,7 @@ test: $(VENV)/.run  ## pytest, and every notebook whole, as on another processor
 test-all: $(VENV)/.run  ## the same, and all that takes long: configurations, more examples, benchmarks
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) -m "" --hypothesis-profile=many tests
 
-test-browser: $(VENV)/.run $(VENV)/.browser  ## run both notebooks in JupyterLab, in Chromium
+test-browser: $(VENV)/.run $(VENV)/.browser  ## run the notebooks in JupyterLab, in Chromium
 	$(BIN)/python -m pytest tests/browser
 
 lab: $(VENV)/.run  ## open the notebooks in JupyterLab

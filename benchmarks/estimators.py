@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dlutils import diffusion, flows
 from dlutils.data.datasets import Dataset, make_dataset
 from dlutils.data.units import Units
 from dlutils.estimators import coordinates, smoothing, yardsticks
@@ -35,11 +36,23 @@ Scored = tuple[float, LogDensity]  # Akaike's criterion, a point: higher is bett
 
 @cache
 def notebook(name: str) -> ModuleType:
-    """The definitions of ODE.ipynb or SDE.ipynb; the former with a drift of twice as many steps."""
-    module = load(ROOT / name)
-    if name == "ODE.ipynb":
-        module.DRIFTS["sigmoid_basis_96"] = partial(module.SigmoidBasisDrift, 96)
-    return module
+    """The definitions of a notebook; SDE.ipynb adds its parameterizations to the package's."""
+    return load(ROOT / name)
+
+
+def by_backprop(
+    f: nn.Module,
+    y: Tensor,
+    weights: Tensor | None,
+    n_steps: int,
+    method: str,
+    logdet: str = "trace",
+) -> Tensor:
+    """The weighted mean of log p(y) by the notebook's readable solver, with backprop through it."""
+    ode = notebook("ODE.ipynb")
+    step = partial(ode.runge_kutta_step, method=method, logdet=logdet)
+    weights = torch.ones_like(y) if weights is None else weights
+    return weights @ ode.log_likelihood(f, y, n_steps, step) / weights.sum()
 
 
 def in_units(units: Units, log_density: LogDensity) -> LogDensity:
@@ -48,7 +61,7 @@ def in_units(units: Units, log_density: LogDensity) -> LogDensity:
 
 
 # drift net, precision of the prior on its weights, bins, T, natural gradient's steps at most
-NETS = (("mlp", 1.0, 64, 5, 40), ("sigmoid_basis_96", 30.0, 96, 10, 25))
+NETS = (("mlp", 1.0, 64, 5, 40), (partial(flows.SigmoidBasisDrift, 96), 30.0, 96, 10, 25))
 
 
 @lru_cache(maxsize=1)
@@ -57,7 +70,7 @@ def ode_likelihood(dataset: Dataset, seed: int) -> Scored:
     found = []
     for drift, prior_precision, n_bins, n_steps, n_iterations in NETS:
         with suppress(ValueError):  # the steps fold the line
-            model = notebook("ODE.ipynb").train(
+            model = flows.train(
                 replace(dataset, val=dataset.train), drift, "rk4", n_steps, seed, logdet="map",
                 n_bins=n_bins, prior_precision=prior_precision, optimizer="natural",
                 n_iterations=n_iterations, progress=False,
@@ -84,7 +97,7 @@ def ode_flow_matching(dataset: Dataset, seed: int) -> LogDensity:
     """
     data, y = replace(dataset, val=dataset.train), torch.linspace(*dataset.support, 2001)
     for n_steps in (10, 20, 40, 80):
-        model = notebook("ODE.ipynb").flow_matching(data, smooth=True, n_steps=n_steps)
+        model = flows.flow_matching(data, smooth=True, n_steps=n_steps)
         with suppress(ValueError):
             model.log_likelihood(y)
             break
@@ -93,7 +106,7 @@ def ode_flow_matching(dataset: Dataset, seed: int) -> LogDensity:
 
 def sde_bound(dataset: Dataset, seed: int) -> LogDensity:
     """The notebook's default net and path; its exact density from the Fokker-Planck equation."""
-    train = notebook("SDE.ipynb").train
+    train = diffusion.train
     data = replace(dataset, val=dataset.train)
     return train(data, seed=seed, n_iterations=300, progress=False).log_likelihood
 
@@ -104,7 +117,7 @@ def sde_closed_form(dataset: Dataset, seed: int) -> Scored:
 
     Mean and variance are two more parameters.
     """
-    fitted = notebook("SDE.ipynb").least_squares(replace(dataset, val=dataset.val[:0]))
+    fitted = diffusion.least_squares(replace(dataset, val=dataset.val[:0]))
     y, net = dataset.train, fitted.model.net
     corrected = net.net.c.any()
     fitted_numbers = smoothing.fit(fitted.units(y))[2] if corrected else net.denoiser.n_parameters

@@ -24,7 +24,7 @@ from benchmarks.common import (
     milliseconds,
     quietly,
 )
-from benchmarks.estimators import notebook
+from dlutils import flows
 from dlutils.data.datasets import Dataset, make_dataset
 from dlutils.estimators.view import units_of
 from dlutils.flows import adjoint
@@ -48,7 +48,7 @@ PROPER = SOLVER | {"n_bins": 64, "progress": False}
 
 def matched(density: str, seeds: range) -> Row:
     """Flow matching with its defaults: KL and seconds; then Euler's method with four steps."""
-    match, kl, kl_in_four, seconds = notebook("ODE.ipynb").flow_matching, [], [], []
+    match, kl, kl_in_four, seconds = flows.flow_matching, [], [], []
     datasets = [make_dataset(density, seed=seed) for seed in seeds]
     match(datasets[0])  # warm-up
     for data in datasets:
@@ -71,11 +71,11 @@ def matched(density: str, seeds: range) -> Row:
 
 def one_solve(dataset: Dataset, repeats: int = 5) -> float:
     """Median milliseconds from standardized points to the weights, for one penalty."""
-    ode, y = notebook("ODE.ipynb"), units_of(dataset)(dataset.train)
+    y = units_of(dataset)(dataset.train)
 
     def solve() -> None:
-        f = ode.DRIFTS["sigmoid_basis"].for_paths(y, "sorted")
-        next(ode.least_squares(f, *path_nodes(y, "sorted"), [1e-4]))
+        f = flows.DRIFTS["sigmoid_basis"].for_paths(y, "sorted")
+        next(flows.least_squares(f, *path_nodes(y, "sorted"), [1e-4]))
 
     solve()
     return median(milliseconds(solve) for _ in range(repeats))
@@ -83,8 +83,7 @@ def one_solve(dataset: Dataset, repeats: int = 5) -> float:
 
 def by_train(optimizer: str, every: int, dataset: Dataset, seed: int, **settings: object) -> Climb:
     """`train` of the notebook, watched so often."""
-    ode = notebook("ODE.ipynb")
-    flow = ode.FittedODE(None, None, units_of(dataset), **SOLVER)
+    flow = flows.FittedODE(None, None, units_of(dataset), **SOLVER)
     watch, values = Watch(dataset), []
 
     def seen(f, history) -> None:
@@ -93,18 +92,18 @@ def by_train(optimizer: str, every: int, dataset: Dataset, seed: int, **settings
 
     few = replace(dataset, val=dataset.val[:8])  # it is watched more often than one validates
     options = PROPER | settings | {"optimizer": optimizer, "validate_every": every}
-    quietly(ode.train, few, "mlp", seed=seed, callback=seen, **options)
+    quietly(flows.train, few, "mlp", seed=seed, callback=seen, **options)
     return watch, values
 
 
 def by_lbfgs(dataset: Dataset, seed: int) -> Climb:
     """SciPy's L-BFGS on the same objective, prior included, with the adjoint's gradient."""
-    ode, units = notebook("ODE.ipynb"), units_of(dataset)
+    units = units_of(dataset)
     y, weights = DataSource(units(dataset.train), PROPER["n_bins"])()
     with seeded(seed, dtype=y.dtype):
-        f = ode.DRIFTS["mlp"]()
+        f = flows.DRIFTS["mlp"]()
     parameters, precision = list(f.parameters()), 1 / len(dataset.train)
-    flow = ode.FittedODE(f, None, units, **SOLVER)
+    flow = flows.FittedODE(f, None, units, **SOLVER)
     watch, values = Watch(dataset), []
 
     def objective(theta: np.ndarray) -> tuple[float, np.ndarray]:

@@ -27,8 +27,8 @@ from benchmarks.common import (
     mean_and_error,
     quietly,
 )
-from benchmarks.estimators import notebook
 from benchmarks.flow_matching import PROPER, SOLVER
+from dlutils import diffusion, flows
 from dlutils.arrays import dtype_of
 from dlutils.data.datasets import Dataset, make_dataset
 from dlutils.flows import adjoint
@@ -48,17 +48,17 @@ NO_BATCH: Row = dict.fromkeys(("ms a step", "sd", "unit", "sd / mean"), "–")
 
 def likelihood(dataset: Dataset, seed: int, **settings: object):
     """A flow by maximum likelihood."""
-    return notebook("ODE.ipynb").train(dataset, "mlp", seed=seed, **PROPER | settings)
+    return flows.train(dataset, "mlp", seed=seed, **PROPER | settings)
 
 
 def bound(dataset: Dataset, seed: int, **settings: object):
     """An SDE by its bound."""
-    return notebook("SDE.ipynb").train(dataset, seed=seed, progress=False, **settings)
+    return diffusion.train(dataset, seed=seed, progress=False, **settings)
 
 
 def matching(coupling: str, dataset: Dataset, seed: int, **settings: object):
     """A flow by regression on the velocity of straight paths."""
-    match = notebook("ODE.ipynb").flow_matching
+    match = flows.flow_matching
     return match(dataset, "mlp", coupling, seed, progress=False, **settings)
 
 
@@ -71,10 +71,10 @@ def likelihood_of(dataset: Dataset, flow, batch: int = BATCH) -> Objective:
 
 def bound_of(dataset: Dataset, fitted, batch: int = BATCH) -> Objective:
     """The mean of one sample of the bound a point, nats."""
-    sde, random = notebook("SDE.ipynb"), torch.Generator().manual_seed(0)
+    random = torch.Generator().manual_seed(0)
     x, model = fitted.standardized(dataset.train).sort().values, fitted.model
-    draw = lambda: sde.minibatch(model.path, x, "lattice", batch, random)
-    return lambda: sde.sampled_elbo(model, *draw()).mean() - math.log(fitted.units.scale)
+    draw = lambda: diffusion.minibatch(model.path, x, "lattice", batch, random)
+    return lambda: diffusion.sampled_elbo(model, *draw()).mean() - math.log(fitted.units.scale)
 
 
 def mean_square_of(coupling: str, dataset: Dataset, flow, batch: int = BATCH) -> Objective:
@@ -99,8 +99,8 @@ TRAINED: dict[str, tuple[Callable, Callable | None, str]] = {
     for c in ("sorted", "independent")
 }
 SOLVED: dict[str, Callable] = {
-    "regression, closed form": lambda data, seed: notebook("ODE.ipynb").flow_matching(data),
-    "bound, closed form": lambda data, seed: notebook("SDE.ipynb").least_squares(data, seed=seed),
+    "regression, closed form": lambda data, seed: flows.flow_matching(data),
+    "bound, closed form": lambda data, seed: diffusion.least_squares(data, seed=seed),
 }
 # The best of learning rates 0.01, 0.03, 0.1 and of two batch sizes; None: all points, compressed.
 SETTINGS = {
@@ -144,7 +144,7 @@ def natural_step(dataset: Dataset, flow) -> Callable[[], object]:
     """One step after the other from fresh weights, on all points, compressed."""
     y = flow.units(dataset.train)
     with seeded(0, dtype=y.dtype):
-        f = notebook("ODE.ipynb").DRIFTS["mlp"]()
+        f = flows.DRIFTS["mlp"]()
     nodes, weights = DataSource(y, PROPER["n_bins"])()
     climber = NaturalGradient(f, nodes, weights, **SOLVER, precision=1 / len(y))
     return lambda: (climber.look(), climber.move())

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.common import Options, Row, Tables, command, interleaved
-from benchmarks.estimators import notebook
+from benchmarks.estimators import by_backprop, notebook
 from dlutils.flows.adjoint import mean_log_likelihood
 from dlutils.flows.kernels import AutogradKernel, MLPKernel
+from dlutils.flows.nets import MLPDrift
 from dlutils.seeding import seeded
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # torch's tensors are on the CPU too
@@ -159,7 +160,7 @@ def classic_rk4():
 def contenders(f: nn.Module, y: Tensor, method: str) -> dict[str, Step]:
     """All ways to make the step, plain backprop first."""
     checkpoint, direct = diffrax.RecursiveCheckpointAdjoint, diffrax.DirectAdjoint
-    plain = lambda f: notebook("ODE.ipynb").mean_log_likelihood(f, y, None, T, method)
+    plain = lambda f: by_backprop(f, y, None, T, method)
     ours = lambda f: mean_log_likelihood(f, y, None, T, method)
     return {
         "plain backprop": torch_step(f, plain),
@@ -196,7 +197,7 @@ def differences(steps: dict[str, Step]) -> dict[str, Row]:
 def make(options: Options) -> Tables:
     """Time one training step of the ODE flow against torchdiffeq and diffrax."""
     with seeded(0):
-        f = notebook("ODE.ipynb").MLPDrift()
+        f = MLPDrift()
     with seeded(1):
         y = torch.randn(256)
     rows = []

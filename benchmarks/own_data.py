@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 
 from benchmarks.common import Options, Row, Tables, command, runs
-from benchmarks.estimators import notebook
+from dlutils import diffusion, flows
 from dlutils.data.datasets import Dataset, load_dataset
 from dlutils.estimators import held_out
 from dlutils.estimators.view import bends_of
@@ -90,13 +90,12 @@ def measure(config: Mapping[str, object]) -> dict[str, object]:
     """
     torch.set_num_threads(1)
     data, seed = read(config["source"], config["seed"]), config["seed"]
-    ode, sde = notebook("ODE.ipynb"), notebook("SDE.ipynb")
     proper = {"method": "rk4", "n_steps": 10, "logdet": "map", "n_bins": 64, "progress": False}
     fits = {
-        "ODE": lambda: ode.train(data, "auto", seed=seed, optimizer="natural", **proper),
-        "ODE, matched": lambda: ode.flow_matching(data, smooth=True),
-        "SDE": lambda: sde.train(data, seed=seed, progress=False),
-        "SDE, solved": lambda: sde.least_squares(data),
+        "ODE": lambda: flows.train(data, "auto", seed=seed, optimizer="natural", **proper),
+        "ODE, matched": lambda: flows.flow_matching(data, smooth=True),
+        "SDE": lambda: diffusion.train(data, seed=seed, progress=False),
+        "SDE, solved": lambda: diffusion.least_squares(data),
     }
     mean = lambda values, part: held_out.mean_and_error(values, data.weights.get(part))
     found, on_val, seconds, notes = {}, {}, {}, [data.description]

@@ -56,7 +56,7 @@ def measure(config: Config) -> Row:
     model = sde.train(
         mixture,
         *names,
-        t_sampler=sde.T_SAMPLER,
+        t_sampler="lattice",
         seed=config["seed"],
         delta=sde.DELTA,
         batch_size=sde.BATCH_SIZE // 2,

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 
 from benchmarks.common import SEEDS, Options, Row, Tables, command, distance, milliseconds, runs
-from benchmarks.estimators import notebook
+from dlutils import diffusion
 from dlutils.data.datasets import make_dataset
 from dlutils.diffusion import closed_form
 from dlutils.diffusion.denoisers import GaussianDenoiser
@@ -47,7 +47,7 @@ def measure(config: Mapping[str, object]) -> Row:
         mixture = yardsticks.em_mixture(dataset.train)
         seconds = time.perf_counter() - start
         return {"kl": distance(dataset, mixture), "seconds": seconds}
-    fitted = notebook("SDE.ipynb").least_squares(dataset, preconditioning=way)
+    fitted = diffusion.least_squares(dataset, preconditioning=way)
     return {
         "kl": distance(dataset, fitted.log_likelihood),
         "gap": compare(dataset, fitted.elbo).kl,
@@ -80,13 +80,13 @@ def results(rows: list[Row]) -> Tables:
 
 def times(density: str, repeats: int = 5) -> Row:
     """Median milliseconds of a solve by itself, and of a fit for an explorer, data to density."""
-    sde, dataset = notebook("SDE.ipynb"), make_dataset(density, seed=SEEDS[0])
+    dataset = make_dataset(density, seed=SEEDS[0])
     nodes, _ = closed_form.smooth_nodes(units_of(dataset)(dataset.train))
     given = closed_form.Table(closed_form.knots_for(*nodes)), GaussianDenoiser()
     sample, penalties = closed_form.Sample(nodes), [(1e-3, 1e-3)]
     functions = {
         "one solve, ms": lambda: closed_form.solve(*given, sample, 0.01, penalties),
-        "explorer, ms": lambda: sde.least_squares(dataset, **EXPLORER),
+        "explorer, ms": lambda: diffusion.least_squares(dataset, **EXPLORER),
     }
     return {
         name: median(milliseconds(function) for _ in range(repeats))

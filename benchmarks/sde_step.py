@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.common import Options, Row, Tables, command, interleaved
-from benchmarks.estimators import notebook
+from dlutils import diffusion
 from dlutils.data.datasets import make_dataset
 from dlutils.processes import fresh_processes
 from dlutils.seeding import seeded
@@ -42,7 +42,7 @@ class Posterior(nn.Module):
     def f(self, t: Tensor, x: Tensor) -> Tensor:
         """Drift of the posterior, f_q, (n, 1)."""
         x, t = x[:, 0], t.expand(len(x))
-        drift = notebook("SDE.ipynb").variational_drift
+        drift = diffusion.variational_drift
         return drift(self.model.path, self.y, x, t, *self.model.noise(x, t))[:, None]
 
     def h(self, t: Tensor, x: Tensor) -> Tensor:
@@ -56,17 +56,16 @@ class Posterior(nn.Module):
 
 def step(n_steps: int, name: str, n: int = 256) -> Callable[[], float]:
     """A function that makes one step, value and gradient, and returns the mean bound in nats."""
-    sde = notebook("SDE.ipynb")
     y = make_dataset("laplace_mixture").to(torch.float32).train[:n]
     with seeded(0, dtype=y.dtype):
-        model = sde.build_sde("linear", "optimal", "preconditioned")
+        model = diffusion.build_sde("linear", "optimal", "preconditioned")
     y = ((y - y.mean()) / y.std()).sort().values
     weights = [p for p in model.parameters() if p.requires_grad]
     random = torch.Generator().manual_seed(0)
 
     def simulation_free() -> Tensor:
-        draw = sde.lattice(model.path, n, random)
-        return sde.sampled_elbo(model, y[(draw.v * n).long().clamp(max=n - 1)], draw).mean()
+        draw = diffusion.lattice(model.path, n, random)
+        return diffusion.sampled_elbo(model, y[(draw.v * n).long().clamp(max=n - 1)], draw).mean()
 
     def simulated() -> Tensor:
         alpha, beta = model.path(y, torch.zeros_like(y))
@@ -77,7 +76,7 @@ def step(n_steps: int, name: str, n: int = 256) -> Callable[[], float]:
         x, log_ratio = solve(Posterior(model, y), x_0, ends, noise, logqp=True, **options)
         misfit = (y - x[-1, :, 0]) ** 2 / (2 * model.sigma_y**2)
         top = -math.log(model.sigma_y) - 0.5 * math.log(2 * math.pi)
-        return (top - misfit - sde.prior_kl(model, y) - log_ratio[-1]).mean()
+        return (top - misfit - diffusion.prior_kl(model, y) - log_ratio[-1]).mean()
 
     def run() -> float:
         value = simulation_free() if name == OURS else simulated()

@@ -25,8 +25,9 @@ from tqdm import tqdm
 
 from benchmarks.common import SEEDS, Enough, Options, Row, Tables, Watch, command, quietly, short
 from benchmarks.estimators import CONTENDERS as ESTIMATORS
-from benchmarks.estimators import in_units, notebook, spline_flow
+from benchmarks.estimators import by_backprop, in_units, spline_flow
 from benchmarks.ode_iteration import classic_rk4, equinox_net, of_net, with_kernel
+from dlutils import flows
 from dlutils.data.datasets import Dataset, make_dataset
 from dlutils.estimators.view import units_of
 from dlutils.estimators.yardsticks import LogDensity
@@ -53,6 +54,7 @@ LEVEL = 0.005  # of the KL, nats
 REFERENCE = "diffrax on our nodes, T = 4"  # of records, for machines differ
 TUNING_SEEDS = range(2)
 T, BINS, BATCH, LOOKS = 4, 32, 256, 20
+GRADIENTS = {"adjoint": flows.adjoint.mean_log_likelihood, "backprop": by_backprop}
 MARGIN = 0.8  # of the level, for a setting on trial: one that just gets there may not elsewhere
 MOST = 5.0  # seconds of work that a training has, in the race and on trial
 
@@ -97,22 +99,22 @@ def flow(
     **options: object,
 ) -> None:  # fmt: skip
     """Our flow by maximum likelihood, rk4: `train` of the notebook without its validations."""
-    ode, units, solver = notebook("ODE.ipynb"), units_of(dataset), (n_steps, "rk4", logdet)
-    mean_of, precision = ode.GRADIENTS[gradient], 1.0 / len(dataset.train)
+    units, solver = units_of(dataset), (n_steps, "rk4", logdet)
+    mean_of, precision = GRADIENTS[gradient], 1.0 / len(dataset.train)
     draw = DataSource(units(dataset.train), n_bins, batch_size, seed)
     with seeded(seed, dtype=dataset.train.dtype):
-        f = (net or ode.MLPDrift)()
+        f = (net or flows.MLPDrift)()
     if optimizer == "natural":
         climber = NaturalGradient(f, *draw(), *solver, precision, damping=damping)
         options |= {"climber": climber, "validate_every": 1}
     objective = lambda: mean_of(f, *draw(), *solver)
-    log_density = ode.FittedODE(f, None, units, *solver).log_likelihood
+    log_density = flows.FittedODE(f, None, units, *solver).log_likelihood
     climb(f, objective, log_density, watch, precision=precision, **options)
 
 
 def by_autograd() -> nn.Module:
     """The same perceptron; the adjoint takes its derivatives by autograd."""
-    return with_kernel(notebook("ODE.ipynb").MLPDrift(), AutogradKernel)
+    return with_kernel(flows.MLPDrift(), AutogradKernel)
 
 
 def once(estimate: Callable[[Dataset, int], LogDensity]) -> Callable[..., None]:
@@ -124,7 +126,7 @@ def matched_in_two_steps(dataset: Dataset, seed: int) -> LogDensity:
     """Flow matching with few nodes, few steps, and a penalty that was chosen on `TUNING_SEEDS`."""
     few = replace(dataset, val=dataset.val[:8])  # there is nothing to choose
     given = {"penalties": [10], "n_times": 2, "method": "rk2", "n_steps": 2}
-    return notebook("ODE.ipynb").flow_matching(few, **given).log_likelihood
+    return flows.flow_matching(few, **given).log_likelihood
 
 
 @cache
@@ -150,7 +152,7 @@ def diffrax_step() -> tuple[Callable, Callable, Callable]:
 def compilation(n: int) -> float:
     """Seconds that the step for n points takes to compile, which is done the first time."""
     start, step, _ = diffrax_step()
-    net, began = equinox_net(notebook("ODE.ipynb").MLPDrift()), time.perf_counter()
+    net, began = equinox_net(flows.MLPDrift()), time.perf_counter()
     jax.block_until_ready(step(net, start(net), jnp.zeros(n), jnp.ones(n) / n, jnp.float32(0)))
     return time.perf_counter() - began
 
@@ -170,7 +172,7 @@ def diffrax_cnf(
     units = units_of(dataset)
     watch.restart()
     with seeded(seed, dtype=torch.float32):
-        net = equinox_net(notebook("ODE.ipynb").MLPDrift())
+        net = equinox_net(flows.MLPDrift())
     state, draw = start(net), DataSource(units(dataset.train), BINS, batch_size, seed)
 
     def points() -> tuple:
@@ -236,7 +238,7 @@ CONTENDERS: dict[str, Contender] = {
         {"n_bins": (32, 64), "damping": (1e-3, 1e-2, 1e-1)}, ((32, 0.01), (32, 0.001), (64, 0.01)),
     ),
     "ODE, flow matching": Contender(
-        once(lambda data, seed: notebook("ODE.ipynb").flow_matching(data).log_likelihood), "ours",
+        once(lambda data, seed: flows.flow_matching(data).log_likelihood), "ours",
     ),
     TWO_STEPS: Contender(once(matched_in_two_steps), "ours"),
     ON_MINIBATCHES: Contender(

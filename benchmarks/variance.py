@@ -9,7 +9,7 @@ import math
 import torch
 
 from benchmarks.common import Options, Tables, command, interleaved
-from benchmarks.estimators import notebook
+from dlutils import diffusion
 from dlutils.data.datasets import make_dataset
 
 PACKAGES = ("torch",)
@@ -18,9 +18,9 @@ BATCH = 256
 
 def make(options: Options) -> Tables:
     """Compare the standard deviations of the ELBO and its gradient between time samplers."""
-    sde, dataset = notebook("SDE.ipynb"), make_dataset("laplace_mixture")
+    dataset = make_dataset("laplace_mixture")
     n_iterations, repeats, rounds = (100, 40, 10) if options.quick else (1000, 400, 50)
-    fitted = sde.train(dataset, n_iterations=n_iterations)
+    fitted = diffusion.train(dataset, n_iterations=n_iterations)
     x = fitted.standardized(dataset.train).sort().values
     model, shift = fitted.model, math.log(fitted.units.scale)
     weights = [p for p in model.parameters() if p.requires_grad]
@@ -29,15 +29,15 @@ def make(options: Options) -> Tables:
         """Objective (nats) and gradient in the weights of so many batches, as in training."""
         random, values, gradients = torch.Generator().manual_seed(0), [], []
         for _ in range(repeats):
-            draw = sde.T_SAMPLERS[sampler](model.path, BATCH, random)
+            draw = diffusion.T_SAMPLERS[sampler](model.path, BATCH, random)
             points = x[(draw.v * len(x)).long().clamp(max=len(x) - 1)]
-            value = sde.sampled_elbo(model, points, draw).mean() - shift
+            value = diffusion.sampled_elbo(model, points, draw).mean() - shift
             found = torch.autograd.grad(value, weights, allow_unused=True)
             gradients.append(torch.cat([g.flatten() for g in found if g is not None]))
             values.append(value.detach())
         return torch.stack(values), torch.stack(gradients)
 
-    names = [name for name in sde.T_SAMPLERS if name != "frozen"]
+    names = [name for name in diffusion.T_SAMPLERS if name != "frozen"]
     once = {name: lambda name=name: batches(name, 1) for name in names}
     times = interleaved(once, rounds, label="samplers")
     rows = []

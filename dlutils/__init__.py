@@ -2,7 +2,7 @@
 
 `data` is what is fitted; `flows` stands behind ODE.ipynb and `diffusion` behind SDE.ipynb;
 `estimators` is what one would try first; `tools` are commands, and what is not needed to compute.
-What both notebooks share stands beside them.
+What the notebooks share stands beside them.
 """
 
 from dlutils.arrays import dtype_of

@@ -1,4 +1,4 @@
-"""The figures of both notebooks: one style, one colour for one thing, files for a report.
+"""The figures of the notebooks: one style, one colour for one thing, files for a report.
 
 What draws one panel draws on `ax` (a new figure's if None) and returns it; what draws several
 returns the figure. They take as many items as they are given. None trains, none shows.

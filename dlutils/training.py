@@ -1,4 +1,4 @@
-"""One training loop for both notebooks: progress, validation, interruption, non-finite values."""
+"""Training with every option, and what a loop of one's own needs: progress, validation, interruption, non-finite values."""
 
 import math
 import signal

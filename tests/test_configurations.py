@@ -54,7 +54,9 @@ def prepare(folder):
 
 def run_by_nbval(folder):
     """Run out.ipynb as the README's command for a CI of one's own does."""
-    (options,) = re.findall(r"^python -m pytest (--nbval.*) ODE.ipynb SDE.ipynb BEYOND.ipynb$", README, re.M)
+    (options,) = re.findall(
+        r"^python -m pytest (--nbval.*) ODE.ipynb SDE.ipynb BEYOND.ipynb$", README, re.M
+    )
     command = [sys.executable, "-m", "pytest", *options.split(), "-p", "no:cacheprovider"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(

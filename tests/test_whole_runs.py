@@ -1,4 +1,4 @@
-"""Both notebooks whole, as on another processor: the numbers that are committed, the sentences."""
+"""The notebooks whole, as on another processor: the numbers that are committed, the sentences."""
 
 import re
 import shutil

@@ -123,7 +123,7 @@ def _advise(
         worst = max(behind, key=behind.get)
         print(
             f"{worst} is ahead of {first} by {behind[worst]:.3f} nats, more than two standard "
-            'errors: try another net (DRIFT = "auto" trains several), or the SDE that is solved for'
+            'errors: try another net (train(data, "auto") tries two), or the SDE that is solved for'
         )
     unbounded = not dataset.is_known and math.isinf(dataset.bounds[0])
     if unbounded and dataset.points.min() >= 0:

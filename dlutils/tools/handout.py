@@ -1,6 +1,6 @@
 """The notebooks for students: without answers, or with them.
 
-`python -m dlutils.tools.handout` writes to build/handout/ what a student gets: both notebooks,
+`python -m dlutils.tools.handout` writes to build/handout/ what a student gets: the notebooks,
 without answers and outputs, and what they need to run. `--blank integrator` also empties the
 functions of the cells tagged `exercise` and `integrator`; the checks below them say whether what
 the student writes there is right. `--solution` writes the notebooks as they are to build/solution/.
