@@ -1,4 +1,4 @@
-"""Training with every option, and what a loop of one's own needs: progress, validation, interruption, non-finite values."""
+"""Training with every option, and what a loop of one's own needs: a bar, validation, interruption."""
 
 import math
 import signal

@@ -43,6 +43,31 @@ class Fault(NamedTuple):
 FAULTS = [
     # Flows
     Fault(
+        "density along a flow divided by the inverse of the slope",
+        "log_p.append(log_p[-1] - r.log())",
+        "log_p.append(log_p[-1] + r.log())",
+    ),
+    Fault(
+        "validation of a flow without the slope of its units",
+        "validate = lambda: mean(f, *val, *solver).item() + rise_val",
+        "validate = lambda: mean(f, *val, *solver).item()",
+    ),
+    Fault(
+        "samples of an SDE without the noise of the observation",
+        "return self.units.inverse(x + self.model.sigma_y * noise)",
+        "return self.units.inverse(x)",
+    ),
+    Fault(
+        "times on the clock without dt / du",
+        "return t, path.time_rate(t)",
+        "return t, torch.ones_like(t)",
+    ),
+    Fault(
+        "a loop that is interrupted goes on",
+        "            if interrupted.is_set():",
+        "            if False:",
+    ),
+    Fault(
         "gradient of the map without 1 / r",
         "v_r = v / r",
         "v_r = v.expand_as(r)",
