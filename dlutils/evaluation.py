@@ -71,6 +71,7 @@ class Comparison:
                 "log-likelihood is none to quote. Take more steps."
             )
         if self.log_p is not None:
+            text += f"\nKL, mass divided out   {self.normalized_kl:.4f} nats from the truth"
             text += f"\nlargest difference of the densities: {100 * self.worst:.1f} % of the peak"
         return text
 

@@ -1,4 +1,4 @@
-"""Training with every option, and what a loop of one's own needs: a bar, validation, interruption."""
+"""Training with every option, and what a loop of one's own needs: bar, validation, interruption."""
 
 import math
 import signal

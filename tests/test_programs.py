@@ -62,9 +62,9 @@ def test_ten_steps_of_the_sdes_loop_are_those_of_the_package(seed):
 WRONG = [
     ("ODE", "check-linear", "return x + h * F, h * G", "return x - h * F, h * G"),
     ("ODE", "check-linear", "return x + h * F, h * G", "return x + h * F, -h * G"),
-    ("ODE", "check-linear", "h, log_slope = (t1 - t0) /", "h, log_slope = (t0 - t1) /"),
-    ("ODE", "check-linear", ".log_prob(x_0) + log_slope", ".log_prob(x_0) - log_slope"),
-    ("ODE", "check-linear", ".log_prob(x_0) + log_slope", ".log_prob(x_0)"),
+    ("ODE", "check-linear", "h, log_det = (t1 - t0) /", "h, log_det = (t0 - t1) /"),
+    ("ODE", "check-linear", ".log_prob(x_0) + log_det", ".log_prob(x_0) - log_det"),
+    ("ODE", "check-linear", ".log_prob(x_0) + log_det", ".log_prob(x_0)"),
     ("SDE", "check-bound", "- drift_to(y, x, t, sigma)) **", "+ drift_to(y, x, t, sigma)) **"),
     ("SDE", "check-bound", "** 2 / (2 * sigma**2)", "** 2 / sigma**2"),
     ("SDE", "check-bound", "eps - sigma**2 * eps /", "eps + sigma**2 * eps /"),

@@ -73,6 +73,7 @@ class Tightness:
 
     def __str__(self) -> str:
         lines = [
+            f"expected log-likelihood  {self.expected:.4f}",
             f"final ELBO               {self.final_bound:.4f}",
             f"final log-likelihood     {self.final:.4f}",
             f"mass of the model         {self.exact.mass:.4f}",
