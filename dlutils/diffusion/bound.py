@@ -73,7 +73,6 @@ class Tightness:
 
     def __str__(self) -> str:
         lines = [
-            f"expected log-likelihood  {self.expected:.4f}",
             f"final ELBO               {self.final_bound:.4f}",
             f"final log-likelihood     {self.final:.4f}",
             f"mass of the model         {self.exact.mass:.4f}",
@@ -81,6 +80,7 @@ class Tightness:
         if self.dataset.is_known:
             test = self.dataset.test
             excess = plus_minus(self.model.log_likelihood(test) - self.dataset.log_prob(test))
+            lines.insert(0, f"expected log-likelihood  {self.expected:.4f}")
             lines += [
                 f"final minus expected     {excess}, on the same test points",
                 f"gap: truth - ELBO         {self.gap:.5f} nats, by quadrature",

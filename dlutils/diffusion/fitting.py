@@ -65,6 +65,10 @@ class FittedSDE:
     reach: float
     n_steps: int = 400
 
+    def __getstate__(self) -> dict[str, object]:
+        """Without what is cached: a saved model computes it anew."""
+        return {name: value for name, value in vars(self).items() if name != "exact"}
+
     def standardized(self, y: Tensor) -> Tensor:
         """The points as the model sees them, in its type."""
         return self.units(torch.as_tensor(y, dtype=dtype_of(self.model)))
