@@ -20,7 +20,6 @@ from dlutils.training import History
 
 LogLikelihood = Callable[[Tensor], Tensor]
 MASS_TOLERANCE = 0.01
-NEAR = 0.03  # nats
 
 
 @dataclass(frozen=True)
@@ -258,37 +257,6 @@ def slope(x: Sequence[float], y: ArrayLike) -> float:
     if known.sum() < 2:
         return float("nan")
     return float(np.polyfit(np.log(x[known]), np.log(y[known]), 1)[0])
-
-
-def objectives_table(
-    models: Mapping[str, tuple[Fitted, float, str]], dataset: Dataset
-) -> list[dict[str, object]]:
-    """What was maximised or solved: its noise, how soon it is close to the truth, where it ends.
-
-    Args:
-        models: By the objective's name: the model, the standard deviation of the objective of a
-            batch, and its unit, "nats" where the history is of a log-likelihood or a bound.
-        dataset: Of a known density.
-
-    Returns:
-        A row a model: noise, iterations, the first validated one that is within 0.03 nats of the
-        truth on the same points, KL in nats, and seconds.
-    """
-    near, rows = dataset.log_prob(dataset.val).mean().item() - NEAR, []
-    for name, (model, sd, unit) in models.items():
-        history = model.history
-        reached = history.iterations_to(near) if unit == "nats" and history.train else None
-        rows.append(
-            {
-                "objective": name,
-                "noise of a batch": f"{sd:.3g} {unit}" if sd else "none",
-                "iterations": len(history.train) or "–",
-                f"to {NEAR:g} nats": "–" if reached is None else reached,
-                "KL": compare(dataset, model.log_likelihood).kl,
-                "seconds": f"{history.seconds:.1f}",
-            }
-        )
-    return rows
 
 
 def through_nodes(log_q: Callable[[Tensor], Tensor], y: Tensor, n_nodes: int = 1001) -> Tensor:

@@ -45,11 +45,6 @@ class History:
     stopped: str | None = None
     kept: int | None = None
 
-    def iterations_to(self, target: float) -> int | None:
-        """The first validated iteration at which `target` is reached; None if it never is."""
-        validated = zip(self.val_iteration, self.val, strict=True)
-        return next((k for k, value in validated if value >= target), None)
-
 
 class Prior:
     """A Gaussian prior on weights: minus its logarithm, but for a constant.

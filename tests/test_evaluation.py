@@ -14,7 +14,6 @@ from dlutils.evaluation import (
     constant_cdf,
     densities,
     evaluate,
-    objectives_table,
     over_samples,
     quadrature,
     slope,
@@ -205,25 +204,3 @@ def test_where_the_cdf_is_constant():
     for factor in (1.0, 0.9):  # a mass that is not one is divided out
         found = constant_cdf(x.numpy(), factor * p.numpy(), levels)
         np.testing.assert_allclose(found, expected, atol=1e-4)
-
-
-def test_objectives_are_told_by_their_noise_and_how_soon_they_are_close():
-    data = make_dataset("gaussian", 50, 40, 30)
-    truth = data.log_prob(data.val).mean().item()
-    slow = fitted(lambda y: data.log_prob(y - 0.1))
-    slow.history = History([0.0] * 20, [0, 10, 20], [truth - 1, truth - 0.02, truth], seconds=2.0)
-    squares = fitted(data.log_prob)
-    squares.history = History([-9.0] * 5, [0, 5], [9.0, 9.0])
-    models = {
-        "likelihood": (slow, 0.0542, "nats"),
-        "match": (squares, 0.1, "of it"),
-        "solved": (fitted(data.log_prob), 0, "nats"),
-    }
-    first, second, third = objectives_table(models, data)
-    assert first.pop("KL") == pytest.approx(0.5 * 0.2**2, rel=1e-3)
-    assert first == {
-        "objective": "likelihood", "noise of a batch": "0.0542 nats", "iterations": 20,
-        "to 0.03 nats": 10, "seconds": "2.0",
-    }  # fmt: skip
-    assert second["to 0.03 nats"] == "–", "a mean square is no log-likelihood"
-    assert (third["noise of a batch"], third["iterations"]) == ("none", "–")

@@ -10,7 +10,6 @@ from dlutils.data.datasets import make_dataset
 from dlutils.flows.matching import (
     COUPLINGS,
     along_quantiles,
-    batch_noise,
     mean_squares,
     most_likely,
     path_nodes,
@@ -107,15 +106,6 @@ def test_the_regression_reaches_the_least_squares(coupling):
     assert (after, before) == pytest.approx(mean_squares(f, y, coupling))
     assert least <= after < 1.01 * least
     assert before > 1.2 * least
-
-
-def test_the_noise_of_a_batch_is_the_spread_of_its_mean():
-    y, f = sample(n=500), Quadratic(0.5)
-    x, t, v, w = path_nodes(y, "independent")
-    loss = (f(x, t) - v).square().detach()
-    drawn = loss[torch.multinomial(w, 64 * 4000, replacement=True)].view(4000, 64).mean(1)
-    noise = batch_noise(f, y, "independent", 64)
-    assert noise == pytest.approx((drawn.std() / drawn.mean()).item(), rel=0.06)
 
 
 @pytest.mark.parametrize(

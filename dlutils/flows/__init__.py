@@ -14,7 +14,6 @@ from dlutils.flows.kernels import AutogradKernel, MLPKernel
 from dlutils.flows.matching import (
     COUPLINGS,
     PENALTIES,
-    batch_noise,
     mean_squares,
     most_likely,
     path_nodes,
@@ -49,7 +48,6 @@ __all__ = [
     "SigmoidBasisDrift",
     "adjoint",
     "automatic",
-    "batch_noise",
     "check_solver",
     "convergence",
     "evolution",

@@ -23,7 +23,7 @@ from dlutils.estimators.view import seen_in, units_of
 from dlutils.flows import adjoint
 from dlutils.flows.choice import automatic
 from dlutils.flows.matching import PENALTIES, most_likely, path_nodes, regress
-from dlutils.flows.methods import check_solver, runge_kutta_step
+from dlutils.flows.methods import check_solver, runge_kutta_step, step_and_slope
 from dlutils.flows.natural import NaturalGradient
 from dlutils.flows.nets import DRIFTS, SigmoidBasisDrift
 from dlutils.seeding import seeded
@@ -232,13 +232,10 @@ def push(f: nn.Module, x_0: Tensor, n_steps: int, method: str) -> tuple[Tensor, 
     """
     states, log_p, h = [x_0], [Normal(0.0, 1.0).log_prob(x_0)], 1 / n_steps
     for k in range(n_steps):
-        with torch.enable_grad():
-            x = states[-1].detach().requires_grad_()
-            after = runge_kutta_step(f, x, k * h, h, method)
-            (r,) = torch.autograd.grad(after.sum(), x)
+        after, r = step_and_slope(f, states[-1], k * h, h, method)
         if not (r > 0).all():
             raise ValueError(f"the {method} step at t = {k * h:.3g} folds the line: raise n_steps")
-        states.append(after.detach())
+        states.append(after)
         log_p.append(log_p[-1] - r.log())
     return torch.stack(states), torch.stack(log_p).exp()
 

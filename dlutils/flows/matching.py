@@ -133,28 +133,15 @@ def most_likely(
     return max(found, key=lambda pair: pair[0])
 
 
+@torch.no_grad()
 def mean_squares(f: nn.Module, y: Tensor, coupling: str) -> tuple[float, float]:
     """What is left of the regression's loss, and what there was: see `regress`.
 
     Mean squares over the paths, of the drift minus the velocity and of the velocity itself; y is in
     the drift's units.
     """
-    missed, whole, w = _squares(f, y, coupling)
-    return (w @ missed).item(), (w @ whole).item()
-
-
-def batch_noise(f: nn.Module, y: Tensor, coupling: str, n: int) -> float:
-    """Standard deviation of the mean square over n random nodes, in units of its own mean."""
-    loss, _, w = _squares(f, y, coupling)
-    mean = w @ loss
-    return ((w @ (loss - mean).square()).sqrt() / mean / n**0.5).item()
-
-
-@torch.no_grad()
-def _squares(f: nn.Module, y: Tensor, coupling: str) -> tuple[Tensor, Tensor, Tensor]:
-    """Squares of the drift minus the velocity and of the velocity, at weighted nodes, `(m,)`."""
     x, t, v, w = path_nodes(y, coupling).to(next(f.parameters()).dtype)
-    return (f(x, t) - v).square(), v.square(), w
+    return (w @ (f(x, t) - v).square()).item(), (w @ v.square()).item()
 
 
 def along_quantiles(y: Tensor, n_places: int) -> Tensor:

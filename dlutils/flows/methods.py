@@ -97,6 +97,17 @@ def runge_kutta_step(f: Drift, x: Tensor, t: Tensor | float, h: float, method: s
     return combine(x, h, b, F)
 
 
+def step_and_slope(
+    f: Drift, x: Tensor, t: Tensor | float, h: float, method: str
+) -> tuple[Tensor, Tensor]:
+    """Where a step leads from the states x, and its slope there, without a gradient."""
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        after = runge_kutta_step(f, x, t, h, method)
+        (slope,) = torch.autograd.grad(after.sum(), x)
+    return after.detach(), slope
+
+
 def combine(x: Tensor, h: float, weights: Sequence[float], terms: Sequence[Tensor]) -> Tensor:
     """The state x + h sum(weights * terms), without the terms of weight zero."""
     for weight, term in zip(weights, terms, strict=False):

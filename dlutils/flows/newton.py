@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.distributions import Normal
 
 from dlutils.flows import adjoint
-from dlutils.flows.methods import Drift, check_solver, runge_kutta_step
+from dlutils.flows.methods import Drift, check_solver, step_and_slope
 
 TOLERANCE = 1e-6  # of the largest correction, in units of y
 MOST_ITERATIONS = 50
@@ -80,8 +80,4 @@ def log_likelihood(
 def _steps(f: Drift, x: Tensor, t: Tensor, h: float, method: str) -> tuple[Tensor, Tensor]:
     """Each step from its own state: where it leads, and its slope, `(T, n)` each."""
     at_all = lambda x, t: f(x.reshape(-1), t.expand_as(x).reshape(-1)).view_as(x)
-    with torch.enable_grad():
-        x = x.detach().requires_grad_()
-        after = runge_kutta_step(at_all, x, t, h, method)
-        (slopes,) = torch.autograd.grad(after.sum(), x)
-    return after.detach(), slopes
+    return step_and_slope(at_all, x, t, h, method)

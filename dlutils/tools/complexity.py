@@ -149,17 +149,6 @@ def median_seconds(run: Callable[[], object], repeats: int = 3) -> float:
     return sorted(times[1:])[repeats // 2]
 
 
-class _ByAutograd(torch.nn.Module):
-    """A drift that does not offer the kernel it has: its derivatives come from autograd."""
-
-    def __init__(self, f: torch.nn.Module):
-        super().__init__()
-        self.f = f
-
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        return self.f(x, t)
-
-
 def _net_and_nodes() -> tuple[torch.nn.Module, Tensor]:
     """What every step is measured with."""
     nodes = make_dataset("laplace_mixture").compress(32)[0]
@@ -169,29 +158,6 @@ def _net_and_nodes() -> tuple[torch.nn.Module, Tensor]:
 
 def _milliseconds(run: Callable[[], object], repeats: int = 3) -> float:
     return round(1e3 * median_seconds(run, repeats), 1)
-
-
-def parts(n_steps: int = 100) -> list[dict[str, object]]:
-    """What the batch of steps and the written-out derivatives each bring, in this process.
-
-    Returns:
-        A row for the adjoint step by step and in batches of steps, and for backprop: milliseconds
-        of a training step with derivatives by autograd and written out.
-    """
-    f, y = _net_and_nodes()
-
-    def adjoint(net: torch.nn.Module, chunk: int | None) -> float:
-        step = lambda: mean_log_likelihood(net, y, None, n_steps, chunk=chunk).backward()
-        return _milliseconds(step)
-
-    solver = _milliseconds(lambda: backprop(f, y, n_steps))
-    rows = [
-        ("backprop through the solver", solver, "–"),
-        ("adjoint, step by step", adjoint(_ByAutograd(f), 1), adjoint(f, 1)),
-        ("adjoint, in batches of steps", adjoint(_ByAutograd(f), None), adjoint(f, None)),
-    ]
-    titles = ("training step", "derivatives by autograd, ms", "derivatives written out, ms")
-    return [dict(zip(titles, row, strict=True)) for row in rows]
 
 
 def continuous_errors(steps: Sequence[int]) -> list[float]:
