@@ -71,16 +71,21 @@ class Comparison:
             )
         if self.log_p is not None:
             text += f"\nKL, mass divided out   {self.normalized_kl:.4f} nats from the truth"
-            text += f"\nlargest difference of the densities: {100 * self.worst:.1f} % of the peak"
+            k = np.abs(self.differences).argmax()
+            text += f"\nlargest difference of the densities: {100 * self.differences[k]:+.1f} % of "
+            text += f"the peak, at y = {self.y[k]:.3g}"
         return text
 
     @property
-    def worst(self) -> float:
-        """The largest difference of the two densities, in units of the true one's peak."""
-        if self.log_p is None:
-            return float("nan")
+    def differences(self) -> np.ndarray:
+        """The fitted density minus the true one, in units of the true one's peak, `(m,)`."""
         p, q = np.exp(self.log_p), np.exp(self.log_q)
-        return float(np.abs(q - p).max() / p.max())
+        return (q - p) / p.max()
+
+    @property
+    def worst(self) -> float:
+        """The largest of the `differences`, without its sign."""
+        return float("nan") if self.log_p is None else float(np.abs(self.differences).max())
 
 
 def compare(dataset: Dataset, log_likelihood: LogLikelihood, n_nodes: int = 4001) -> Comparison:

@@ -12,6 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import QuadMesh
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
@@ -226,11 +227,13 @@ def family(
     gaps: Sequence[float],
     predicted: Sequence[float],
     kl: Sequence[float],
+    kl_at_zero: float,
     ax: Axes | None = None,
 ) -> Axes:
     """Gap of the bound, what a formula says of it, and KL of the density in nats, `(k,)` each.
 
-    They are drawn by r, `(k,)`, the variance of the noise in units of the best one.
+    They are drawn by r, `(k,)`, increasing, the variance of the noise in units of the best one; the
+    KL at r = 0, where the bound is infinite, stands at the left, apart from the logarithmic axis.
     """
     series = {"by the formula": predicted, "gap of the bound": gaps, "KL of the density": kl}
     styles = {
@@ -239,7 +242,13 @@ def family(
         "KL of the density": {"color": COLORS["model"], "ls": "--"},
     }
     labels = {"xlabel": r"$r=\sigma^2/\sigma_*^2$", "ylabel": "nats"}
-    return lines(r, series, ax, styles=styles, **labels)
+    ax = lines(r, series, ax, styles=styles, **labels)
+    zero = r[0] ** 2 / r[1]
+    ax.plot(zero, kl_at_zero, color=COLORS["model"], marker=line_style(2)["marker"], ms=3)
+    _ticks_at(ax, [zero, *r])
+    ax.set_xticklabels(["0", *(f"{value:g}" for value in r)])
+    ax.legend(loc="upper center", fontsize=6)
+    return ax
 
 
 def tightening(
@@ -278,6 +287,8 @@ def heat_maps(
 ) -> Figure:
     """Positive numbers by three names as coloured cells on a logarithmic scale, three maps a row.
 
+    The smaller, the brighter, and the smallest of a map is bold.
+
     Args:
         values: By (map, row, column): a cell's colour and its upper number.
         notes: By the same keys: its lower number, in brackets.
@@ -296,7 +307,8 @@ def heat_maps(
             for j, column in enumerate(columns):
                 text = f"{short(cells[i, j])}\n({short(notes[title, row, column])})"
                 ink = "white" if norm(cells[i, j]) > 0.5 else "black"
-                ax.text(j, i, text, ha="center", va="center", color=ink, fontsize=6)
+                weight = "bold" if cells[i, j] == cells.min() else "normal"
+                ax.text(j, i, text, ha="center", va="center", c=ink, fontsize=6, weight=weight)
         ax.set_xticks(range(len(columns)), map(words, columns), fontsize=5.5)
         ax.set_yticks(range(len(rows)), map(words, rows))
         ax.set_title(words(labels[0].format(title)))
@@ -383,22 +395,30 @@ def flow(
         ax: Where to draw.
     """
     ax = _axes(ax)
-    times, x = np.asarray(times), np.asarray(x)
-    mesh = ax.pcolormesh(
-        np.broadcast_to(times[:, None], x.shape), x, p, shading="gouraud", vmin=0, rasterized=True
-    )
+    _colour_bar(_flow((times, x, p, paths, quantiles), levels, np.max(p), ax), [ax])
+    above = {"loc": "lower center", "bbox_to_anchor": (0.5, 1), "ncols": 2}
+    ax.legend(fontsize=6, columnspacing=1, handlelength=1.2, **above)
+    return ax
+
+
+def _flow(parts: Sequence[ArrayLike], levels: Sequence[float], top: float, ax: Axes) -> QuadMesh:
+    """`flow` of times to quantiles without bar and legend; `top` is what has the last colour."""
+    times, x, p, paths, quantiles = map(np.asarray, parts)
+    at = np.broadcast_to(times[:, None], x.shape)
+    mesh = ax.pcolormesh(at, x, p, shading="gouraud", vmin=0, vmax=top, rasterized=True)
     ax.plot(times, paths, color=COLORS["path"], lw=0.4)
     ax.plot(times, quantiles, color=COLORS["quantile"], lw=1, ls="--")
     ax.plot([], [], color=COLORS["path"], lw=0.4, label="samples")
     shown = ", ".join(f"{level:g}" for level in levels)
     ax.plot([], [], color=COLORS["quantile"], lw=1, ls="--", label=f"CDF = {shown}")
-    seen = x[np.asarray(p) > 1e-3 * np.max(p)]
+    seen = x[p > 1e-3 * p.max()]
     limits = {"xlim": (times[0], times[-1]), "ylim": (seen.min(), seen.max())}
     ax.set(xlabel="$t$ (0: prior, 1: data)", ylabel="$x_t$", **limits)
-    ax.figure.colorbar(mesh, ax=ax, label="$p(x, t)$", pad=0.02)
-    above = {"loc": "lower center", "bbox_to_anchor": (0.5, 1), "ncols": 2}
-    ax.legend(fontsize=6, columnspacing=1, handlelength=1.2, **above)
-    return ax
+    return mesh
+
+
+def _colour_bar(mesh: QuadMesh, axes: Sequence[Axes]) -> None:
+    mesh.figure.colorbar(mesh, ax=list(axes), label="$p(x, t)$", pad=0.02)
 
 
 def flows(
@@ -448,12 +468,13 @@ def _flow_row(
     limits: tuple[float, float],
     dpi: float,
 ) -> tuple[Figure, Sequence[Axes]]:
-    """Panels of `flow` with one legend, the same limits, and the label of x at the first."""
+    """Panels of `flow` with one legend, colours and limits; the label of x is at the first."""
     fig, axes = _page(len(flows), 2, dpi=dpi, sharey=True)
+    top = max(np.max(p) for _, _, p, *_ in flows)
     for parts, ax in zip(flows, axes, strict=True):
-        flow(*parts, levels, ax=ax)
-        ax.get_legend().remove()
+        mesh = _flow(parts, levels, top, ax)
         ax.set(ylim=limits, ylabel="$x_t$" if ax is axes[0] else "")
+    _colour_bar(mesh, axes)
     _legend_above(axes[0], 2)
     return fig, axes
 

@@ -113,10 +113,13 @@ def test_bounds_tighten_with_their_standard_errors():
 
 
 def test_a_family_is_drawn_over_its_formula():
-    ax = plotting.family((0.5, 1, 2), [1.0, 0.1, 1.0], [1.1, 0.1, 1.1], [1e-3, 1e-3, 2e-3])
-    named = {line.get_label(): line.get_ydata() for line in ax.get_lines()}
+    ax = plotting.family((0.5, 1, 2), [1.0, 0.1, 1.0], [1.1, 0.1, 1.1], [1e-3, 1e-3, 2e-3], 3e-3)
+    *series, at_zero = ax.get_lines()
+    named = {line.get_label(): line.get_ydata() for line in series}
     assert list(named) == ["by the formula", "gap of the bound", "KL of the density"]
     np.testing.assert_allclose(named["by the formula"], [1.1, 0.1, 1.1])
+    assert at_zero.get_ydata() == [3e-3]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["0", "0.5", "1", "2"]
 
 
 @pytest.mark.parametrize("n", [1, 2])
@@ -133,6 +136,8 @@ def test_flows_side_by_side_have_one_legend_and_the_same_limits(n):
         assert [ax.get_ylim() for ax in panels] == [limits] * n
         assert [bool(ax.get_ylabel()) for ax in panels] == [True] + [False] * (n - 1)
         assert all(ax.get_legend() is None for ax in panels)
+        assert len(fig.axes) == n + 1, "one colour bar"
+        assert len({ax.collections[0].get_clim() for ax in panels}) == 1, "the same colours"
         (legend,) = fig.legends
         assert [text.get_text() for text in legend.get_texts()] == ["samples", "CDF = 0.5, 0.8"]
         for k, ax in enumerate(panels):
