@@ -108,9 +108,9 @@ def lines(rows: Sequence[Row]) -> list[str]:
         "first weights of its own.",
         "A cell has the mean over the seeds of the gap, which is how far the bound lies below the "
         "truth, ± its standard error, and in brackets the mean KL from the truth to the model's "
-        "own density, both in nats. The gap less the KL is how loose the bound is. Two cells that "
-        "differ by less than twice their standard errors are not told apart by these seeds. What "
-        f"was still to learn after {iterations} iterations is part of every number.",
+        "own density, both in nats. The gap less the KL is how loose the bound is. All have "
+        "the same seeds, so two of them are compared by their paired differences, which the CSV "
+        f"has. What was still to learn after {iterations} iterations is part of every number.",
         "`python -m benchmarks.parameterizations` writes this page, its figure and "
         f"`{RAW.as_posix()}`, a row a run.",
     ]
