@@ -193,6 +193,7 @@ def test_what_may_surprise_is_said(load, text, column, values, about):
         ),
         ("x\n5%\n", "", "line 2: '5%' is not a number: strike out '%'"),
         ("x\n$ 5\n", "", r"line 2: '\$ 5' is not a number: strike out '\$'"),
+        ("x\n(1.5)\n2\n", "", r"line 2: '\(1.5\)' is not a number"),
         ("x\nabc\n1\n", "", "line 2: 'abc' is not a number; if the table begins .*: skip_rows=2"),
         ("Title\n1,2\n3,4\n5,6\n", ":2", "there is no column '2'; .*; if it has several: apart by"),
         ("a~b\n1~2\n", ":b", "there is no column 'b'; choose from a~b; if it has several: .* sep="),
@@ -241,6 +242,7 @@ def test_what_pandas_takes_for_missing_is_missing():
         ([-32768, -32768, -32768, 1, 2, 2.5], "-32768"),
         ([9.96921e36, 9.96921e36, 9.96921e36, 1, 2, 2.5], "9.96921e+36"),
         ([-1e20, -1e20, -1e20, 1, 2, 2.5], "-1e+20"),
+        ([9.999e20, 9.999e20, 9.999e20, 1, 2, 2.5], "9.999e+20"),
         ([7777, 7777, 7777, 1, 2, 2.5], "7777"),
         ([0.999, 0.999, 0.999, 0.1, 0.2, 0.25], None),
     ],
@@ -252,12 +254,16 @@ def test_a_code_for_missing_is_mentioned(load, values, code):
     assert sample.description == "6 rows without a header" + (told if code else "")
 
 
-def test_two_codes_and_one_below_zero(load):
+def test_several_codes_and_such_as_are_below_zero(load):
     told = load("x\n" + "-999\n9999\n" * 3 + "1\n2\n2.5\n").description
     assert "9999 is there 3 times, far from the rest: is it missing?" in told
     assert "-999 is there 3 times" in told
     told = load("x\n" + "-999\n" * 3 + "1\n7000\n20\n").description
-    assert told.endswith("-999 is there 3 times, the only one below zero: is it missing?")
+    assert load("x\n" + "-8\n-9\n" * 3 + "1\n70\n2\n").description.count("is it missing?") == 2
+    assert (
+        load("x\n" + "-9\n-1.5\n" * 3 + "1\n70\n2\n").description == "9 rows under the header 'x'"
+    )
+    assert told.endswith("-999 is there 3 times, where others are above zero: is it missing?")
 
 
 def test_decimal_marks_that_are_told(load):

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from functools import cache
 from typing import NamedTuple
 
@@ -25,7 +26,7 @@ SYMBOL = (
     r"|[%‰$€£]|°[CFK]?|deg(?:_?[CFK])?|pp[mbt]|dB|[hd]|min|hrs?|days?|yrs?|in|ft|mi|mph|kn|kt|lbs?|oz"
 )
 FACTOR = rf"(?:{SYMBOL}|1)(?:(?:\*\*|\^)?[-−]?\d|[²³])?"
-UNIT = re.compile(rf"[(\[].+[)\]]|(?![A-Z1]$)(?:{FACTOR})(?:[ */·.](?:{FACTOR}))*|K")
+UNIT = re.compile(rf"[(\[].*[^\W\d].*[)\]]|(?![A-Z1]$)(?:{FACTOR})(?:[ */·.](?:{FACTOR}))*|K")
 
 
 class Marks(NamedTuple):
@@ -48,6 +49,9 @@ ALL_MARKS = (PLAIN, Marks("", ","), *(Marks(t, d) for t in GROUPING for d in ".,
 def number(cell: object, marks: Marks = PLAIN) -> float | None:
     """The value of a cell, NaN for a missing one, None for what is not a number."""
     if isinstance(cell, str):
+        if marks is PLAIN and "_" not in cell:  # most cells, at once
+            with suppress(ValueError):
+                return float(cell)
         text = cell.strip().translate(MINUS)
         if text.lower() in MISSING:
             return float("nan")
@@ -85,11 +89,10 @@ def is_word(cell: object) -> bool:
 @cache
 def _pattern(marks: Marks) -> re.Pattern:
     """Of a number: thousands in groups of three, or as in India of two and a last one of three."""
-    whole, d = r"\d+", re.escape(marks.decimal)
-    if marks.thousands:
-        t = GROUPING[marks.thousands]
-        whole = rf"(?:[1-9]\d{{0,2}}(?:{t}\d{{3}})+|[1-9]\d?(?:{t}\d\d)+{t}\d{{3}}|\d+)"
-    return re.compile(rf"[+-]?(?:{whole}(?:{d}\d*)?|{d}\d+)(?:[eE][+-]?\d+)?")
+    d, t = re.escape(marks.decimal), GROUPING.get(marks.thousands, "(?!)")  # that never matches
+    groups = rf"[1-9]\d{{0,2}}(?:{t}\d{{3}})+|[1-9]\d?(?:{t}\d\d)+{t}\d{{3}}"
+    plain = rf"(?:\d+(?:{d}\d*)?|{d}\d+)(?:[eE][+-]?\d+)?"
+    return re.compile(rf"[+-]?(?:(?:{groups})(?:{d}\d*)?|{plain})")
 
 
 def readings(
@@ -104,18 +107,25 @@ def readings(
         thousands: Only ways with that between thousands; None for any.
         decimal: Only ways with that before decimals; None for any.
     """
+    texts = {cell for cell in cells if isinstance(cell, str) and re.search(r"\d\D+\d|[,.]", cell)}
+    together = "\n".join(texts)
+    there = {mark for mark, pattern in GROUPING.items() if re.search(pattern, together)}
     ways = [
         marks
         for marks in ALL_MARKS
-        if thousands in (None, marks.thousands) and decimal in (None, marks.decimal)
+        if (marks.thousands in ("", *there) if thousands is None else marks.thousands == thousands)
+        and decimal in (None, marks.decimal)
     ]
-    texts = {cell for cell in cells if isinstance(cell, str) and re.search(r"\d\D+\d|[,.]", cell)}
-    told = [text for text in texts if any(number(text, marks) is not None for marks in ways)]
-    found: dict[tuple[str, ...], Marks] = {}
-    for marks in ways:
-        if all(number(text, marks) is not None for text in told):
-            found.setdefault(tuple(str(number(text, marks)) for text in told), marks)
-    return list(found.values())
+    odd = {text for text in texts if PLAIN not in ways or number(text) is None}
+    marked = {text for text in odd if any(number(text, marks) is not None for marks in ways)}
+    told = [*(texts - odd), *marked]
+    reads_all = lambda marks: all(number(text, marks) is not None for text in told)
+    ways = [way for way in ways if (not marked if way == PLAIN else reads_all(way))]
+    if len(ways) < 2:
+        return ways
+    columns = (tuple(str(number(text, marks)) for text in told) for marks in ways)
+    found = dict(zip(reversed([*columns]), reversed(ways), strict=True))  # the first of equal ones
+    return [marks for marks in ways if marks in found.values()]
 
 
 def differ(cells: Sequence[object], one: Marks, other: Marks) -> int:

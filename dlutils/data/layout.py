@@ -146,7 +146,10 @@ def _texts(row: Row) -> list[str]:
 
 def _filled(row: Row) -> int:
     """How many cells there are up to the last that is not empty."""
-    return max((k for k, text in enumerate(_texts(row), start=1) if text), default=0)
+    n = len(row.cells)
+    while n and not str(row.cells[n - 1]).strip():
+        n -= 1
+    return n
 
 
 def _shown(cells: Iterable[object]) -> str:

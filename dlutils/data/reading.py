@@ -85,6 +85,7 @@ def read_table(source: str | Path, weights: str | None, how: Reading) -> tuple[T
         ValueError: If it cannot be read; the message names a text's line.
     """
     path, column = split_source(source)
+    column = column and column.strip()
     match = SOURCE.fullmatch(str(path))
     suffix = (match["suffix"] or "").lower()
     packed = (match["packed"] or match["folder"] or "").lower()

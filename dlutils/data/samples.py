@@ -12,7 +12,9 @@ from dlutils.data.layout import COMMAS, SKIP, Table, counted, counts_up
 from dlutils.data.reading import Reading, read_table, split_source
 from dlutils.settings import check_count, check_flag
 
-CODE = re.compile(r"1|9|([789])\1+(\.(\1+|[27]5))?(e\+\d+)?|1e\+\d+")  # 999.25: of well logs
+CODE = re.compile(
+    r"1|[789](\.9+e\+\d+)?|([789])\2+(\.(\2+|[27]5))?(e\+\d+)?|1e\+\d+"
+)  # 999.25: of well logs
 FILLS = [2.0**k - least for k in (15, 16, 31, 32, 63) for least in (0, 1)]
 FILLS += [9.96921e36, 1.70141e38, 3.40282e38, 1.79769e308]  # of NetCDF, Surfer, the largest numbers
 WITH_UNIT = re.compile(r"(?P<before>[^\w.,+-]*)[+-]?[.,]?\d[\d.,]*(?P<after>\D*)")
@@ -225,8 +227,8 @@ def _numbers(cells: pd.DataFrame, k: int, marks: Marks) -> np.ndarray:
 def _codes(values: np.ndarray) -> list[str]:
     """A few words on each value at an end of the data that looks like a code for what is missing.
 
-    It is there at least three times; and is farther from the next value than the others are from
-    each other, or is negative alone and a number that is often used so.
+    It is a number that is often used so, and is there at least three times. It is farther from the
+    next value than the others are from each other, or all that are negative are such.
     """
     numbers, counts = np.unique(values, return_counts=True)
     found = []
@@ -234,9 +236,9 @@ def _codes(values: np.ndarray) -> list[str]:
         half = numbers / 2  # of which no difference overflows
         for k, rest in ((0, half[1:]), (-1, half[:-1])):
             far = np.abs(rest - half[k]).min() > np.ptp(rest)
-            alone = numbers[k] < -1 and rest.min() >= 0
+            alone = numbers[k] < -1 and all(map(_is_code, numbers[numbers < 0]))
             if counts[k] >= 3 and _is_code(numbers[k]) and (far or alone):
-                where = "far from the rest" if far else "the only one below zero"
+                where = "far from the rest" if far else "where others are above zero"
                 found.append(
                     f"{numbers[k]:.12g} is there {counts[k]} times, {where}: is it missing?"
                 )
