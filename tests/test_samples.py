@@ -195,8 +195,16 @@ def test_what_may_surprise_is_said(load, text, column, values, about):
         ("x\n$ 5\n", "", r"line 2: '\$ 5' is not a number: strike out '\$'"),
         ("x\n(1.5)\n2\n", "", r"line 2: '\(1.5\)' is not a number"),
         ("x\nabc\n1\n", "", "line 2: 'abc' is not a number; if the table begins .*: skip_rows=2"),
-        ("Title\n1,2\n3,4\n5,6\n", ":2", "there is no column '2'; .*; if it has several: apart by"),
-        ("a~b\n1~2\n", ":b", "there is no column 'b'; choose from a~b; if it has several: .* sep="),
+        (
+            "Title\n1,2\n3,4\n5,6\n",
+            ":2",
+            "there is no column '2'; .*; if there are several, ",
+        ),
+        (
+            "a~b\n1~2\n",
+            ":b",
+            "there is no column 'b'; choose from a~b; if .* sep=",
+        ),
         ("x,y\n1,2,3\n4,5\n6,7\n", ":y", "line 2: 3 cells, not 2"),
     ],
 )
@@ -365,8 +373,8 @@ def test_folders_of_others(tmp_path):
         assert load_sample(packed(*names)).values.tolist() == [1, 2]
     assert load_sample(packed("a/my.tsv", "__MACOSX/a/._my.tsv", name="my.zip")).values[1] == 2
     for names, message in (
-        (["a.csv", "b.csv"], "it holds 2 files: a.csv, b.csv; pack one alone"),
-        (["data/"], "it holds 0 files; pack one alone"),
+        (["a.csv", "b.csv"], "it holds 2 files, a.csv, b.csv: pack one alone"),
+        (["data/"], "it holds no file that ends in .*: pack one alone"),
     ):
         with pytest.raises(ValueError, match=message):
             load_sample(packed(*names))
@@ -392,11 +400,14 @@ def test_sheets(tmp_path):
     sample = load_sample(f"{tmp_path}/my.xlsx:x")
     assert sample.values.tolist() == [*range(101, 120)]
     assert (
-        "under the header 'x', sheet 'Data', not lists (hidden), what stands" in sample.description
+        "under the header 'x', sheet 'Data', not 'lists' (hidden), what stands"
+        in sample.description
     )
     assert sample.description.endswith("above line 2 left out ('Report of 2024')")
     for column in ("lists!x", "lists!"):
         assert load_sample(f"{tmp_path}/my.xlsx:{column}").values.tolist() == [*range(1, 20)]
+    with pytest.raises(ValueError, match=r"no column 'z'; .* of sheet 'Data', .*sheet!column"):
+        load_sample(f"{tmp_path}/my.xlsx:z")
     data.auto_filter.ref, data.row_dimensions[4].hidden = "B2:C20", True
     data.column_dimensions["C"].hidden = True
     book.save(tmp_path / "my.xlsx")

@@ -36,11 +36,13 @@ class Table(NamedTuple):
         cells: The index says in which line a row begins. The columns have names, or numbers.
         notes: A few words each.
         n_index: How many of the last columns are an index: taken only if named.
+        elsewhere: Where else a column might be that is not there.
     """
 
     cells: pd.DataFrame
     notes: list[str]
     n_index: int = 0
+    elsewhere: str = ""
 
     @property
     def has_names(self) -> bool:

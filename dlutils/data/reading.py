@@ -28,6 +28,10 @@ SOURCE = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 NO_SEPARATOR = "\x1f"
+APART = (
+    "; if there are several, tabs, semicolons, bars, commas or blanks are to be between them, or "
+    "what a first line names: sep=^"
+)
 CLUTTER = re.compile(r"/$|(^|/)(__MACOSX/|\.|Thumbs\.db$|desktop\.ini$)", re.IGNORECASE)
 LOOKS = {  # how files begin that are no text
     b"PK\x03\x04": "a .zip or .xlsx file: name it so",
@@ -114,7 +118,10 @@ def read_table(source: str | Path, weights: str | None, how: Reading) -> tuple[T
     else:
         rows, notes, separator = _read_text(data, how, asked)
     table = lay_out(rows, asked, separator, how.skip_rows)
-    return table._replace(notes=notes + table.notes), asked
+    elsewhere = APART if separator == NO_SEPARATOR else ""
+    if suffix == ".xlsx" and notes:
+        elsewhere = f"; this is of {notes[0]}; of another: ':sheet!column'"
+    return table._replace(notes=notes + table.notes, elsewhere=elsewhere), asked
 
 
 def _unzip(data: bytes, suffix: str) -> tuple[bytes, str]:
@@ -124,8 +131,9 @@ def _unzip(data: bytes, suffix: str) -> tuple[bytes, str]:
         names = [name for name in files if name.lower().endswith(suffix or SUFFIXES)]
         names = names or files if suffix else names
         if len(names) != 1:
-            held = f": {', '.join(names[:5])}" if names else ""
-            raise ValueError(f"it holds {len(names)} files{held}; pack one alone")
+            ends = f"no file that ends in {', '.join(SUFFIXES)}"
+            held = f"{len(names)} files, {', '.join(names[:5])}" if names else ends
+            raise ValueError(f"it holds {held}: pack one alone")
         try:
             data = folder.read(names[0])
         except NotImplementedError as error:
@@ -175,9 +183,9 @@ def _read_excel(
     else:
         raise ValueError("nothing is in its sheets")
     notes = []
-    if others := [other for other in book.sheetnames if other != sheet.title]:
-        states = {title: other.sheet_state for title, other in sheets.items()}
-        others = [name + " (hidden)" * (states.get(name) != "visible") for name in others]
+    if others := [name for name in book.sheetnames if name != sheet.title]:
+        hidden = (" (hidden)" * (book[name].sheet_state != "visible") for name in others)
+        others = [f"{name!r}{state}" for name, state in zip(others, hidden, strict=True)]
         state = "" if sheet.sheet_state == "visible" else "hidden "
         notes.append(f"{state}sheet {sheet.title!r}, not {', '.join(others)}")
     hidden = {k for k, row in sheet.row_dimensions.items() if row.hidden}

@@ -138,9 +138,7 @@ def _choose(table: Table, asked: list[str | None], notes: list[str]) -> list[int
         if names.count(name) > 1:
             raise ValueError(f"there are several columns {name!r}: take one by its number")
         if name not in names + numbers:
-            if len(names) == 1:
-                hint = "; if it has several: apart by tabs, semicolons, bars, commas or blanks, or "
-                hint += "by what a first line names: sep=^"
+            hint = table.elsewhere or hint
             raise ValueError(f"there is no column {name!r}; choose from {', '.join(names)}{hint}")
         where[name] = names.index(name) if name in names else numbers.index(name)
         if table.has_names and name in names and name in numbers:
