@@ -424,6 +424,8 @@ def test_an_index_is_taken_by_its_name(tmp_path):
     table.set_index("a")[["b"]].to_parquet(tmp_path / "my.parquet")
     for column, values in (("", [3, 4]), (":b", [3, 4]), (":1", [3, 4]), (":a", [1, 2])):
         assert load_sample(f"{tmp_path}/my.parquet{column}").values.tolist() == values
+    table.rename_axis("a").to_parquet(tmp_path / "my.parquet")  # a column has that name, too
+    assert load_sample(f"{tmp_path}/my.parquet:a").values.tolist() == [1, 2]
     table.set_index(["a", "b"]).to_parquet(tmp_path / "my.parquet")
     assert load_sample(f"{tmp_path}/my.parquet:b", weights="a").values.tolist() == [3, 4]
 

@@ -69,7 +69,8 @@ def lay_out(
     if not full:
         raise ValueError("it is empty" if not skip_rows else f"nothing is below line {skip_rows}")
     kept = kept[full[0] : full[-1] + 1]
-    k = begin(kept, asked) if skip_rows is None else 0
+    is_told = skip_rows is not None or is_index_without_name(kept[0], kept[1:], separator)
+    k = 0 if is_told else begin(kept, asked)
     above, (first, *below) = [row for row in kept[:k] if row.cells], kept[k:]
     if is_index_without_name(first, below, separator):
         first = first._replace(cells=["", *first.cells])

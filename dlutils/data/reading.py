@@ -104,7 +104,8 @@ def read_table(source: str | Path, weights: str | None, how: Reading) -> tuple[T
         if looks and suffix not in looks:
             raise ValueError(f"it looks like {looks}")
         if suffix == ".xlsx":
-            sheet, asked = _read_excel(io.BytesIO(data), asked)
+            rows, notes, elsewhere, asked = _read_excel(io.BytesIO(data), asked)
+            separator = ""
         elif suffix in READERS:
             if how.skip_rows:
                 raise ValueError("skip_rows is for texts and sheets")
@@ -113,14 +114,10 @@ def read_table(source: str | Path, weights: str | None, how: Reading) -> tuple[T
         raise ValueError(f"it needs a package that is not there: {error}") from error
     except (ValueError, *BROKEN) as error:
         raise ValueError(f"it is not a {suffix}{packed} file of numbers: {error}") from error
-    if suffix == ".xlsx":
-        rows, notes, separator = *sheet, ""
-    else:
+    if suffix != ".xlsx":
         rows, notes, separator = _read_text(data, how, asked)
+        elsewhere = APART if separator == NO_SEPARATOR else ""
     table = lay_out(rows, asked, separator, how.skip_rows)
-    elsewhere = APART if separator == NO_SEPARATOR else ""
-    if suffix == ".xlsx" and notes:
-        elsewhere = f"; this is of {notes[0]}; of another: ':sheet!column'"
     return table._replace(notes=notes + table.notes, elsewhere=elsewhere), asked
 
 
@@ -149,19 +146,18 @@ def _unzip(data: bytes, suffix: str) -> tuple[bytes, str]:
 
 
 def _read_parquet(file: io.BytesIO) -> Table:
-    """The columns; an index that has a name stands behind them."""
+    """The columns; an index that has a name of its own stands behind them."""
     cells = pd.read_parquet(file)
-    index = [k for k, name in enumerate(cells.index.names) if name is not None]
-    levels = [cells.index.get_level_values(k).to_series(name=cells.index.names[k]) for k in index]
-    parts = [part.reset_index(drop=True) for part in (cells, *levels)]
-    cells = pd.concat(parts, axis=1).rename(columns=str)
-    return Table(cells.set_axis(cells.index + 1), [], len(index))
+    names = [name for name in cells.index.names if name is not None and name not in cells]
+    levels = [pd.Series(cells.index.get_level_values(name), name=name) for name in names]
+    cells = pd.concat([cells.reset_index(drop=True), *levels], axis=1).rename(columns=str)
+    return Table(cells.set_axis(cells.index + 1), [], len(names))
 
 
 def _read_excel(
     file: io.BytesIO, asked: list[str | None]
-) -> tuple[tuple[list[Row], list[str]], list[str | None]]:
-    """The rows of a sheet, what to say about it, and what is asked for, without a sheet's name.
+) -> tuple[list[Row], list[str], str, list[str | None]]:
+    """The rows of a sheet, notes, where others are, and what is asked for, without its name.
 
     It is the sheet that is asked for, as `sheet!column`, or the first with something in it that is
     not hidden.
@@ -182,18 +178,19 @@ def _read_excel(
             break
     else:
         raise ValueError("nothing is in its sheets")
-    notes = []
+    notes, elsewhere = [], ""
     if others := [name for name in book.sheetnames if name != sheet.title]:
         hidden = (" (hidden)" * (book[name].sheet_state != "visible") for name in others)
         others = [f"{name!r}{state}" for name, state in zip(others, hidden, strict=True)]
         state = "" if sheet.sheet_state == "visible" else "hidden "
         notes.append(f"{state}sheet {sheet.title!r}, not {', '.join(others)}")
+        elsewhere = f"; this is of {notes[0]}; of another: ':sheet!column'"
     hidden = {k for k, row in sheet.row_dimensions.items() if row.hidden}
     if n := sum(row.line in hidden for row in rows if row.cells):
         notes.append(f"{n} hidden or filtered row{'s' * (n > 1)} with the others")
     if letters := [key for key, column in sheet.column_dimensions.items() if column.hidden]:
         notes.append(f"hidden columns from {', '.join(letters)} on")
-    return (rows, notes), asked
+    return rows, notes, elsewhere, asked
 
 
 def _read_npy(file: io.BytesIO) -> Table:
