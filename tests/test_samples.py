@@ -69,6 +69,7 @@ CELLS = [  # quotes, separators, comments, decimal commas
     ("a;b;;\n1;4\n2;;\n3;6;;\n", ":a", [1, 2, 3], ""),
     ("1\t2\t\n3\t4\t\n", ":2", [2, 4], ""),
     ("a\tb\nr1\t1\t2\nr2\t3\t4\n", ":b", [2, 4], ""),  # of R, without quotes
+    (" 0\n0 1.5\n1 2.5\n2 3.5\n", ":0", [1.5, 2.5, 3.5], "3 rows under the header '0'"),
     ('"a","b"\n"r1",1,2\n"r2",3,4\n', ":a", [1, 3], ""),
     ("x\n−1.5\n–2.5\n3\n", "", [-1.5, -2.5, 3], ""),
 ]
@@ -191,6 +192,7 @@ def test_what_may_surprise_is_said(load, text, column, values, about):
             "",
             "line 2: '3.5 kg' is not a number: strike out 'kg' in the file",
         ),
+        ("body mass\n3.5 kg\n4\n", "", "line 2: '3.5 kg' is not a number: strike out 'kg' in the"),
         ("x\n5%\n", "", "line 2: '5%' is not a number: strike out '%'"),
         ("x\n$ 5\n", "", r"line 2: '\$ 5' is not a number: strike out '\$'"),
         ("x\n(1.5)\n2\n", "", r"line 2: '\(1.5\)' is not a number"),

@@ -123,13 +123,14 @@ def begin(rows: Sequence[Row], asked: Asked = ()) -> int:
 def is_index_without_name(first: Row, below: Sequence[Row], separator: str) -> bool:
     """Whether all rows have one cell more than the first: R and pandas name no index.
 
-    With commas and blanks the first row is then in quotes, or begins with a blank.
+    The first row then begins with a quote, or with a blank between blanks, or has but words between
+    other separators than commas.
     """
     widths = {len(row.cells) for row in below if row.cells}
     more = widths == {len(first.cells) + 1} and any(_filled(row) in widths for row in below)
-    more = more and all(map(is_word, first.cells))
-    quoted = first.start == '"' or (first.start == " " and separator == " ")
-    return more and (quoted or separator in ("\t", ";", "|"))
+    begins_so = first.start == '"' or (first.start == " " and separator == " ")
+    other = separator in ("\t", ";", "|") and all(map(is_word, first.cells))
+    return more and (begins_so or other)
 
 
 def counted(columns: Iterable[object], first: int) -> list[str]:

@@ -296,7 +296,8 @@ def _separator(lines: list[str], how: Reading, asked: list[str | None]) -> str:
         widths = [len(row.cells) for row in rows if row.cells] or [1]
         below = widths[1:] or widths
         usual = max(set(below), key=lambda width: (below.count(width), width))
-        if usual > 1 and _begins(rows, usual, mark, asked):
+        is_most = mark != " " or 2 * below.count(usual) > len(below)
+        if usual > 1 and is_most and _begins(rows, usual, mark, asked):
             quotes = sum('"' in cell for row in rows for cell in row.cells)
             fits[mark] = mark != " ", below.count(usual), -quotes
     return max(fits, key=fits.get, default=NO_SEPARATOR)
