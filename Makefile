@@ -29,7 +29,7 @@ outputs: $(VENV)/.run  ## execute the committed notebooks in place
 	$(BIN)/python -m dlutils.tools.notebooks --in-place
 
 handout: $(VENV)/.run  ## write the notebooks without answers to build/handout/ (BLANK=integrator,...: functions too)
-	$(BIN)/python -m dlutils.tools.handout $(if $(BLANK),--blank $(BLANK))
+	$(BIN)/python -m dlutils.tools.handout $(if $(BLANK),--blank "$(BLANK)")
 
 solution: $(VENV)/.run  ## write the same with answers and outputs to build/solution/
 	$(BIN)/python -m dlutils.tools.handout --solution

@@ -1,12 +1,12 @@
 """All benchmarks, one after the other, each in a process of its own: `make bench`."""
 
-import argparse
 import json
 import subprocess
 import sys
 import time
 
 from benchmarks.common import FOLDER
+from dlutils.tools.commands import parser_of
 
 NAMES = (
     "ode_iteration",
@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     A run that was killed goes on where it was; after a whole one the next begins anew.
     """
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=main.__doc__)
+    parser = parser_of("benchmarks", main)
     parser.add_argument("--quick", action="store_true", help="all in a few minutes")
     quick = ["--quick"] if parser.parse_args(arguments).quick else []
     record = FOLDER / f"finished{'_quick' if quick else ''}.json"

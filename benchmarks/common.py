@@ -22,6 +22,7 @@ from dlutils.estimators.yardsticks import LogDensity
 from dlutils.evaluation import compare
 from dlutils.processes import cores, keep_freed_memory
 from dlutils.tables import plus_minus
+from dlutils.tools.commands import parser_of
 from dlutils.tools.sweep.jobs import identity, process_pool, run_all
 from dlutils.tools.sweep.results import load
 
@@ -189,7 +190,7 @@ def command(
         options: Further ones, as `argparse` takes them.
     """
     name = Path(make.__code__.co_filename).stem
-    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=make.__doc__)
+    parser = parser_of(f"benchmarks.{name}", make)
     parser.add_argument("--quick", action="store_true", help=quick)
     parser.add_argument("--threads", type=int, default=1,
                         help="of torch and jax; default: one, as in the notebooks")  # fmt: skip

@@ -4,7 +4,6 @@
 it. Lines are those of the files, blank ones and comments included.
 """
 
-import argparse
 import ast
 import graphlib
 import re
@@ -16,6 +15,7 @@ from pathlib import Path
 from benchmarks.notebook_times import committed, working_tree
 from dlutils.notebook import read_cells
 from dlutils.tables import markdown_table
+from dlutils.tools.commands import parser_of
 
 MAY_IMPORT = {  # a room of the package: which others, itself and what all share aside
     "data": set(),
@@ -135,7 +135,7 @@ def reading(path: Path) -> dict[str, int]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Print lines and files by room, imports that run upward, and whether there is a circle."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.house", description=main.__doc__)
+    parser = parser_of("benchmarks.house", main)
     parser.add_argument("--against", metavar="COMMIT", help="another commit, to stand beside")
     commit = parser.parse_args(arguments).against
     columns = {}

@@ -9,7 +9,6 @@ A marker names a benchmark, a table of it, its columns, and what a column must b
 takes their last whole runs from build/benchmarks/ over into benchmarks/results/.
 """
 
-import argparse
 import csv
 import re
 import shutil
@@ -17,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from benchmarks.common import FOLDER, Row, markdown_table, write_csv
+from dlutils.tools.commands import parser_of
 
 RESULTS = Path("benchmarks/results")
 SOURCES = "sources.csv"  # the machine and the date of each benchmark
@@ -82,7 +82,7 @@ def take(name: str, runs: Path, folder: Path) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Renew the tables of README.md and docs/*.md, of all or none, from benchmarks/results/."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.tables", description=main.__doc__)
+    parser = parser_of("benchmarks.tables", main)
     parser.add_argument("names", nargs="*", help="benchmarks to take from build/benchmarks/ first")
     options = parser.parse_args(arguments)
     if own := THEMSELVES & set(options.names):

@@ -45,8 +45,23 @@ def doubles(y: ArrayLike | Tensor) -> Tensor:
         for k, value in enumerate(y):
             if not isinstance(value, (Real, Decimal)) or isinstance(value, bool):
                 raise ValueError(f"data must be numbers: {value!r} at index {k} is none")
+            try:
+                float(value)
+            except OverflowError as error:
+                most = np.finfo(float).max
+                raise ValueError(
+                    f"data must be numbers up to {most:.3g}: the one at index {k} is beyond"
+                ) from error
     with np.errstate(over="ignore"):
         return torch.from_numpy(np.array(y, dtype=np.float64, order="C"))
+
+
+def as_points(y: ArrayLike | Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
+    """Points as a tensor of a type and of their shape: of a Series its values, whatever its index.
+
+    What is a tensor keeps its gradient.
+    """
+    return torch.as_tensor(y if isinstance(y, Tensor) else np.array(y, dtype=float), dtype=dtype)
 
 
 def dtype_of(model: object) -> torch.dtype:

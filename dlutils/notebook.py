@@ -159,6 +159,8 @@ def read_cells(path: str | Path) -> list[SimpleNamespace]:
         return [SimpleNamespace(**cell | {"source": "".join(cell["source"])}) for cell in cells]
     except FileNotFoundError as error:
         raise ValueError(f"no notebook {str(path)!r}") from error
+    except OSError as error:
+        raise ValueError(f"{str(path)!r} cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{str(path)!r} is not a notebook: {error}") from error
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from numbers import Integral
 from typing import TypeVar
 
+import numpy as np
 from torch import Tensor
 
 T = TypeVar("T")
@@ -30,6 +31,15 @@ def check_count(name: str, value: int, least: int = 1) -> None:
     """Raise a `ValueError` that names the value, unless it is an integer of at least `least`."""
     if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
         raise ValueError(f"{name} must be an integer of at least {least}, not {value!r}")
+
+
+def check_flag(name: str, value: object) -> None:
+    """Raise a `ValueError` that names the value, unless it is True or False: a text counts as true.
+
+    Papermill hands over `false` as a text, and `False` as what it is.
+    """
+    if not isinstance(value, bool | np.bool_):
+        raise ValueError(f"{name} must be True or False, with a capital, not {value!r}")
 
 
 def check_times(t: Tensor) -> None:

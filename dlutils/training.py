@@ -18,7 +18,7 @@ from tqdm import tqdm
 from dlutils.compression import compress
 from dlutils.data.own_data import evenly
 from dlutils.processes import few_threads, keep_freed_memory
-from dlutils.settings import check_choice, check_count
+from dlutils.settings import check_choice, check_count, check_flag
 
 Model = TypeVar("Model")
 ASTRAY = 0.01  # nats
@@ -254,6 +254,7 @@ def watched(
 
 def progress_bar(total: int, label: str, progress: bool = True) -> tqdm:
     """The bar of a training loop."""
+    check_flag("progress", progress)
     how = {"file": sys.stdout, "ncols": 100, "mininterval": 0.5}
     return tqdm(total=total, desc=label, disable=not progress, **how)
 

@@ -1,12 +1,14 @@
 from decimal import Decimal
+from fractions import Fraction
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from dlutils.arrays import check_precision, dtype_of
-from dlutils.data.datasets import Dataset
+from dlutils import diffusion, flows
+from dlutils.arrays import as_points, check_precision, dtype_of
+from dlutils.data.datasets import Dataset, make_dataset
 from dlutils.data.own_data import check_sample
 
 VALUES = [1.5, -2.0, 0.25, 4.0]
@@ -28,6 +30,19 @@ def test_numbers_are_taken_from_whatever_holds_them(y):
     sample = check_sample(y)
     assert sample.tolist() == VALUES
     assert (sample.dtype, sample.requires_grad) == (torch.float64, False)
+
+
+@pytest.mark.parametrize("y", HOLDERS.values(), ids=HOLDERS)
+def test_points_are_taken_from_whatever_holds_them(y):
+    assert as_points(y).tolist() == VALUES
+    assert as_points(y, torch.float32).dtype == torch.float32
+
+
+def test_models_take_points_out_of_a_filtered_series():
+    data, y = make_dataset("gaussian", 100, 50, 50), FRAME[FRAME["keep"]]["x"]
+    one, other = flows.flow_matching(data), diffusion.least_squares(data)
+    for log_p in (one.log_likelihood, other.log_likelihood, other.elbo, data.log_prob):
+        torch.testing.assert_close(log_p(y), log_p(torch.tensor(VALUES, dtype=torch.float64)))
 
 
 @pytest.mark.parametrize("dtype", ["uint64", "Int64", "int64[pyarrow]"])
@@ -56,6 +71,9 @@ def shifted(constant, scale, n=1000):
         (pd.date_range("2020", periods=3), "data must be numbers: real ones, not datetime64"),
         ([[1.0], [2.0, 3.0]], "data must be numbers: "),
         (FRAME, "data must be numbers: |one-dimensional"),
+        ([0.5, 10**400], "data must be numbers up to 1.8e.308: the one at index 1 is beyond"),
+        ([Fraction(10**400), 1], "the one at index 0 is beyond"),
+        (np.array([1e-310, 3e-310, 2e-310]), "data must span at least 1e-100, not 2e-310"),
         (np.array([np.longdouble("1e400"), 1]), "1 of 2 values are not, the first is inf at index"),
         (shifted(1e6, 1e-8), "double precision, .* such as 1000000$"),
         (np.append(shifted(1e6, 1e-8), 0), "double precision, .* most lie .* such as 1000000$"),

@@ -191,6 +191,9 @@ def test_the_command_prints_what_does_not_hold(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["--claims", "none.toml"])
     assert "there is no file none.toml" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["--claims", str(tmp_path)])
+    assert f"{tmp_path} cannot be read" in capsys.readouterr().err
 
 
 # Other seeds

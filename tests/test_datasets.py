@@ -143,16 +143,24 @@ def test_load_dataset_takes_a_name_or_a_file(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("x,speed m/s\n" + "\n".join(f"{k},{k % 7}" for k in range(50)) + "\n50,\n")
     own = load_dataset(f"{path}:speed m/s", seed=3, drop_missing=True)
+    with pytest.raises(ValueError, match="1 of 51 values are missing"):
+        load_dataset(f"{path}:2")
     assert own.distribution is None
     assert (own.name, own.title, len(own.train)) == ("a, speed m/s", "A, speed m/s", 35)
     assert own.description.endswith("under the header 'speed m/s', 1 missing left out")
     same = Dataset.from_samples(np.arange(50) % 7, seed=3)
     assert own.train.tolist() == same.train.tolist()
+    assert load_dataset(path.with_name("a.csv:1"), drop_missing=True).name == "a, 1"
+    path.write_text("Report\n\nh\xf6he;b\n" + "1.234;2,5\n7;1,5\n8;3,5\n" * 9, encoding="latin-1")
+    how = {"thousands": ".", "encoding": "cp1252", "skip_rows": 2, "decimal": ","}
+    own = load_dataset(f"{path}:höhe", **how)
+    assert own.points.max() == 1234
     for source, options, message in (
-        (f"{path}:2", {}, "1 of 51 values are missing"),
         ("a.xls", {}, r"unknown dataset 'a.xls'; choose from .* ends in \.csv"),
         ("laplace", {"seed": -1}, "non-negative integer"),
         ("gaussian", {"support": (0, 1)}, r"support = \(0, 1\) is for a file of your own"),
+        ("gaussian", {"thousands": ","}, r"thousands = ',' is for a file of your own"),
+        ("gaussian", {"skip_rows": 0}, r"skip_rows = 0 is for a file of your own"),
     ):
         with pytest.raises(ValueError, match=message):
             load_dataset(source, **options)

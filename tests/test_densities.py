@@ -263,7 +263,11 @@ def normal(**changes):
         (d.Beta(0.5, 2.0), "mine grows without bound towards 0"),
         (d.Beta(2.0, 0.9), "mine grows without bound towards 1"),
         (d.Gamma(0.97, 2.0), "grows without bound"),
-        (d.VonMises(0.0, 1.0), "integrates to .*, not to 1"),
+        (d.VonMises(0.0, 1.0), "mine is a density on the circle, not on the line"),
+        (
+            d.MixtureSameFamily(d.Categorical(torch.ones(2)), d.VonMises(torch.zeros(2), 1.0)),
+            "on the circle, .* the triple .* is on the line",
+        ),
         (normal()[:2], "mine must be a distribution of torch.distributions or a triple"),
         (normal(log_prob=lambda y: -(y**2)), "integrates to 1.77.*, not to 1: log_prob must be"),
         (normal(log_prob=lambda y: -y[:, None]), r"shape \(4096,\), not \(4096, 1\)"),

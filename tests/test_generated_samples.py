@@ -38,7 +38,7 @@ def files(draw):
     if named == "names":
         table.columns = names
     how = {
-        "sep": draw(st.sampled_from(",;\t ")),
+        "sep": draw(st.sampled_from(",;|\t ")),
         "index": named != "none" and draw(st.booleans()),
         "header": named != "none",
         "quoting": draw(st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL])),
@@ -56,7 +56,7 @@ def files(draw):
         wrong = 0, WRONG[0]
     if wrong is not None:
         table.iloc[wrong[0], where] = wrong[1]
-    how["decimal"] = draw(st.sampled_from(".,")) if how["sep"] in ";\t" else "."
+    how["decimal"] = draw(st.sampled_from(".,")) if how["sep"] in ";|\t" else "."
     if how["decimal"] == "," and size == 1:  # else it may be two columns
         how["quoting"] = csv.QUOTE_ALL
     if how["decimal"] == ",":  # of objects pandas writes the points

@@ -135,6 +135,7 @@ def test_folder_has_all_that_is_needed(small, tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         handout.main(["--blank", "integrator,integrtor"])
     assert "called 'integrtor'; choose from integrator" in capsys.readouterr().err
+    assert handout.main(["--blank", "integrator, integrator "]) == 0
 
 
 def test_the_committed_notebooks_have_the_tags():

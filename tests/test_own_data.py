@@ -73,6 +73,8 @@ Y = np.arange(-1.0, 11.0)
         (Y, {"support": (0, 20), "rounding": 1}, r"support \(0, 20\).*: 1 of 12"),
         (Y, {"support": (3, 3)}, r"low < high, not \(3, 3\)"),
         (Y, {"support": 3}, r"support must be \(low, high\) .*, not 3"),
+        (Y, {"support": "[0, x]"}, r"low < high, not '\[0, x\]'"),
+        (Y, {"support": "0"}, "support must be .low, high. .*, not '0'"),
         (Y, {"rounding": 2.0}, "values rounded to 2 cannot be -1 and 0, which are 1 apart"),
         (Y, {"rounding": -1}, "rounding must be a positive number, or None, not -1"),
         (Y, {"rounding": True}, "rounding must be a positive number, or None, not True"),
@@ -84,6 +86,22 @@ Y = np.arange(-1.0, 11.0)
 def test_what_cannot_be_is_refused_with_its_value(y, options, message):
     with pytest.raises(ValueError, match=message):
         Dataset.from_samples(y, **options)
+
+
+@pytest.mark.parametrize(
+    ("support", "bounds"),
+    [
+        ("[-2, 100]", (-2, 100)),
+        ("(-1.5, math.inf)", (-1.5, math.inf)),
+        ("-2,inf", (-2, math.inf)),
+        ("[-.inf, 11]", (-math.inf, 11)),
+        ("(None, 11)", (-math.inf, 11)),
+        ((None, 11), (-math.inf, 11)),
+        ([-2, None], (-2, math.inf)),
+    ],
+)
+def test_bounds_may_come_as_a_text(support, bounds):
+    assert Dataset.from_samples(Y, support=support).bounds == bounds
 
 
 def test_six_are_enough_and_said_to_be_few():

@@ -59,14 +59,96 @@ CELLS = [  # quotes, separators, comments, decimal commas
     ("  7  1\n 8 \t 2\n", ":2", [1, 2], ""),
     ('#one\n\n# two "\nx\n1\n# three, four\n#\n2\n', "", [1, 2], ""),
     ("x,y\n\n1,10\n#N/A,20\n3,30\n", ":y", [10, 20, 30], ""),
+    ("x|y\n1|2\n3|4\n", ":y", [2, 4], "2 rows under the header 'y'"),
+    ("1,5|2,7\n3,1|4,2\n", ":2", [2.7, 4.2], "2 rows of column 2, without a header, decimal comma"),
+    ("| x | y |\n|---|---|\n| 1 | 2 |\n", ":y", [2], "1 row under the header 'y'"),
+    (" x | y \n---+---\n 1 | 2 \n", ":x", [1], ""),
+    ("sep=^\nx^y\n1^2\n", ":y", [2], ""),
+    ("a,b,c\n1,4,7,\n2,5,8,\n", ":b", [4, 5], "2 rows under the header 'b'"),
+    ("a,b,\n1,4,\n2,5,\n", ":b", [4, 5], ""),
+    ("a;b;;\n1;4\n2;;\n3;6;;\n", ":a", [1, 2, 3], ""),
+    ("1\t2\t\n3\t4\t\n", ":2", [2, 4], ""),
+    ("a\tb\nr1\t1\t2\nr2\t3\t4\n", ":b", [2, 4], ""),  # of R, without quotes
+    (" 0\n0 1.5\n1 2.5\n2 3.5\n", ":0", [1.5, 2.5, 3.5], "3 rows under the header '0'"),
+    ('"a","b"\n"r1",1,2\n"r2",3,4\n', ":a", [1, 3], ""),
+    ("x\n−1.5\n–2.5\n3\n", "", [-1.5, -2.5, 3], ""),
+]
+TWELVE = ",".join(map(str, range(1, 13)))
+NUMBERS_AS_NAMES = [
+    (
+        f"year,{TWELVE}\n1990,{TWELVE}\n1991,{TWELVE}\n",
+        ":7",
+        [7, 7],
+        "2 rows under the header '7', 7",
+    ),
+    (
+        '"","1","2"\n"1",5,6\n"2",7,8\n',
+        ":2",
+        [6, 8],
+        "2 rows under the header '2', 2 taken for a name",
+    ),
+    (
+        '"","1","2"\n"a",5,6\n"b",7,8\n',
+        ":1",
+        [5, 7],
+        "2 rows under the header '1', 1 taken for a name",
+    ),
+    (",1990,1991\na,5,6\nb,7,8\n", ":1991", [6, 8], ""),
+    ("name;1;2\nbob;5;6\nann;7;8\n", ":2", [6, 8], "2 rows under the header '2'"),
+    ("3,1,2\n0.5,0.6,0.7\n1.5,1.6,1.7\n", ":1", [0.6, 1.6], "2 rows under the header '1', 1 taken"),
+    ("1,2,3\n5,6,7\n", ":2", [6], "1 row under the header '2', 2 taken for a name"),
+    ("1,2\n5,6\n", ":2", [2, 6], "2 rows of column 2, without a header, 2 taken for the number"),
+    (
+        "7;1\n8;2\n9;4\n",
+        ":1",
+        [7, 8, 9],
+        "3 rows of column 1, without a header, 1 taken for the number",
+    ),
+    ("1,2\n2,3\n3,4\n", ":1", [1, 2, 3], "3 rows of column 1, without a header, 1 taken for the"),
+    ("year,2019,2020\n1,5.1,6.2\n", ":2", [5.1], "1 row under the header '2019'"),
+    ("1\n2\n1\n", ":1", [1, 2, 1], "3 rows without a header"),
+]
+THOUSANDS = [
+    ('x;y\n"1.234,5";1\n987;2\n', ":x", [1234.5, 987], "points between thousands, decimal comma"),
+    ("x;y\n1.234;1\n1.234.567;2\n", ":x", [1234, 1234567], "points between thousands"),
+    ('x,y\n"1,234.5",1\n950,2\n', ":x", [1234.5, 950], "commas between thousands"),
+    ('x,y\n"12,34,567",1\n950,2\n', ":x", [1234567, 950], "commas between thousands"),
+    ("x;y\n1 234,5;1\n-950;2\n", ":x", [1234.5, -950], "blanks between thousands, decimal comma"),
+    ("x;y\n1\u202f234;1\n950;2\n", ":x", [1234, 950], "blanks between thousands"),
+    ("x;y\n1'234.5;1\n950;2\n", ":x", [1234.5, 950], "apostrophes between thousands"),
+    ("x;y\n3.599;1\n655;2\n", ":x", [3.599, 655], "3.599 read with a decimal point"),
+    ("x;y\n3.5;1\n655;2\n", ":x", [3.5, 655], "header 'x'"),
+]
+HEADS = [  # titles above the names, units below them
+    ("Report of 2024\n\nx,y\n1,2\n3,4\n", ":x", [1, 3], "line 3 left out ('Report of 2024')"),
+    ("Report, all\n\nx,y\n1,2\n3,4\n", ":x", [1, 3], "above line 3 left out ('Report')"),
+    ("Report, all\nx,y\n1,2\n3,4\n", ":x", [1, 3], "above line 2 left out ('Report')"),
+    ("Report;;\nof 2024;;\nx;y;z\n1;2;3\n4;5;6\n", ":z", [3, 6], "above line 3"),
+    ("Report of 2024\nyear,1990,1991\n1,5,6\n2,7,8\n", ":1991", [6, 8], "above line 2"),
+    ("Report of 2024\n\nx y\n1 2\n3 4\n", ":y", [2, 4], "above line 3"),
+    ("Report\n\nx\n1\n2\n", "", [1, 2], "2 rows under the header 'x', what stands above line 3"),
+    ("3\nx,y\n1,2\n3,4\n5,6\n", ":y", [2, 4, 6], "above line 2 left out ('3')"),
+    ("t,r,m\ns,1,kg\n0,0.5,3\n1,0.7,4\n", ":r", [0.5, 0.7], "line 2 left out: units (s, kg)"),
+    ("mass\nkg\n3\n4\n", "", [3, 4], "line 2 left out: units (kg)"),
+    ("day,v\n,m s-1\nMonday,3\nTuesday,4\n", ":v", [3, 4], "line 2 left out: units (m s-1)"),
+    ("a,b\nNewtons,metres\n3,1\n4,2\n", ":b", [1, 2], "line 2 left out: units (Newtons, metres)"),
 ]
 
 
-@pytest.mark.parametrize(("text", "column", "values", "about"), NAMES_OR_DATA + CELLS)
+@pytest.mark.parametrize(
+    ("text", "column", "values", "about"), NAMES_OR_DATA + CELLS + NUMBERS_AS_NAMES
+)
 def test_what_is_meant_is_read(load, text, column, values, about):
     sample = load(text, column)
     assert sample.values.tolist() == values
     assert sample.description.startswith(about)
+
+
+@pytest.mark.parametrize(("text", "column", "values", "about"), THOUSANDS + HEADS)
+def test_what_may_surprise_is_said(load, text, column, values, about):
+    sample = load(text, column)
+    assert sample.values.tolist() == values
+    assert about in sample.description
 
 
 @pytest.mark.parametrize(
@@ -92,8 +174,40 @@ def test_what_is_meant_is_read(load, text, column, values, about):
         ("x,x\n1,2\n", ":x", "there are several columns 'x': take one by its number"),
         ("a;b\n1;2\n", ":c", "there is no column 'c'; choose from a, b$"),
         ("1,5\n2\n3,75\n", "", "line 2: 1 cells, not 2; if commas are decimal marks: decimal=','"),
-        ("a;b\n1,500;2\n2,250;3\n", ":a", "line 2: '1,500' is not a number; if commas"),
+        (
+            "a;b\n1,500;2\n2,250;3\n",
+            ":a",
+            "line 2: '1,500' may be 1.5 or 1500: say decimal=',' or thousands=',' ",
+        ),
         ("x\n1,5\n2,7\n3,9\n", "", "line 2: '1,5' is not a number; if commas"),  # row numbers
+        ('a,n\nx,"1,234"\ny,950\n', ":n", "line 2: '1,234' may be 1.234 or 1234: say decimal=','"),
+        ("a;b\n3.599;1,5\n7;2,5\n", ":a", "line 2: '3.599' may be 3.599 or 3599: say decimal='.'"),
+        (
+            "a;b\n1.234;1\n1,234;2\n",
+            ":a",
+            "line 2: '1.234' may be 1.234 or 1234: say thousands=','",
+        ),
+        (
+            "mass\n3.5 kg\n4 kg\n",
+            "",
+            "line 2: '3.5 kg' is not a number: strike out 'kg' in the file",
+        ),
+        ("body mass\n3.5 kg\n4\n", "", "line 2: '3.5 kg' is not a number: strike out 'kg' in the"),
+        ("x\n5%\n", "", "line 2: '5%' is not a number: strike out '%'"),
+        ("x\n$ 5\n", "", r"line 2: '\$ 5' is not a number: strike out '\$'"),
+        ("x\n(1.5)\n2\n", "", r"line 2: '\(1.5\)' is not a number"),
+        ("x\nabc\n1\n", "", "line 2: 'abc' is not a number; if the table begins .*: skip_rows=2"),
+        (
+            "Title\n1,2\n3,4\n5,6\n",
+            ":2",
+            "there is no column '2'; .*; if there are several, ",
+        ),
+        (
+            "a~b\n1~2\n",
+            ":b",
+            "there is no column 'b'; choose from a~b; if .* sep=",
+        ),
+        ("x,y\n1,2,3\n4,5\n6,7\n", ":y", "line 2: 3 cells, not 2"),
     ],
 )
 def test_what_is_wrong_is_named(load, text, column, message):
@@ -133,6 +247,14 @@ def test_what_pandas_takes_for_missing_is_missing():
         ([-998, -998, -998, 1, 2, 2.5], None),
         ([9, 9, 9, 8, 7, 6], None),
         ([-1, -1, -1, 0, 5, 7], None),
+        ([999.9, 999.9, 999.9, 1, 2, 2.5], "999.9"),
+        ([-999.25, -999.25, -999.25, 1, 2, 2.5], "-999.25"),
+        ([-32768, -32768, -32768, 1, 2, 2.5], "-32768"),
+        ([9.96921e36, 9.96921e36, 9.96921e36, 1, 2, 2.5], "9.96921e+36"),
+        ([-1e20, -1e20, -1e20, 1, 2, 2.5], "-1e+20"),
+        ([9.999e20, 9.999e20, 9.999e20, 1, 2, 2.5], "9.999e+20"),
+        ([7777, 7777, 7777, 1, 2, 2.5], "7777"),
+        ([0.999, 0.999, 0.999, 0.1, 0.2, 0.25], None),
     ],
 )
 def test_a_code_for_missing_is_mentioned(load, values, code):
@@ -142,14 +264,49 @@ def test_a_code_for_missing_is_mentioned(load, values, code):
     assert sample.description == "6 rows without a header" + (told if code else "")
 
 
+def test_several_codes_and_such_as_are_below_zero(load):
+    told = load("x\n" + "-999\n9999\n" * 3 + "1\n2\n2.5\n").description
+    assert "9999 is there 3 times, far from the rest: is it missing?" in told
+    assert "-999 is there 3 times" in told
+    told = load("x\n" + "-999\n" * 3 + "1\n7000\n20\n").description
+    assert load("x\n" + "-8\n-9\n" * 3 + "1\n70\n2\n").description.count("is it missing?") == 2
+    assert (
+        load("x\n" + "-9\n-1.5\n" * 3 + "1\n70\n2\n").description == "9 rows under the header 'x'"
+    )
+    assert told.endswith("-999 is there 3 times, where others are above zero: is it missing?")
+
+
 def test_decimal_marks_that_are_told(load):
     assert load("1,5\n2,25\n3,75\n", decimal=",").values.tolist() == [1.5, 2.25, 3.75]
     assert load("x y\n1,5 2\n2,25 3\n", ":x", decimal=",").values.tolist() == [1.5, 2.25]
     assert load('x,y\n"1,500",2\n', ":x", decimal=",").values.tolist() == [1.5]
     with pytest.raises(ValueError, match=r"line 2: '1.5' is not a number"):
         load("x\n1.5\n", decimal=",")
-    with pytest.raises(ValueError, match=r"decimal must be '.' or ',', not ';'"):
+    with pytest.raises(ValueError, match=r"decimal must be one of '.', ',', not ';'"):
         load("x\n1.5\n", decimal=";")
+    assert load("x;y\n3.599;1,5\n7;2,5\n", ":x", thousands=".").values.tolist() == [3599, 7]
+    assert load("x;y\n3.599;1,5\n7;2,5\n", ":x", decimal=".").values.tolist() == [3.599, 7]
+    assert load("x\n1,234\n950\n", thousands=",").values.tolist() == [1234, 950]
+    assert load('x,y\n"1.500",2\n', ":x", decimal=",").values.tolist() == [1500]
+    with pytest.raises(ValueError, match=r"line 2: '1,5' is not a number"):
+        load("x;y\n1,5;2\n", ":x", thousands=",")
+    with pytest.raises(ValueError, match=r"thousands must be one of ',', '.', ' ', .*, not 'x'"):
+        load("x\n1.5\n", thousands="x")
+    with pytest.raises(ValueError, match=r"decimal and thousands cannot both be ','"):
+        load("x\n1.5\n", thousands=",", decimal=",")
+
+
+def test_lines_to_skip(load, tmp_path):
+    text = "a,b\nc,d\n1,2\n3,4\n"
+    assert load(text, ":2", skip_rows=2).values.tolist() == [2, 4]
+    assert load(text, ":d", skip_rows=1).values.tolist() == [2, 4]
+    with pytest.raises(ValueError, match="nothing is below line 9"):
+        load(text, ":b", skip_rows=9)
+    with pytest.raises(ValueError, match="skip_rows must be an integer of at least 0, not '2'"):
+        load(text, skip_rows="2")
+    np.save(tmp_path / "my.npy", [1.0, 2.0])
+    with pytest.raises(ValueError, match="skip_rows is for texts and sheets"):
+        load_sample(tmp_path / "my.npy", skip_rows=1)
 
 
 def test_encodings(load):
@@ -162,6 +319,20 @@ def test_encodings(load):
         ("рост\n1\n2\n".encode("cp1251"), "cp1251", "'рост'"),
     ):
         assert load(data, encoding=encoding).description == f"2 rows under the header {about}"
+    assert load("x\n1\n2\n".encode("utf-32")).values.tolist() == [1, 2]
+    for data, message in (
+        ("x\n1\n".encode("utf-16-le"), "it has zeros in it; .*encoding='utf-16-le' may .*ENCODING"),
+    ):
+        with pytest.raises(ValueError, match=f"my.csv: it is not text.*{message}"):
+            load(data)
+    for data, message in (
+        (gzip.compress(b"x\n1\n"), "it looks like a .gz file: name it so"),
+        (b"PK\x03\x04", "it looks like a .zip or .xlsx file: name it so"),
+    ):
+        with pytest.raises(
+            ValueError, match=f"my.csv: it is not a .csv file of numbers: {message}"
+        ):
+            load(data)
     for data, encoding in ((latin, "utf-8"), (latin, "utf-99"), (b"\xff\xfe\x00", None)):
         with pytest.raises(ValueError, match=r"my.csv: it is not text: .*; encoding=... may name"):
             load(data, encoding=encoding)
@@ -181,6 +352,84 @@ def test_packed_files(tmp_path):
         path.write_bytes(b"no")
         with pytest.raises(ValueError, match=rf"my.csv.{suffix}: it is not a .csv.{suffix} file"):
             load_sample(path)
+
+
+def test_folders_of_others(tmp_path):
+    def packed(*names, name="my.csv.zip"):
+        with zipfile.ZipFile(tmp_path / name, "w") as folder:
+            for member in names:
+                folder.writestr(member, "x\n1\n2\n")
+        return tmp_path / name
+
+    def mark(path, local, central, value):
+        data = bytearray(path.read_bytes())
+        for signature, offset in ((b"PK\3\4", local), (b"PK\1\2", central)):
+            data[data.find(signature) + offset] = value
+        path.write_bytes(data)
+
+    for names in (
+        ["my.csv", "__MACOSX/._my.csv"],
+        ["data/", "data/my.csv", "data/.DS_Store"],
+        ["my.csv", "README.md"],
+    ):
+        assert load_sample(packed(*names)).values.tolist() == [1, 2]
+    assert load_sample(packed("a/my.tsv", "__MACOSX/a/._my.tsv", name="my.zip")).values[1] == 2
+    for names, message in (
+        (["a.csv", "b.csv"], "it holds 2 files, a.csv, b.csv: pack one alone"),
+        (["data/"], "it holds no file that ends in .*: pack one alone"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            load_sample(packed(*names))
+    mark(packed("my.csv"), 6, 8, 1)
+    with pytest.raises(ValueError, match=r"'my.csv' is encrypted, password .*: unpack it"):
+        load_sample(tmp_path / "my.csv.zip")
+    mark(packed("my.csv"), 8, 10, 9)
+    with pytest.raises(ValueError, match=r"my.csv is packed by deflate64, which Python cannot"):
+        load_sample(tmp_path / "my.csv.zip")
+
+
+def test_sheets(tmp_path):
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    lists, data = book.active, book.create_sheet("Data")
+    lists.title, lists.sheet_state = "lists", "hidden"
+    for k in range(20):
+        lists.append([k if k else "x"])
+        data.append([None, 100 + k, k] if k else ["Report of 2024"])
+        if k == 0:
+            data.append([None, "x", "y"])
+    book.save(tmp_path / "my.xlsx")
+    sample = load_sample(f"{tmp_path}/my.xlsx:x")
+    assert sample.values.tolist() == [*range(101, 120)]
+    assert (
+        "under the header 'x', sheet 'Data', not 'lists' (hidden), what stands"
+        in sample.description
+    )
+    assert sample.description.endswith("above line 2 left out ('Report of 2024')")
+    for column in ("lists!x", "lists!"):
+        assert load_sample(f"{tmp_path}/my.xlsx:{column}").values.tolist() == [*range(1, 20)]
+    with pytest.raises(ValueError, match=r"no column 'z'; .* of sheet 'Data', .*sheet!column"):
+        load_sample(f"{tmp_path}/my.xlsx:z")
+    data.auto_filter.ref, data.row_dimensions[4].hidden = "B2:C20", True
+    data.column_dimensions["C"].hidden = True
+    book.save(tmp_path / "my.xlsx")
+    told = load_sample(f"{tmp_path}/my.xlsx:x").description
+    assert "1 hidden or filtered row with the others, hidden columns from C on" in told
+    (tmp_path / "my.xlsx").write_bytes(b"\xd0\xcf\x11\xe0")
+    with pytest.raises(ValueError, match="it looks like an Excel file, old or locked"):
+        load_sample(tmp_path / "my.xlsx")
+
+
+def test_an_index_is_taken_by_its_name(tmp_path):
+    pytest.importorskip("pyarrow")
+    table = pd.DataFrame({"a": [1.0, 2.0], "b": [3.0, 4.0], "c": [5.0, 6.0]})
+    table.set_index("a")[["b"]].to_parquet(tmp_path / "my.parquet")
+    for column, values in (("", [3, 4]), (":b", [3, 4]), (":1", [3, 4]), (":a", [1, 2])):
+        assert load_sample(f"{tmp_path}/my.parquet{column}").values.tolist() == values
+    table.rename_axis("a").to_parquet(tmp_path / "my.parquet")  # a column has that name, too
+    assert load_sample(f"{tmp_path}/my.parquet:a").values.tolist() == [1, 2]
+    table.set_index(["a", "b"]).to_parquet(tmp_path / "my.parquet")
+    assert load_sample(f"{tmp_path}/my.parquet:b", weights="a").values.tolist() == [3, 4]
 
 
 @pytest.mark.parametrize(

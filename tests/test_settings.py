@@ -5,12 +5,13 @@ import pytest
 import torch
 from torch.distributions import Normal
 
-from dlutils import evaluation
-from dlutils.data.datasets import make_dataset
+from dlutils import diffusion, evaluation, flows
+from dlutils.data.datasets import load_dataset, make_dataset
+from dlutils.data.samples import load_sample
 from dlutils.diffusion.fokker_planck import Evolution
 from dlutils.flows import adjoint
 from dlutils.seeding import seeded
-from dlutils.settings import check_count
+from dlutils.settings import check_count, check_flag
 from dlutils.training import DataSource, fit
 
 
@@ -36,6 +37,22 @@ def test_integers_of_numpy_are_integers(kind):
 def test_what_is_no_count_is_refused(value):
     with pytest.raises(ValueError, match="n must be an integer of at least 1, not"):
         check_count("n", value)
+
+
+@pytest.mark.parametrize("value", ["false", "False", "True", 0, 1, None])
+def test_what_is_neither_true_nor_false_is_refused(value):
+    data = make_dataset("gaussian", 20, 2, 2)
+    for name, ask in (
+        ("drop_missing", lambda: load_dataset("gaussian", drop_missing=value)),
+        ("drop_missing", lambda: load_sample("my.csv", drop_missing=value)),
+        ("standardize", lambda: flows.train(data, n_iterations=1, standardize=value)),
+        ("progress", lambda: flows.train(data, n_iterations=1, progress=value)),
+        ("smooth", lambda: flows.flow_matching(data, smooth=value)),
+        ("smooth", lambda: diffusion.least_squares(data, smooth=value)),
+    ):
+        with pytest.raises(ValueError, match=f"{name} must be True or False, .*, not {value!r}"):
+            ask()
+    check_flag("name", np.False_)
 
 
 NAN = torch.tensor([0.0, 1.0, torch.nan, 2.0, torch.nan])

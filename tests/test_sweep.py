@@ -111,6 +111,14 @@ def test_files_have_their_own_keys_and_simulated_samples_theirs(data, tmp_path, 
         ({"support": [1, 0]}, r"data.csv:height' with support = \[1, 0\]: .* low < high"),
         ({"weights": "m"}, "data.csv:height' with weights = 'm': .*'m'"),
         ({"dataset": "gaussian", "support": [0, 1]}, "support: for files, and no dataset is one"),
+        ({"thousands": "x"}, "data.csv:height' with thousands = 'x': .*must be one of"),
+        ({"text": GRID + "learning_rate = nan"}, "learning_rate = nan cannot be: settings are fin"),
+        (
+            {"text": GRID + "n_bins = [2, 2024-01-01]"},
+            "n_bins = 2024-01-01 cannot be: settings are",
+        ),
+        ({"text": GRID + "[n_bins]\na = 1"}, "n_bins = {'a': 1} cannot be: settings are"),
+        ({"text": GRID + "support = [0, nan]"}, "support = .* cannot be"),
     ],
 )
 @pytest.mark.usefixtures("data")
@@ -121,6 +129,27 @@ def test_a_wrong_grid_is_refused(tmp_path, capsys, changes, message):
     with pytest.raises(SystemExit):
         main([str(tmp_path / "none.toml")])
     assert "no file" in capsys.readouterr().err
+
+
+def test_files_that_cannot_be_read_or_written_are_named(tmp_path, capsys):
+    path = grid(tmp_path, dataset="gaussian", seed=0)
+    text = path.read_bytes()
+    assert len(sweep.read(path)) == 1
+    path.write_bytes(b"\xef\xbb\xbf" + text)
+    assert len(sweep.read(path)) == 1, "with the mark that Windows' editor puts before it"
+    (tmp_path / "latin.toml").write_bytes(text + "# höhe".encode("latin-1"))
+    (tmp_path / "wrong.jsonl").write_bytes(b"\xff\n")
+    (tmp_path / "taken").write_text("")
+    for arguments, message in (
+        ([tmp_path / "latin.toml"], "latin.toml is not UTF-8, as TOML must be"),
+        ([tmp_path], "cannot be read"),
+        ([path, "--results", tmp_path], str(tmp_path)),
+        ([path, "--results", tmp_path / "taken" / "x.jsonl"], "taken"),
+        ([path, "--results", tmp_path / "wrong.jsonl"], "wrong.jsonl, line 1: not a result"),
+    ):
+        with pytest.raises(SystemExit):
+            main([*map(str, arguments)])
+        assert message in capsys.readouterr().err
 
 
 def test_a_file_is_measured_by_its_held_out_points(data, tmp_path, ode):

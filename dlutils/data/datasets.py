@@ -40,7 +40,7 @@ from dlutils.data.reading import SUFFIXES, is_source, split_source
 from dlutils.data.samples import load_sample
 from dlutils.data.units import Coordinate, Range
 from dlutils.seeding import seeded
-from dlutils.settings import check_count
+from dlutils.settings import check_count, check_flag
 
 Target = Distribution | Triple | Callable[[], Distribution | Triple]
 
@@ -111,7 +111,7 @@ class Dataset:
         y: ArrayLike | Tensor,
         name: str = "sample",
         *,
-        support: Range | None = None,
+        support: Range | str | None = None,
         rounding: float | None = None,
         weights: ArrayLike | Tensor | None = None,
         seed: int = 0,
@@ -178,7 +178,7 @@ class Dataset:
         cls,
         source: str | Path,
         *,
-        support: Range | None = None,
+        support: Range | str | None = None,
         rounding: float | None = None,
         seed: int = 0,
         **reading: object,
@@ -191,7 +191,7 @@ class Dataset:
             support: See `from_samples`, as for the next two.
             rounding: The step of rounded data or counts.
             seed: Names the shuffle.
-            reading: Of `load_sample`: `drop_missing`, a column of `weights`, `encoding`, `decimal`.
+            reading: Of `load_sample`: `drop_missing`, a column of `weights`, how it is written.
 
         Raises:
             ValueError: If the file cannot be read, or its numbers are no proper sample.
@@ -356,13 +356,17 @@ def make_dataset(
 
 
 def load_dataset(
-    source: str,
+    source: str | Path,
     *,
     seed: int = 0,
     drop_missing: bool = False,
-    support: Range | None = None,
+    support: Range | str | None = None,
     rounding: float | None = None,
-    weights: str | None = None,
+    weights: str | int | None = None,
+    thousands: str | None = None,
+    decimal: str | None = None,
+    encoding: str | None = None,
+    skip_rows: int | None = None,
 ) -> Dataset:
     """Simulate a named distribution, or read a user's own file.
 
@@ -374,11 +378,18 @@ def load_dataset(
         support: Of a file's numbers, their bounds: see `Dataset.from_samples`, as for the next two.
         rounding: Their step.
         weights: The column of their weights.
+        thousands: Of a file, what is between thousands: see `load_sample`, as for the rest.
+        decimal: "." or ",".
+        encoding: Of a text.
+        skip_rows: How many lines stand above the table.
 
     Raises:
         ValueError: If there is no such distribution or file, or its numbers are no proper sample.
     """
-    own = {"support": support, "rounding": rounding, "weights": weights}
+    source = str(source)
+    check_flag("drop_missing", drop_missing)
+    own = {"support": support, "rounding": rounding, "weights": weights, "thousands": thousands}
+    own |= {"decimal": decimal, "encoding": encoding, "skip_rows": skip_rows}
     if is_source(source):
         return Dataset.from_file(source, seed=seed, drop_missing=drop_missing, **own)
     for label, option in own.items():

@@ -20,9 +20,11 @@ from torch.distributions import (
     Laplace,
     MixtureSameFamily,
     TransformedDistribution,
+    VonMises,
 )
 from torch.distributions.transforms import Transform
 
+from dlutils.arrays import as_points
 from dlutils.quadrature import gauss_legendre
 from dlutils.seeding import seeded
 
@@ -58,6 +60,12 @@ class Density:
                     f"{name} must be a distribution of one number, not of shape {shape}: "
                     "parameters are numbers, not tensors of shape (1,)"
                 )
+            if _is_on_circle(distribution):
+                raise ValueError(
+                    f"{name} is a density on the circle, not on the line: log_prob of a VonMises "
+                    "comes again every 2 pi; the triple (log_prob, sample, (-pi, pi)) is on the "
+                    "line"
+                )
             if distribution.support.is_discrete:
                 raise ValueError(f"{name} is discrete, and a discrete distribution has no density")
             distribution = _in_double(distribution)
@@ -79,7 +87,7 @@ class Density:
 
     def log_prob(self, y: ArrayLike | Tensor) -> Tensor:
         """Log p(y) in nats, float64, with the shape of `y`; -inf outside the support."""
-        y = torch.as_tensor(y, dtype=torch.float64)
+        y = as_points(y)
         flat = y.reshape(-1)
         inside = (flat >= self.ends[0]) & (flat <= self.ends[-1])
         log_p = torch.full_like(flat, -inf)
@@ -250,6 +258,11 @@ def _in_double(part: object, seen: dict[int, object] | None = None) -> object:
         if isinstance(part, Distribution):
             copied._validate_args = False
     return seen[id(part)]
+
+
+def _is_on_circle(distribution: Distribution) -> bool:
+    parts = (getattr(distribution, name, None) for name in ("component_distribution", "base_dist"))
+    return isinstance(distribution, VonMises) or any(map(_is_on_circle, filter(None, parts)))
 
 
 def _ends(distribution: Distribution) -> np.ndarray:

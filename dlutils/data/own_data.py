@@ -1,6 +1,7 @@
 """What a user's own data are: bounded, rounded, weighted, repeated; and what to make of it."""
 
 import math
+import re
 from dataclasses import dataclass
 from numbers import Real
 from typing import Self
@@ -107,9 +108,18 @@ def check_sample(y: ArrayLike | Tensor) -> Tensor:
 
 
 def check_support(support: Range | None, y: Tensor, rounding: float | None = None) -> Range:
-    """The bounds of the data as two floats, or a `ValueError` that says what lies outside."""
+    """The bounds of the data as two floats, or a `ValueError` that says what lies outside.
+
+    They may be a text, "[0, 100]" or "(0, inf)": papermill hands over no other. None is no bound.
+    """
+    given = EVERYWHERE if support is None else support
+    if isinstance(given, str):
+        given = re.sub(r"(math|np|numpy|torch)?\.(?=inf)", "", given.strip(" ([])")).split(",")
     try:
-        low, high = map(float, EVERYWHERE if support is None else support)
+        low, high = (
+            float(far if end is None or str(end).strip() == "None" else end)
+            for end, far in zip(given, EVERYWHERE, strict=True)
+        )
     except (TypeError, ValueError):
         low = high = math.nan
     if not low < high:

@@ -10,7 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from dlutils.arrays import dtype_of
+from dlutils.arrays import as_points, dtype_of
 from dlutils.checks import check_t_sampler
 from dlutils.data.datasets import Dataset
 from dlutils.data.units import Units
@@ -23,7 +23,7 @@ from dlutils.diffusion.samplers import T_SAMPLERS, Draw, minibatch, sampled_elbo
 from dlutils.estimators.view import caution, farthest, seen_in, units_of
 from dlutils.evaluation import through_nodes
 from dlutils.seeding import seeded
-from dlutils.settings import check_count, choose
+from dlutils.settings import check_count, check_flag, choose
 from dlutils.training import DataSource, History, check_device, fit
 
 Part = str | type[nn.Module]
@@ -71,7 +71,7 @@ class FittedSDE:
 
     def standardized(self, y: Tensor) -> Tensor:
         """The points as the model sees them, in its type."""
-        return self.units(torch.as_tensor(y, dtype=dtype_of(self.model)))
+        return self.units(as_points(y, dtype_of(self.model)))
 
     def elbo(self, y: Tensor, n_t: int = 48, n_eps: int = 24) -> Tensor:
         """The bound by quadrature, nats, (n,), without a gradient."""
@@ -87,7 +87,7 @@ class FittedSDE:
 
     def log_likelihood(self, y: Tensor) -> Tensor:
         """Log p(y), nats, `(n,)`, float64."""
-        y = torch.as_tensor(y).double()
+        y = as_points(y)
         return torch.from_numpy(self.exact.log_density(self.units(y))) + self.units.log_slope(y)
 
     def sample(self, n: int, seed: int = 0, n_steps: int = 200) -> Tensor:
@@ -203,6 +203,7 @@ def least_squares(
     Raises:
         ValueError: If a name is unknown or a setting is out of range.
     """
+    check_flag("smooth", smooth)
     build_path = choose("path", path, PATHS)
     (y, w, _), (val, val_w, _) = seen_in(dataset, dtype=torch.float64)
     weights = {"weights": w, "val_weights": val_w}

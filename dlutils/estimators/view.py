@@ -10,6 +10,7 @@ from dlutils.data.datasets import Dataset
 from dlutils.data.own_data import evenly
 from dlutils.data.units import Coordinate, Units
 from dlutils.estimators.coordinates import bends_for
+from dlutils.settings import check_flag
 
 
 class Seen(NamedTuple):
@@ -39,6 +40,7 @@ def units_of(dataset: Dataset, standardize: bool = True) -> Units:
 
     A user's own sample is always standardized, since nothing is known of its units.
     """
+    check_flag("standardize", standardize)
     if standardize or not dataset.is_known:
         return Units.of(dataset.train, bends_of(dataset), dataset.weights.get("train"))
     return Units()

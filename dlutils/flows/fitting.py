@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Normal
 
-from dlutils.arrays import dtype_of
+from dlutils.arrays import as_points, dtype_of
 from dlutils.checks import check_drift
 from dlutils.data.datasets import Dataset
 from dlutils.data.units import Units
@@ -27,7 +27,7 @@ from dlutils.flows.methods import check_solver, runge_kutta_step, step_and_slope
 from dlutils.flows.natural import NaturalGradient
 from dlutils.flows.nets import DRIFTS, SigmoidBasisDrift
 from dlutils.seeding import seeded
-from dlutils.settings import choose
+from dlutils.settings import check_flag, choose
 from dlutils.training import DataSource, History, check_run, fit
 
 Net = str | Callable[[], nn.Module]
@@ -56,7 +56,7 @@ class FittedODE:
     def log_likelihood(self, y: Tensor, logdet: str | None = None) -> Tensor:
         """Log p(y) in nats, shape `(n,)`, without a gradient."""
         with torch.no_grad():
-            y = torch.as_tensor(y, dtype=dtype_of(self.drift))
+            y = as_points(y, dtype_of(self.drift))
             solver = self.n_steps, self.method, logdet or self.logdet
             log_p = adjoint.log_likelihood(self.drift, self.units(y), *solver)
             return log_p + self.units.log_slope(y)
@@ -197,6 +197,7 @@ def flow_matching(
         flow matching (2023).
     """
     check_solver(n_steps, method)
+    check_flag("smooth", smooth)
     net = choose("drift", drift, DRIFTS)
     start = time.perf_counter()
     seen, val = seen_in(dataset)

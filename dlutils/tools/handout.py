@@ -18,7 +18,7 @@ import nbformat
 from nbformat import NotebookNode
 
 from dlutils.notebook import PROJECT
-from dlutils.tools.commands import parser_of_notebooks
+from dlutils.tools.commands import parse, parser_of_notebooks, told
 
 
 def handout(notebook: NotebookNode, blanks: Collection[str] = ()) -> NotebookNode:
@@ -144,13 +144,11 @@ def main(arguments: list[str] | None = None) -> int:
     kind.add_argument("--solution", action="store_true", help="with answers and outputs")
     kind.add_argument("--blank", default="", metavar="WORD,...", help="functions to empty")
     parser.add_argument("--output", type=Path, help="default: build/handout, or build/solution")
-    options = parser.parse_args(arguments)
+    options = parse(parser, arguments)
     output = options.output or Path("build", "solution" if options.solution else "handout")
     blanks = [word.strip() for word in options.blank.split(",") if word.strip()]
-    try:
+    with told(parser):
         write(options.notebooks, output, blanks, options.solution)
-    except ValueError as error:
-        parser.error(str(error))
     print(f"{output}: {', '.join(path.name for path in options.notebooks)}")
     return 0
 

@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from dlutils.notebook import read_cells, targets
 from dlutils.tools.claims import checking
-from dlutils.tools.commands import parser_of_notebooks
+from dlutils.tools.commands import parse, parser_of_notebooks, told
 from dlutils.tools.publish import page
 
 VALUES = ("final log-likelihood", "expected log-likelihood")  # of a summary, in the table
@@ -185,14 +185,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--in-place", action="store_true", help="overwrite the notebooks' outputs")
     parser.add_argument("--output", type=Path, default=Path("build"), help="default: %(default)s")
     parser.add_argument("--timeout", type=float, default=1800, help="seconds allowed for a cell")
-    options = parser.parse_args(arguments)
-    if not options.notebooks:
-        parser.error("there is no notebook in this folder")
-    try:
-        for path in options.notebooks:
-            read_cells(path)
-    except ValueError as error:
-        parser.error(str(error))
+    options = parse(parser, arguments)
+    with told(parser):
+        options.output.mkdir(parents=True, exist_ok=True)  # before the hours, not after them
     rows, failed = [], {}
     for path in options.notebooks:
         try:
@@ -221,7 +216,6 @@ def _write(notebook: NotebookNode, path: Path, output: Path, *, in_place: bool =
     if in_place:
         nbformat.write(notebook, path)
         return path
-    output.mkdir(parents=True, exist_ok=True)
     nbformat.write(notebook, output / path.name)
     try:
         text = page(notebook, path.parent, path.stem)

@@ -24,7 +24,7 @@ from nbformat.v4 import new_markdown_cell
 from traitlets.config import Config
 from ziamath.tex import tex2mml
 
-from dlutils.tools.commands import parser_of_notebooks
+from dlutils.tools.commands import parse, parser_of_notebooks, told
 
 SPELLING = {  # of TeX, so that it is drawn as TeX would
     r"\\mathbb\s*(\w)": r"\\mathbb{\1}",
@@ -230,17 +230,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser = parser_of_notebooks("publish", main)
     parser.add_argument("--slides", action="store_true", help="slide shows instead of pages")
     parser.add_argument("--output", type=Path, help="default: build, or build/slides")
-    options = parser.parse_args(arguments)
+    options = parse(parser, arguments)
     output = options.output or Path("build/slides" if options.slides else "build")
-    output.mkdir(parents=True, exist_ok=True)
+    write = slides if options.slides else page
+    with told(parser):
+        output.mkdir(parents=True, exist_ok=True)
     for path in options.notebooks:
-        write = slides if options.slides else page
-        try:
-            text = write(nbformat.read(path, as_version=4), path.parent, path.stem)
-        except ValueError as error:
-            parser.error(str(error))
         target = output / f"{path.stem}.html"
-        target.write_text(text, encoding="utf-8")
+        with told(parser):
+            text = write(nbformat.read(path, as_version=4), path.parent, path.stem)
+            target.write_text(text, encoding="utf-8")
         print(f"{target} ({len(text) / 1e6:.1f} MB)")
     return 0
 

@@ -1,18 +1,16 @@
 """The command `python -m dlutils.tools.claims`."""
 
-import argparse
 import sys
 from pathlib import Path
 
 from dlutils.tools.claims.checking import CLAIMS, FIGURES, check, load, messages
 from dlutils.tools.claims.spread import spread
+from dlutils.tools.commands import parser_of, told
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Say which sentences do not hold for the tables in figures/, or with other seeds."""
-    parser = argparse.ArgumentParser(
-        prog="python -m dlutils.tools.claims", description=main.__doc__
-    )
+    parser = parser_of("dlutils.tools.claims", main)
     parser.add_argument("--claims", type=Path, default=CLAIMS, help="default: %(default)s")
     parser.add_argument("--figures", type=Path, default=FIGURES, help="default: %(default)s")
     parser.add_argument(
@@ -20,10 +18,8 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--again", action="store_true", help="with --seeds: all runs anew")
     options = parser.parse_args(arguments)
-    try:
+    with told(parser):
         claims, _ = load(options.claims)
-    except ValueError as error:
-        parser.error(str(error))
     if options.seeds is not None:
         if options.seeds < 1:
             parser.error(f"--seeds takes 1 or more, not {options.seeds}")

@@ -11,7 +11,6 @@ in which it is true follows from its words: "1.002 to 1.003", "below 0.001", "ab
 
 import math
 import re
-import tomllib
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from decimal import Decimal
@@ -19,6 +18,8 @@ from itertools import groupby
 from pathlib import Path
 
 import pandas as pd
+
+from dlutils.tools.commands import read_toml
 
 CLAIMS = Path("tests", "claims.toml")
 FIGURES = Path("figures")
@@ -100,12 +101,7 @@ def load(path: Path = CLAIMS) -> tuple[list[Claim], set[str]]:
     Raises:
         ValueError: If there is no such file, or it has other keys, or a phrase without a range.
     """
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ValueError(f"there is no file {path} with claims") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{path} is not TOML: {error}") from error
+    content = read_toml(path)
     if unknown := sorted(content.keys() - {"claims", "given"}):
         raise ValueError(f"{path} has {unknown[0]!r}; choose from claims, given")
     claims = []

@@ -1,12 +1,12 @@
 """The command `python -m dlutils.tools.sweep`."""
 
-import argparse
 import sys
 from contextlib import nullcontext
 from pathlib import Path
 
 from dlutils.processes import cores
 from dlutils.tables import markdown_table
+from dlutils.tools.commands import parser_of, told
 from dlutils.tools.sweep.grid import read, train_and_measure
 from dlutils.tools.sweep.jobs import dask_cluster, process_pool, run_all
 from dlutils.tools.sweep.results import load, summarize
@@ -14,7 +14,7 @@ from dlutils.tools.sweep.results import load, summarize
 
 def main(arguments: list[str] | None = None) -> int:
     """Train over the grid of a TOML file; the same command goes on where it was stopped."""
-    parser = argparse.ArgumentParser(prog="python -m dlutils.tools.sweep", description=main.__doc__)
+    parser = parser_of("dlutils.tools.sweep", main)
     parser.add_argument("config", type=Path, help="TOML: notebook, dataset and lists of settings")
     parser.add_argument("--results", type=Path, help="JSON lines; default: CONFIG with .jsonl")
     parser.add_argument(
@@ -27,18 +27,17 @@ def main(arguments: list[str] | None = None) -> int:
     if options.workers < 1:
         parser.error(f"--workers must be at least 1, not {options.workers}")
     try:
-        configs = read(options.config)
-        if options.scheduler:
-            executors = dask_cluster(options.scheduler)
-        else:
-            executors = nullcontext(process_pool(options.workers, ["dlutils.tools.sweep.grid"]))
-        with executors as make_executor:
-            retry, label = options.retry_failed, options.config.name
-            failed = run_all(
-                train_and_measure, configs, path, make_executor, retry_failed=retry, label=label
-            )
-    except ValueError as error:
-        parser.error(str(error))
+        with told(parser):
+            configs = read(options.config)
+            if options.scheduler:
+                executors = dask_cluster(options.scheduler)
+            else:
+                executors = nullcontext(process_pool(options.workers, ["dlutils.tools.sweep.grid"]))
+            with executors as make_executor:
+                retry, label = options.retry_failed, options.config.name
+                failed = run_all(
+                    train_and_measure, configs, path, make_executor, retry_failed=retry, label=label
+                )
     except KeyboardInterrupt:
         print(f"stopped; the same command goes on. Results: {path}", file=sys.stderr)
         return 130

@@ -3,10 +3,10 @@
 import hashlib
 import inspect
 import itertools
+import json
 import math
 import os
 import platform
-import tomllib
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -18,12 +18,16 @@ from dlutils.data.reading import is_source, split_source
 from dlutils.estimators import held_out
 from dlutils.evaluation import compare
 from dlutils.notebook import find, load, read_cells
+from dlutils.tools.commands import read_toml
 from dlutils.tools.sweep.jobs import Config, identity
 from dlutils.tools.sweep.results import Row
 from dlutils.training import fit
 
 SIZES = ("n_train", "n_val", "n_test")  # for a simulated sample alone
-OF_FILES = ("drop_missing", "support", "rounding", "weights")  # for a file alone
+OF_FILES = (  # for a file alone
+    *("drop_missing", "support", "rounding", "weights"),
+    *("thousands", "decimal", "encoding", "skip_rows"),
+)
 NOT_AXES = (  # not for a user to set
     *("label", "progress", "quantity", "callback", "precision", "around_start", "climber"),
     *("judge", "start"),
@@ -46,12 +50,7 @@ def read(path: str | Path) -> list[Config]:
             cannot be read so; the error says which and what there is.
     """
     path = Path(path)
-    try:
-        given = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"no file {str(path)!r}") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{path} is not TOML: {error}") from error
+    given = read_toml(path)
     for key in ("notebook", "dataset"):
         if key not in given:
             raise ValueError(f"{path} does not say which {key}")
@@ -141,11 +140,20 @@ def _values(key: str, value: object) -> list:
     Infinite ones are text: JSON has no such number.
     """
     values = value if isinstance(value, list) else [value]
-    if key != "support":
-        return values
-    values = values if all(isinstance(pair, list) for pair in values) else [values]
-    text = lambda end: str(end) if isinstance(end, float) and math.isinf(end) else end
-    return [[text(end) for end in pair] for pair in values]
+    if key == "support":
+        values = values if all(isinstance(pair, list) for pair in values) else [values]
+        text = lambda end: str(end) if isinstance(end, float) and math.isinf(end) else end
+        values = [[text(end) for end in pair] for pair in values]
+    for value in values:
+        try:
+            json.dumps(value, allow_nan=False)
+            is_one = not isinstance(value, dict)
+        except (TypeError, ValueError):  # a date, NaN
+            is_one = False
+        if not is_one:
+            kind = "finite numbers, texts, true or false, and lists of them"
+            raise ValueError(f"{key} = {value} cannot be: settings are {kind}")
+    return values
 
 
 def _source(name: str, folder: Path) -> str:

@@ -21,7 +21,7 @@ def load(path: str | Path) -> list[Row]:
         ValueError: If a line is not a result; the error names it.
     """
     rows = {}
-    text = Path(path).read_text(encoding="utf-8")
+    text = Path(path).read_text(encoding="utf-8", errors="replace")
     for number, line in enumerate(text[: text.rfind("\n") + 1].splitlines(), start=1):
         try:
             row = json.loads(line)
