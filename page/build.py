@@ -1,7 +1,8 @@
 """Write page/index.html, the page for the browser: `python -m page.build`, or `make page`.
 
-The file holds the modules of page/src one behind the other, without their imports and exports, and
-the known densities as `dlutils.data` has them. It needs nothing else, so it opens from a folder.
+The file holds the modules of page/src one behind the other, and the known densities as
+`dlutils.data` has them. A browser loads no modules from a folder, so imports and exports are
+replaced. The file needs nothing else.
 """
 
 import json
@@ -13,10 +14,13 @@ from torch.distributions import Distribution, MixtureSameFamily
 
 from dlutils.data import benchden
 from dlutils.data.datasets import DISTRIBUTIONS, density_of
+from dlutils.settings import choose
 
 SOURCE = Path(__file__).parent / "src"
 TARGET = Path(__file__).parent / "index.html"
-MODULES = ("table", "numerics", "densities", "flow", "solve", "sde", "draw", "state", "main")
+MODULES = ("table", "numerics", "densities", "flow", "solve", "sde", "draw", "words")
+MODULES += ("odeview", "sdeview", "state", "main")
+EXPORTED = r"^export (?=(?:const|function|class) (\w+))"
 FAMILIES = {  # family in densities.js, and the names of location and scale in torch.distributions
     "Normal": ("normal", "loc", "scale"),
     "Laplace": ("laplace", "loc", "scale"),
@@ -52,7 +56,7 @@ def components(source: Distribution | tuple) -> list[tuple[str, float, float, fl
     if type(each).__name__ == "Uniform":
         name, loc, scale = "uniform", each.low, each.high - each.low
     else:
-        name, loc, scale = FAMILIES[type(each).__name__]
+        name, loc, scale = choose("family", type(each).__name__, FAMILIES)
         loc = getattr(each, loc) if loc else torch.zeros(())
         scale = getattr(each, scale) if scale else torch.ones(())
     places = loc.reshape(-1).tolist(), scale.reshape(-1).tolist()
@@ -92,16 +96,26 @@ def table() -> list[dict[str, object]]:
 
 
 def script() -> str:
-    """All modules as one."""
-    sources = {name: (SOURCE / f"{name}.js").read_text(encoding="utf-8") for name in MODULES[1:]}
+    """All modules as one, each in a function of its own, which returns what it exports."""
     rows = ",\n".join(json.dumps(row, ensure_ascii=False) for row in table())
-    sources = {"table": f"export const TABLE = [\n{rows},\n];\n"} | sources
-    parts = []
-    for name, source in sources.items():
-        source = re.sub(r"^import .*?;\n", "", source, flags=re.DOTALL | re.MULTILINE)
-        source = re.sub(r"^export ", "", source, flags=re.MULTILINE)
-        parts.append(f"// ---- {name}.js\n{source.strip()}\n")
+    parts = [in_function("table", f"export const TABLE = [\n{rows},\n];\n")]
+    for name in MODULES[1:]:
+        parts.append(in_function(name, (SOURCE / f"{name}.js").read_text(encoding="utf-8")))
     return "\n".join(parts)
+
+
+def exports(source: str) -> list[str]:
+    """The names that a module exports, one a line."""
+    return re.findall(EXPORTED, source, flags=re.MULTILINE)
+
+
+def in_function(name: str, source: str) -> str:
+    """A module as `const name_js = (() => { ... })();`, its imports taken from those before it."""
+    imported = r'^import (\{.*?\}) from "\./(\w+)\.js";$'
+    names = ", ".join(exports(source))
+    source = re.sub(imported, r"const \1 = \2_js;", source, flags=re.DOTALL | re.MULTILINE)
+    source = re.sub(EXPORTED, "", source, flags=re.MULTILINE)
+    return f"const {name}_js = (() => {{\n{source.strip()}\nreturn {{ {names} }};\n}})();\n"
 
 
 def page() -> str:

@@ -15,9 +15,7 @@ SITUATIONS = re.findall(r"\]\(\.\./page/index\.html#(\S*?)\)", TEACHING)
 
 
 def test_the_file_is_what_the_command_makes():
-    made = build.page()
-    assert build.TARGET.read_text(encoding="utf-8") == made, "run make page"
-    assert made == build.page()
+    assert build.TARGET.read_text(encoding="utf-8") == build.page(), "run make page"
 
 
 def test_it_is_small_and_asks_for_nothing():
@@ -36,11 +34,24 @@ def outward(text):
 
 def test_each_module_is_in_it_once():
     assert {path.stem for path in build.SOURCE.glob("*.js")} | {"table"} == set(build.MODULES)
-    for k, name in enumerate(build.MODULES[1:], start=1):
+    exported = {"table": {"TABLE"}}
+    for name in build.MODULES[1:]:
         source = (build.SOURCE / f"{name}.js").read_text(encoding="utf-8")
-        for needed in re.findall(r'from "\./(\w+)\.js"', source):
-            assert needed in build.MODULES[:k], f"{name} comes before {needed}"
+        imports = re.findall(r'^import \{(.*?)\} from "\./(\w+)\.js"', source, re.DOTALL | re.M)
+        assert len(imports) == source.count("import {")
+        for names, module in imports:
+            wanted = set(re.findall(r"\w+", names))
+            assert wanted <= exported[module], f"what {name} imports, or its place"
+        exported[name] = set(build.exports(source))
     assert not re.search(r"^(import|export)\b", build.script(), flags=re.MULTILINE)
+
+
+def test_a_module_becomes_a_function():
+    source = 'import {\n  a, b,\n} from "./one.js";\n\nexport const c = a;\nexport class D {}\n'
+    assert build.in_function("two", source) == (
+        "const two_js = (() => {\nconst {\n  a, b,\n} = one_js;\n\n"
+        "const c = a;\nclass D {}\nreturn { c, D };\n})();\n"
+    )
 
 
 def test_all_known_densities_are_in_it_but_those_without_a_standard_deviation():

@@ -139,7 +139,7 @@ export class OwnColumn {
   constructor(values) {
     this.values = values;
     this.name = "own";
-    this.title = "your own column";
+    this.title = "Your own column";
     this.formula = `${values.length} values, true density unknown`;
     this.isMixtureOfGaussians = false;
   }
@@ -165,7 +165,7 @@ export class OwnColumn {
 
 const NUMBER = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i;
 
-/** The numbers of a pasted text, one a line or apart by blanks, semicolons or commas; or an error. */
+/** The numbers of a pasted text, by lines, blanks, semicolons or commas; or an error. */
 export function parseColumn(text) {
   const decimalComma = /\d,\d/.test(text) && !/\d\.\d|,\s|,\d*,/.test(text);
   const plain = decimalComma ? text.replaceAll(",", ".") : text;

@@ -14,8 +14,9 @@ const RAISED = { "-": "⁻", 0: "⁰", 1: "¹", 2: "²", 3: "³", 4: "⁴", 5: "
 /** A number on an axis; on a logarithmic one a power of ten, or a fraction. */
 function tickName(value, isLog) {
   const power = Math.log10(value);
-  if (!isLog || value === 1 || value === 10) return String(Number(value.toPrecision(12))).replace("-", "−");
-  if (!Number.isInteger(power)) return value < 1 ? `1/${1 / value}` : String(value);
+  const plain = String(Number(value.toPrecision(12))).replace("-", "−");
+  if (!isLog || value === 1 || value === 10) return plain;
+  if (!Number.isInteger(power)) return value < 1 ? `1/${1 / value}` : plain;
   return `10${[...String(power)].map(digit => RAISED[digit]).join("")}`;
 }
 
@@ -50,7 +51,8 @@ export class Picture {
     };
     this.x = scale(x, logX, this.left, this.right);
     this.y = scale(y, logY, this.bottom, this.top);
-    this.axes = { xLabel, yLabel, xTicks: xTicks ?? ticks(x, logX), yTicks: ticks(y, logY), logX, logY };
+    this.axes = { xLabel, yLabel, xTicks: xTicks ?? ticks(x, logX), logX };
+    Object.assign(this.axes, { yTicks: ticks(y, logY), logY });
   }
 
   /** The axes: last, so that nothing lies on them. */

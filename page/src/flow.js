@@ -2,14 +2,15 @@
 // heights of the steps by least squares. As dlutils/flows/matching.py and nets.py, in which the
 // sources stand; x is the standardized data.
 
-import { addGram, choleskySolve, gaussLegendre, interpolate, normalQuantile } from "./numerics.js";
+import {
+  addGram, choleskySolve, gaussLegendre, grid, interpolate, normalQuantile, quickExp,
+} from "./numerics.js";
 
-export const N_SORTED = 600, N_INDEPENDENT = 2048;  // nodes
+const N_SORTED = 600;  // nodes
+export const N_INDEPENDENT = 2048;
 const N_PLACES = { sorted: 128, independent: 64 }, N_COSINES = { sorted: 1, independent: 6 };
 export const N_TIMES = { sorted: 2, independent: 6 };  // at which the solve looks at the paths
 const FLAT = 13;  // widths from a step at which it is flat, to 1e-11 of its height
-
-const grid = (n, f) => Float64Array.from({ length: n }, (_, i) => f(i));
 
 /** Mean and standard deviation, in which the flow sees a sample. */
 export function unitsOf(y) {
@@ -122,7 +123,7 @@ export class Drift {
       while (last > 0 && low[last - 1] >= at) last--;
       let f = before[first] - (before[J] - before[last]), slope = 0;
       for (let j = first; j < last; j++) {
-        const tanh = 1 - 2 / (1 + Math.exp((at - m[j]) * twice[j]));
+        const tanh = 1 - 2 / (1 + quickExp((at - m[j]) * twice[j]));
         f += height[j] * tanh;
         slope += steepness[j] * (1 - tanh * tanh);
       }
@@ -137,11 +138,7 @@ export class Drift {
     for (let j = 0; j < J; j++) {
       for (let i = 0; i < n; i++) {
         const z = (x[i] - m[j]) / g[j];
-        if (Math.abs(z) > FLAT) phi[j * n + i] = Math.sign(z);
-        else {
-          const e = Math.exp(-2 * Math.abs(z));
-          phi[j * n + i] = (z < 0 ? e - 1 : 1 - e) / (1 + e);
-        }
+        phi[j * n + i] = Math.abs(z) > FLAT ? Math.sign(z) : 1 - 2 / (1 + quickExp(2 * z));
       }
     }
     phi.set(x, J * n);
@@ -172,7 +169,10 @@ export function flowMatching(x, coupling, penalty) {
   const [times, weights] = gaussLegendre(N_TIMES[coupling]), v = noise.map((z, i) => data[i] - z);
   times.forEach((z, q) => {
     const t = (1 + z) / 2, root = w.map(w_i => Math.sqrt(w_i * weights[q] / 2));
-    const phi = f.basis(noise.map((x_0, i) => x_0 + t * v[i]), t).map((p, k) => p * root[k % n]);
+    const phi = f.basis(noise.map((x_0, i) => x_0 + t * v[i]), t);
+    for (let j = 0; j < J; j++) {
+      for (let i = 0; i < n; i++) phi[j * n + i] *= root[i];
+    }
     const gram = new Float64Array(J * J), cosines = f.cosines(t);
     addGram(gram, phi, J, n);
     for (let j = 0; j < J; j++) {

@@ -91,14 +91,26 @@ export function addGram(matrix, rows, m, n) {
   }
 }
 
+/** The sum of n products, of numbers from two places on; four sums need not wait for each other. */
+function dot(a, i, j, n) {
+  let p = 0, q = 0, r = 0, s = 0, k = 0;
+  for (; k + 3 < n; k += 4) {
+    p += a[i + k] * a[j + k];
+    q += a[i + k + 1] * a[j + k + 1];
+    r += a[i + k + 2] * a[j + k + 2];
+    s += a[i + k + 3] * a[j + k + 3];
+  }
+  for (; k < n; k++) p += a[i + k] * a[j + k];
+  return p + q + r + s;
+}
+
 /** Solve A x = b for a positive definite A, of which the lower part is given; both are used up. */
 export function choleskySolve(A, b) {
   const m = b.length;
   for (let i = 0; i < m; i++) {
     for (let j = 0; j <= i; j++) {
-      let sum = A[i * m + j];
-      for (let k = 0, p = i * m, q = j * m; k < j; k++) sum -= A[p + k] * A[q + k];
-      A[i * m + j] = i === j ? Math.sqrt(sum) : sum / A[j * m + j];
+      const left = A[i * m + j] - dot(A, i * m, j * m, j);
+      A[i * m + j] = i === j ? Math.sqrt(left) : left / A[j * m + j];
     }
     for (let k = 0; k < i; k++) b[i] -= A[i * m + k] * b[k];
     b[i] /= A[i * m + i];
@@ -166,6 +178,19 @@ export function randomStream(seed, purpose) {
 export const total = (weights, values) => values.reduce((sum, v, i) => sum + weights[i] * v, 0);
 
 export const mean = values => values.reduce((sum, value) => sum + value, 0) / values.length;
+
+/** n numbers, the i-th f(i). */
+export const grid = (n, f) => new Float64Array(n).map((_, i) => f(i));
+
+const FINE = 128, LARGEST = 64;
+const POWERS = grid(2 * LARGEST * FINE + 1, k => Math.exp(k / FINE - LARGEST));
+
+/** exp(x) for x from -64 to 64, beyond that as there: by a table, faster than Math.exp. */
+export function quickExp(x) {
+  const u = x < -LARGEST ? -LARGEST : x > LARGEST ? LARGEST : x;
+  const k = (u + LARGEST) * FINE + 0.5 | 0, r = u + LARGEST - k / FINE;
+  return POWERS[k] * (1 + r * (1 + r * (1 / 2 + r * (1 / 6 + r / 24))));
+}
 
 /** The logarithm of the standard normal density. */
 export const logNormal = x => -0.5 * x * x - 0.5 * Math.log(2 * Math.PI);

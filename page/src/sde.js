@@ -1,10 +1,12 @@
 // The SDE whose drift is the best denoiser of a mixture of Gaussians, with noise of any size.
 // As dlutils/diffusion/parts.py, model.py and denoisers.py; x is the standardized data.
 
-import { gaussLegendre, normalQuantile, randomStream, total } from "./numerics.js";
+import { gaussLegendre, grid, normalQuantile, randomStream, total } from "./numerics.js";
 
 export const DELTA = 0.02;  // standard deviation left at t = 1, and of the observation
-export const N_STEPS = 400, N_PATHS = 800, N_CLOCK = 48;
+export const N_STEPS = 400;  // on the clock
+export const N_PATHS = 500;
+const N_CLOCK = 48;  // nodes of the bound
 const KAPPA = Math.log1p(DELTA ** -2);
 const STEP = 0.2;  // of the grid of the least mean square error; the noise has sd 1
 
@@ -34,6 +36,7 @@ export class Model {
     this.parts = density.components.map(
       ([, weight, loc, scale]) => [weight, (loc - this.loc) / this.scale, scale / this.scale]);
     this.loss = this.lossPerClock();
+    this.marginal = this.marginal.bind(this);
   }
 
   /** Of each component at a place of the path: what its share, its E[y | x] and Var[y | x] need. */
@@ -153,6 +156,6 @@ export class Model {
 
 /** Standard normal numbers for `simulate`: where paths start, and a row a step. */
 export function noiseOf(seed) {
-  const random = randomStream(seed, 3), row = () => normalQuantile(random());
-  return Array.from({ length: N_STEPS + 1 }, () => Float64Array.from({ length: N_PATHS }, row));
+  const random = randomStream(seed, 3), row = () => grid(N_PATHS, () => normalQuantile(random()));
+  return Array.from({ length: N_STEPS + 1 }, row);
 }

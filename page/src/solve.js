@@ -16,7 +16,8 @@ export const COUNTS = ["trace", "map"];
 /**
  * Step from states at t = 1 back to t = 0.
  *
- * `states[k]` and `logP[k]`, the logarithm of the density there, belong to t = k / T. `trace`
+ * `states[k]`, `logP[k]`, the logarithm of the density there, and `widths[k]`, the length of the
+ * line for a unit of probability, belong to t = k / T. `trace`
  * integrates the slope of the drift; `map` takes the slope r of the step itself. Where r is not
  * positive, two states come from one, and there is no density: `fold` has the time of the first
  * such step, the least r in it, and which states have a negative one in any step.
@@ -49,10 +50,10 @@ export function stepsBack(drift, x, T, method, count) {
     }
     rises[k - 1] = count === "map" ? r.map(Math.log) : add(like(), like(), b, G);
   }
-  if (fold) return { states, fold, logP: null };
+  if (fold) return { states, fold, logP: null, widths: null };
   const logP = [states[0].map(logNormal)];
   rises.forEach((rise, k) => logP.push(rise.map((value, i) => logP[k][i] + value)));
-  return { states, fold, logP };
+  return { states, fold, logP, widths: logP.map(values => values.map(value => Math.exp(-value))) };
 }
 
 /**
@@ -71,12 +72,12 @@ export function judge(density, [nodes, weights], logQ, test) {
   return { ...found, kl, normalizedKl: kl + Math.log(mass) };
 }
 
-/** p(x, t) between two steps: each point moves on a straight line, and the line is stretched so. */
+/** p(x, t) between two steps: each point moves on a straight line, and widths change evenly. */
 export function between(solved, t) {
   const T = solved.states.length - 1, k = Math.min(Math.floor(t * T), T - 1), share = t * T - k;
   const [low, high] = [solved.states[k], solved.states[k + 1]];
   const x = low.map((value, i) => value + share * (high[i] - value));
   if (solved.fold) return [x, null];
-  const [p, q] = [solved.logP[k], solved.logP[k + 1]];
-  return [x, p.map((value, i) => 1 / ((1 - share) * Math.exp(-value) + share * Math.exp(-q[i])))];
+  const [before, after] = [solved.widths[k], solved.widths[k + 1]];
+  return [x, before.map((width, i) => 1 / (width + share * (after[i] - width)))];
 }

@@ -40,7 +40,8 @@ const PARTS = {
   theme: ["auto", oneOf(["auto", "light", "dark"]), "auto, light, dark"],
 };
 
-export const START = Object.fromEntries(Object.entries(PARTS).map(([key, [value]]) => [key, value]));
+export const START = Object.fromEntries(
+  Object.entries(PARTS).map(([key, [value]]) => [key, value]));
 
 /** The state that an address asks for, and what of it is not understood, in sentences. */
 export function fromAddress(hash) {

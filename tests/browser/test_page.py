@@ -126,12 +126,21 @@ def fresh(browser):
     opened.context.close()
 
 
-def with_fault(browser, folder, old, new):
+@pytest.fixture
+def with_fault(browser, tmp_path):
     """The page with one wrong formula."""
-    text = PAGE.read_text(encoding="utf-8")
-    assert text.count(old) == 1, old
-    (folder / "index.html").write_text(text.replace(old, new), encoding="utf-8")
-    return Opened(browser, folder / "index.html")
+    pages = []
+
+    def wrong(old, new):
+        text, file = PAGE.read_text(encoding="utf-8"), tmp_path / f"{len(pages)}.html"
+        assert text.count(old) == 1, old
+        file.write_text(text.replace(old, new), encoding="utf-8")
+        pages.append(Opened(browser, file))
+        return pages[-1]
+
+    yield wrong
+    for opened in pages:
+        opened.context.close()
 
 
 # The flow, its mass and its KL.
@@ -169,8 +178,9 @@ def check_flow(opened, monkeypatch, **situation):
     np.testing.assert_allclose(opened.array("page.ode.logQ"), log_q, rtol=1e-6, atol=1e-7)
 
     by_package = compare(dataset, model.log_likelihood, 2001)
-    monkeypatch.setattr(evaluation, "quadrature", lambda *_: (y, weights))
-    on_nodes = compare(dataset, model.log_likelihood)
+    with monkeypatch.context() as here:
+        here.setattr(evaluation, "quadrature", lambda *_: (y, weights))
+        on_nodes = compare(dataset, model.log_likelihood)
     np.testing.assert_allclose(opened.number("mass"), on_nodes.mass, **CLOSE)
     np.testing.assert_allclose(opened.read("page.ode.found.kl"), on_nodes.kl, **CLOSE)
     np.testing.assert_allclose(opened.number("kl"), on_nodes.normalized_kl, **CLOSE)
@@ -205,6 +215,17 @@ def test_flow_mass_and_kl_are_those_of_the_package(opened, situation, coupling, 
     assert opened.errors == []
 
 
+SORTED = {"density": "claw", "T": 6, "method": "rk2", "n": 1000}
+CROSSING = {"density": "laplace_mixture", "T": 12, "coupling": "independent", "count": "map"}
+NOISY = {"density": "gaussian_mixture", "noise": "root"}
+
+
+def test_the_right_page_passes_what_wrong_ones_fail(opened, monkeypatch):
+    for situation in (SORTED, CROSSING):
+        check_flow(opened, monkeypatch, **situation)
+    check_sde(opened, **NOISY)
+
+
 FLOW_FAULTS = {
     "standard deviation": ("squares / (y.length - 1)", "squares / y.length"),
     "penalty": ("penalty / x.length * value", "penalty * value"),
@@ -222,21 +243,19 @@ FLOW_FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FLOW_FAULTS)
-def test_a_wrong_flow_is_found(browser, tmp_path, fault, monkeypatch):
-    opened = with_fault(browser, tmp_path, *FLOW_FAULTS[fault])
+def test_a_wrong_flow_is_found(with_fault, fault, monkeypatch):
+    opened = with_fault(*FLOW_FAULTS[fault])
     with pytest.raises(AssertionError):
-        check_flow(opened, monkeypatch, density="claw", T=6, method="rk2", n=1000)
-    opened.context.close()
+        check_flow(opened, monkeypatch, **SORTED)
 
 
-def test_a_wrong_lattice_and_a_wrong_slope_of_steps_are_found(browser, tmp_path, monkeypatch):
-    chosen = {"density": "laplace_mixture", "T": 12, "coupling": "independent"}
-    opened = with_fault(browser, tmp_path, "(i * golden + 0.5) % 1", "(i * golden) % 1")
+def test_a_wrong_lattice_and_a_wrong_slope_of_steps_are_found(with_fault, monkeypatch):
+    opened = with_fault("(i * golden + 0.5) % 1", "(i * golden) % 1")
     with pytest.raises(AssertionError):
-        check_flow(opened, monkeypatch, **chosen)
-    opened = with_fault(browser, tmp_path, "r.map(Math.log)", "r.map(v => v - 1)")
+        check_flow(opened, monkeypatch, **CROSSING)
+    opened = with_fault("r.map(Math.log)", "r.map(v => v - 1)")
     with pytest.raises(AssertionError):
-        check_flow(opened, monkeypatch, count="map", **chosen)
+        check_flow(opened, monkeypatch, **CROSSING)
 
 
 @pytest.mark.parametrize("T", [1, 4])
@@ -298,11 +317,10 @@ DENSITY_FAULTS = [
 
 
 @pytest.mark.parametrize(("old", "new"), DENSITY_FAULTS)
-def test_a_wrong_density_is_found(browser, tmp_path, old, new):
-    opened = with_fault(browser, tmp_path, old, new)
+def test_a_wrong_density_is_found(with_fault, old, new):
+    opened = with_fault(old, new)
     with pytest.raises(AssertionError):
         check_densities(opened)
-    opened.context.close()
 
 
 # The SDE.
@@ -406,11 +424,10 @@ SDE_FAULTS = {
 
 
 @pytest.mark.parametrize("fault", SDE_FAULTS)
-def test_a_wrong_sde_is_found(browser, tmp_path, fault):
-    opened = with_fault(browser, tmp_path, *SDE_FAULTS[fault])
+def test_a_wrong_sde_is_found(with_fault, fault):
+    opened = with_fault(*SDE_FAULTS[fault])
     with pytest.raises(AssertionError):
-        check_sde(opened, density="gaussian_mixture", noise="root")
-    opened.context.close()
+        check_sde(opened, **NOISY)
 
 
 def test_marginals_stay_and_the_bound_moves(opened):
