@@ -1,7 +1,7 @@
 // Pictures on a canvas: axes, curves, a histogram, a map of a density over time.
 
 const WIDE = { font: "12px system-ui, sans-serif", left: 46, right: 12, top: 12, bottom: 38 };
-const NARROW = { font: "10px system-ui, sans-serif", left: 28, right: 6, top: 6, bottom: 30 };
+const NARROW = { font: "10px system-ui, sans-serif", left: 34, right: 6, top: 6, bottom: 30 };
 
 /** The colours of the page's theme, by name, as style.css has them. */
 export function colours() {
