@@ -132,17 +132,18 @@ export class Drift {
     }
   }
 
-  /** What c multiplies, but for the cosines: of each of J + 2 functions its values at states. */
-  basis(x, t) {
-    const { J, m, g } = this.at(t), n = x.length, phi = new Float64Array((J + 2) * n);
+  /** What c multiplies, but for the cosines: J + 2 functions of the states, times weights. */
+  basis(x, t, weights, phi) {
+    const { J, m, g } = this.at(t), n = x.length;
     for (let j = 0; j < J; j++) {
       for (let i = 0; i < n; i++) {
         const z = (x[i] - m[j]) / g[j];
-        phi[j * n + i] = Math.abs(z) > FLAT ? Math.sign(z) : 1 - 2 / (1 + quickExp(2 * z));
+        const step = Math.abs(z) > FLAT ? Math.sign(z) : 1 - 2 / (1 + quickExp(2 * z));
+        phi[j * n + i] = weights[i] * step;
       }
     }
-    phi.set(x, J * n);
-    return phi.fill(1, (J + 1) * n);
+    phi.set(x.map((value, i) => weights[i] * value), J * n);
+    phi.set(weights, (J + 1) * n);
   }
 
   /** The matrix of squared second differences of neighbouring heights, and a tenth of squares. */
@@ -152,6 +153,20 @@ export class Drift {
       if (j + 2 >= this.J) continue;
       const bend = [1, -2, 1];
       bend.forEach((p, a) => bend.forEach((q, b) => add(j + a, j + b, p * q)));
+    }
+  }
+}
+
+/** Add to A c = b what a time contributes: a Gram matrix, its last row b's, times the cosines. */
+function addAtTime(A, b, gram, cosines) {
+  const K = cosines.length, J = b.length / K;
+  for (let j = 0; j < J; j++) {
+    for (let k = 0; k < K; k++) {
+      b[j * K + k] += gram[J * (J + 1) + j] * cosines[k];
+      for (let l = 0; l <= j; l++) {
+        const product = gram[j * (J + 1) + l] * cosines[k], at = (j * K + k) * J * K + l * K;
+        for (let h = 0; h < K; h++) A[at + h] += product * cosines[h];
+      }
     }
   }
 }
@@ -167,25 +182,14 @@ export function flowMatching(x, coupling, penalty) {
   const f = new Drift(placesOf(x, N_PLACES[coupling]), N_COSINES[coupling]);
   const { K } = f, J = f.J + 2, A = new Float64Array((J * K) ** 2), b = new Float64Array(J * K);
   const [times, weights] = gaussLegendre(N_TIMES[coupling]), v = noise.map((z, i) => data[i] - z);
+  const rows = new Float64Array((J + 1) * n);  // the last one is the velocity's
   times.forEach((z, q) => {
     const t = (1 + z) / 2, root = w.map(w_i => Math.sqrt(w_i * weights[q] / 2));
-    const phi = f.basis(noise.map((x_0, i) => x_0 + t * v[i]), t);
-    for (let j = 0; j < J; j++) {
-      for (let i = 0; i < n; i++) phi[j * n + i] *= root[i];
-    }
-    const gram = new Float64Array(J * J), cosines = f.cosines(t);
-    addGram(gram, phi, J, n);
-    for (let j = 0; j < J; j++) {
-      let moment = 0;
-      for (let i = 0; i < n; i++) moment += phi[j * n + i] * root[i] * v[i];
-      for (let k = 0; k < K; k++) {
-        b[j * K + k] += moment * cosines[k];
-        for (let l = 0; l <= j; l++) {
-          const product = gram[j * J + l] * cosines[k], at = (j * K + k) * J * K + l * K;
-          for (let h = 0; h < K; h++) A[at + h] += product * cosines[h];
-        }
-      }
-    }
+    f.basis(noise.map((x_0, i) => x_0 + t * v[i]), t, root, rows);
+    rows.set(v.map((v_i, i) => root[i] * v_i), J * n);
+    const gram = new Float64Array((J + 1) ** 2);
+    addGram(gram, rows, J + 1, n);
+    addAtTime(A, b, gram, f.cosines(t));
   });
   f.roughness((j, l, value) => {
     for (let k = 0; k < K; k++) A[(j * K + k) * J * K + l * K + k] += penalty / x.length * value;
