@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 NOTEBOOKS := $(wildcard *.ipynb)
 PARALLEL := --numprocesses=auto
 
-.PHONY: help run test test-all test-browser lab outputs handout solution slides lint bench speedrun report clean
+.PHONY: help run test test-all test-browser lab outputs handout solution slides lint bench speedrun report page clean
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 20
@@ -19,7 +19,7 @@ test: $(VENV)/.run  ## pytest, and every notebook whole, as on another processor
 test-all: $(VENV)/.run  ## the same, and all that takes long: configurations, more examples, benchmarks
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) -m "" --hypothesis-profile=many tests
 
-test-browser: $(VENV)/.run $(VENV)/.browser  ## run the notebooks in JupyterLab, in Chromium
+test-browser: $(VENV)/.run $(VENV)/.browser  ## run the notebooks in JupyterLab and the page, in Chromium
 	$(BIN)/python -m pytest tests/browser
 
 lab: $(VENV)/.run  ## open the notebooks in JupyterLab
@@ -46,6 +46,9 @@ bench: $(VENV)/.run $(VENV)/.bench  ## measure speed and quality against other l
 
 speedrun: $(VENV)/.run $(VENV)/.bench  ## race diffrax and zuko to 0.005 nats (QUICK=1: one density, one sample)
 	$(BIN)/python -m benchmarks.speedrun $(if $(QUICK),--quick)
+
+page: $(VENV)/.run  ## put the page for the browser into one file, page/index.html
+	$(BIN)/python -m page.build
 
 report:  ## build build/report/report.pdf from figures/, where LaTeX is installed
 	@command -v latexmk >/dev/null || { \

@@ -14,7 +14,7 @@ from conftest import ROOT
 from dlutils.notebook import code_of, read_cells
 
 MODULES = modules(ROOT)
-HERE = {"dlutils", "benchmarks", "conftest"}
+HERE = {"dlutils", "benchmarks", "conftest", "page"}
 DISTRIBUTIONS = {"sklearn": "scikit-learn"}  # where the two names differ, if not installed
 
 

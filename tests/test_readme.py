@@ -142,7 +142,7 @@ def test_links_lead_somewhere(page):
         file, _, anchor = target.partition("#")
         path = ((ROOT / page).parent / file).resolve() if file else ROOT / page
         assert path.exists(), target
-        if anchor:
+        if anchor and path.suffix != ".html":  # what stands there is the page's state: test_page.py
             assert anchor in anchors(path.relative_to(ROOT).as_posix()), target
 
 
