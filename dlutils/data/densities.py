@@ -171,6 +171,12 @@ class Density:
                 f"sample of {self.name} must draw from torch's random numbers: with the same seed "
                 "it gave others"
             )
+        if (n := len(y.unique())) < 0.9 * N_PROBES:
+            raise ValueError(
+                f"sample of {self.name} must have no values several times, as numbers that are "
+                f"rounded have: of {N_PROBES} only {n} are different; draw in double precision, or "
+                "subtract a constant"
+            )
         outside = (y < self.ends[0]) | (y > self.ends[-1])
         if outside.any():
             raise ValueError(
