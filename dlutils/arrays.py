@@ -10,6 +10,8 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
+from dlutils.settings import check_points
+
 FEW = 1e-4  # share of their range by which rounding may move values
 NOISE = 1e-12  # of a value, as far as which equal ones differ in double precision
 
@@ -47,6 +49,17 @@ def doubles(y: ArrayLike | Tensor) -> Tensor:
                 raise ValueError(f"data must be numbers: {value!r} at index {k} is none")
     with np.errstate(over="ignore"):
         return torch.from_numpy(np.array(y, dtype=np.float64, order="C"))
+
+
+def points(y: ArrayLike | Tensor) -> Tensor:
+    """Points at which a density is asked for, infinite ones too, as `doubles` takes them.
+
+    Raises:
+        ValueError: As `doubles`, or if some are NaN.
+    """
+    y = doubles(y)
+    check_points(y)
+    return y
 
 
 def dtype_of(model: object) -> torch.dtype:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.distributions import Normal
 
-from dlutils import evaluation
+from dlutils import diffusion, evaluation, flows
 from dlutils.data.datasets import make_dataset
 from dlutils.diffusion.fokker_planck import Evolution
 from dlutils.flows import adjoint
@@ -36,6 +36,19 @@ def test_integers_of_numpy_are_integers(kind):
 def test_what_is_no_count_is_refused(value):
     with pytest.raises(ValueError, match="n must be an integer of at least 1, not"):
         check_count("n", value)
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda n: flows.train(make_dataset("gaussian", 20, 2, 2), batch_size=n),
+        lambda n: flows.flow_matching(make_dataset("gaussian", 20, 2, 2), "mlp", batch_size=n),
+        lambda n: diffusion.train(make_dataset("gaussian", 20, 2, 2), batch_size=n),
+    ],
+)
+def test_a_batch_that_memory_does_not_hold_is_refused(ask):
+    with pytest.raises(ValueError, match=r"batch_size must be at most 1,000,000, .*not 1,000,00"):
+        ask(10**9)
 
 
 NAN = torch.tensor([0.0, 1.0, torch.nan, 2.0, torch.nan])
