@@ -81,7 +81,7 @@ class FittedSDE(Portable):
         """The bound by quadrature, nats, (n,), without a gradient; -inf at infinity."""
         dtype = dtype_of(self.model)
         log_q = torch.no_grad()(lambda x: elbo(self.model, x.to(dtype), n_t, n_eps))
-        return self.units.log_density(lambda x: through_nodes(log_q, x), points(y))
+        return self.units.log_density(lambda x: through_nodes(log_q, x), points(y)).to(dtype)
 
     @cached_property
     def exact(self) -> fokker_planck.Evolution:

@@ -62,11 +62,11 @@ class FittedODE(Portable):
         check_drift(self.drift)
 
     def log_likelihood(self, y: ArrayLike | Tensor, logdet: str | None = None) -> Tensor:
-        """Log p(y) in nats, `(n,)`, float64, without a gradient; -inf at infinity."""
+        """Log p(y) in nats, `(n,)`, in the net's type, without a gradient; -inf at infinity."""
         solver, dtype = (self.n_steps, self.method, logdet or self.logdet), dtype_of(self.drift)
         log_q = lambda x: adjoint.log_likelihood(self.drift, x.to(dtype), *solver)
         with torch.no_grad():
-            return self.units.log_density(log_q, points(y))
+            return self.units.log_density(log_q, points(y)).to(dtype)
 
     def sample(self, n: int, seed: int = 0) -> Tensor:
         """Draw n values: noise moved forward along the drift, shape `(n,)`."""
