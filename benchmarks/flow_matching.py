@@ -83,12 +83,12 @@ def one_solve(dataset: Dataset, repeats: int = 5) -> float:
 
 def by_train(optimizer: str, every: int, dataset: Dataset, seed: int, **settings: object) -> Climb:
     """`train` of the notebook, watched so often."""
-    flow = flows.FittedODE(None, None, units_of(dataset), **SOLVER)
+    flow = partial(flows.FittedODE, history=None, units=units_of(dataset), **SOLVER)
     watch, values = Watch(dataset), []
 
     def seen(f, history) -> None:
         values.append(history.train[-1])
-        watch(replace(flow, drift=f).log_likelihood, history.val_iteration[-1])
+        watch(lambda y: flow(f).log_likelihood(y), history.val_iteration[-1])
 
     few = replace(dataset, val=dataset.val[:8])  # it is watched more often than one validates
     options = PROPER | settings | {"optimizer": optimizer, "validate_every": every}

@@ -10,6 +10,8 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
+from dlutils.settings import check_points
+
 FEW = 1e-4  # share of their range by which rounding may move values
 NOISE = 1e-12  # of a value, as far as which equal ones differ in double precision
 
@@ -56,12 +58,15 @@ def doubles(y: ArrayLike | Tensor) -> Tensor:
         return torch.from_numpy(np.array(y, dtype=np.float64, order="C"))
 
 
-def as_points(y: ArrayLike | Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
-    """Points as a tensor of a type and of their shape: of a Series its values, whatever its index.
+def points(y: ArrayLike | Tensor) -> Tensor:
+    """Points at which a density is asked for, infinite ones too, as `doubles` takes them.
 
-    What is a tensor keeps its gradient.
+    Raises:
+        ValueError: As `doubles`, or if some are NaN.
     """
-    return torch.as_tensor(y if isinstance(y, Tensor) else np.array(y, dtype=float), dtype=dtype)
+    y = doubles(y)
+    check_points(y)
+    return y
 
 
 def dtype_of(model: object) -> torch.dtype:

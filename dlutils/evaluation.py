@@ -111,7 +111,7 @@ def compare(dataset: Dataset, log_likelihood: LogLikelihood, n_nodes: int = 4001
             f"the model's log-likelihood is not finite at {wrong.sum()} of {len(y)} nodes, "
             f"the first at y = {y[wrong][0]:g}"
         )
-    mass = float(weights @ np.exp(log_q))
+    mass = float(np.exp(log_q + np.log(weights)).sum())
     if dataset.distribution is None:
         seen = (y >= dataset.support[0]) & (y <= dataset.support[1])
         return Comparison(y[seen], weights[seen], None, log_q[seen], mass, float("nan"))
@@ -126,25 +126,37 @@ def quadrature(dataset: Dataset, n_nodes: int = 4001) -> tuple[np.ndarray, np.nd
 
     Gauss and Legendre's rule in panels. They end at quantiles of the truth, or of the data where it
     is unknown, at its jumps and kinks, at distances from the extremes that grow geometrically, and
-    at equal steps.
+    at equal steps. Own data that are bounded have panels in the coordinate in which models see
+    them: beside a bound a density of y may be as large as it likes, and y itself is rounded.
 
     Args:
         dataset: Gives them.
         n_nodes: About how many, at least 101.
 
     Returns:
-        Increasing nodes and positive weights, shape `(m,)` each.
+        Nodes, in order, and positive weights, shape `(m,)` each.
 
     Raises:
         ValueError: If `n_nodes` is out of range.
     """
     check_count("n_nodes", n_nodes, 101)
     low, high = dataset.reach
-    edges, equal = dataset.breakpoints, np.linspace(*dataset.support, 33)
+    ends = torch.tensor([low, *np.linspace(*dataset.support, 33), high], dtype=torch.float64)
+    low, *equal, high = dataset.unbounded(ends).tolist()
+    edges = dataset.breakpoints
     edges = np.union1d(edges[(edges > low) & (edges < high)], [low, *equal, high])
-    in_each = max(2, round(n_nodes / (len(edges) - 1)))
-    nodes, weights = gauss_legendre(in_each, edges[:-1], edges[1:])
+    nodes, weights = rule(dataset, edges, max(2, round(n_nodes / (len(edges) - 1))))
     return nodes.ravel(), weights.ravel()
+
+
+def rule(dataset: Dataset, edges: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Gauss and Legendre's nodes y, and weights, between edges in `Dataset.unbounded`.
+
+    Of k edges, `(k - 1, n)` each.
+    """
+    x, weights = gauss_legendre(n, edges[:-1], edges[1:])
+    y = dataset.unbounded.inverse(torch.from_numpy(x))
+    return y.numpy(), weights * (-dataset.unbounded.log_slope(y)).exp().numpy()
 
 
 def evaluate(

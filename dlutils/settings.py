@@ -8,6 +8,7 @@ import numpy as np
 from torch import Tensor
 
 T = TypeVar("T")
+MOST_IN_BATCH = 1_000_000  # points of a step: a net of 64 units takes some gigabytes for them
 
 
 def check_choice(label: str, name: str, choices: Iterable[str]) -> None:
@@ -40,6 +41,16 @@ def check_flag(name: str, value: object) -> None:
     """
     if not isinstance(value, bool | np.bool_):
         raise ValueError(f"{name} must be True or False, with a capital, not {value!r}")
+
+
+def check_batch(batch_size: int) -> None:
+    """Raise a `ValueError` that names the value, unless a step can have so many points."""
+    check_count("batch_size", batch_size)
+    if batch_size > MOST_IN_BATCH:
+        raise ValueError(
+            f"batch_size must be at most {MOST_IN_BATCH:,}, since all points of a step are in "
+            f"memory together, not {batch_size:,}"
+        )
 
 
 def check_times(t: Tensor) -> None:

@@ -5,7 +5,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
@@ -18,7 +18,7 @@ from tqdm import tqdm
 from dlutils.compression import compress
 from dlutils.data.own_data import evenly
 from dlutils.processes import few_threads, keep_freed_memory
-from dlutils.settings import check_choice, check_count, check_flag
+from dlutils.settings import check_batch, check_choice, check_count, check_flag
 
 Model = TypeVar("Model")
 ASTRAY = 0.01  # nats
@@ -134,6 +134,8 @@ def fit(
 
     keep_freed_memory()
     parameters = list(model.parameters())
+    if not any(p.requires_grad for p in parameters):
+        check_gradient([])
     if climber is None:
         prior = Prior(parameters, precision, around_start)
         climber = _Adam(parameters, objective, prior, learning_rate, n_iterations)
@@ -264,6 +266,7 @@ class _Adam:
 
     def __init__(self, parameters, objective, prior, learning_rate, n_iterations):
         self.parameters, self.objective, self.prior = parameters, objective, prior
+        self.is_first = True
         self.optimizer = torch.optim.Adam(
             parameters,
             lr=learning_rate,
@@ -277,7 +280,13 @@ class _Adam:
     def look(self) -> float:
         self.optimizer.zero_grad()
         value = self.objective()
-        (self.prior.cost() - value).backward()
+        if value.requires_grad:
+            (-value).backward()
+        if self.is_first:
+            check_gradient(p.grad for p in self.parameters)
+            self.is_first = False
+        if self.prior.precision:
+            self.prior.cost().backward()
         _require_finite(value, self.parameters)
         return value.item()
 
@@ -311,7 +320,7 @@ class DataSource:
         nodes: All of y, compressed if long, and weights.
 
     Raises:
-        ValueError: If `batch_size` is not an integer of at least 1, or None.
+        ValueError: If `batch_size` is not None and out of range.
     """
 
     def __init__(
@@ -328,7 +337,7 @@ class DataSource:
         self.nodes = tuple(values.to(device, y.dtype) for values in nodes)
         self.batch_size = batch_size
         if batch_size is not None:
-            check_count("batch_size", batch_size)
+            check_batch(batch_size)
             self.random = torch.Generator().manual_seed(int(seed))
             self.y = evenly(y, weights).to(device)
 
@@ -372,6 +381,15 @@ def check_device(device: str, dtype: torch.dtype = torch.float64) -> None:
         raise ValueError(
             f"cannot compute on the device {device!r}; choose from {', '.join(usable)}"
         ) from error
+
+
+def check_gradient(gradients: Iterable[Tensor | None]) -> None:
+    """Raise a `ValueError`, if there is no gradient at the start: nothing would be learned."""
+    if not any(g is not None and g.any() for g in gradients):
+        raise ValueError(
+            "the objective must have a gradient in the weights, but none of them has one that is "
+            "not zero: detach(), .data, .item(), no_grad() or requires_grad = False hides them"
+        )
 
 
 def warm_up_and_cosine(iteration: int, n_iterations: int) -> float:

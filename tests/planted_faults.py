@@ -242,9 +242,14 @@ FAULTS = [
         "np.stack([np.interp(levels, c, x_t) for c, x_t in zip(cdf, x, strict=True)])",
     ),
     Fault(
-        "a drift that depends on the other points",
-        '_compare(by_itself, alone, values, "t", t, 1e-6)',
+        "a drift that depends on the order of the points",
+        'same(" for points in another order", call(x.flip(0), t.flip(0)).flip(0))',
         "pass",
+    ),
+    Fault(
+        "a drift of which autograd does not see all",
+        "    over = missed > allowed\n",
+        "    over = missed > missed\n",
     ),
     Fault(
         "distance from the truth on the test points, of values on others",

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dlutils import diffusion, flows
-from dlutils.arrays import as_points, check_precision, dtype_of
+from dlutils.arrays import check_precision, dtype_of, points
 from dlutils.data.datasets import Dataset, make_dataset
 from dlutils.data.own_data import check_sample
 
@@ -34,8 +34,7 @@ def test_numbers_are_taken_from_whatever_holds_them(y):
 
 @pytest.mark.parametrize("y", HOLDERS.values(), ids=HOLDERS)
 def test_points_are_taken_from_whatever_holds_them(y):
-    assert as_points(y).tolist() == VALUES
-    assert as_points(y, torch.float32).dtype == torch.float32
+    assert points(y).tolist() == VALUES
 
 
 def test_models_take_points_out_of_a_filtered_series():

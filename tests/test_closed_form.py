@@ -8,7 +8,7 @@ import torch
 from scipy.interpolate import RegularGridInterpolator
 
 from dlutils.compression import compress
-from dlutils.data.datasets import make_dataset
+from dlutils.data.datasets import Dataset, make_dataset
 from dlutils.diffusion import closed_form, quadratic
 from dlutils.diffusion.closed_form import Sample, Solution, data_nodes, search
 from dlutils.diffusion.denoisers import GaussianDenoiser, MixtureDenoiser
@@ -207,6 +207,23 @@ def test_nothing_is_chosen_where_there_is_no_choice():
     assert found.bound is None
     assert found.table.c.shape == (60, 8)
     assert str(found) == "one Gaussian, corrected, penalties 0.001 and 0.001, delta 0.02"
+
+
+@pytest.mark.parametrize("sd", [5, 12])
+def test_a_peak_that_is_narrow_beside_the_tails_is_solved_for(sde, sd):
+    """Log-normal data: knots that follow their ranks would be nearer than the noise can tell."""
+    y = np.exp(sd * np.random.default_rng(0).normal(size=600))
+    data, few = Dataset.from_samples(y), {"penalties": [(1e-4, 1e-5), (1e-2, 1e-1)]}
+    model = sde.least_squares(data, preconditioning="gaussian", **few)
+    assert model.elbo(data.test).isfinite().all()
+
+
+def test_equations_that_cannot_be_solved_are_named():
+    y = np.linspace(-3, 3, 200)
+    table = Table(torch.cat([torch.linspace(-1e-9, 1e-9, 100), torch.tensor([1.0])]).double(), 4)
+    sample = Sample((y, np.full(len(y), 1 / len(y))))
+    with pytest.raises(ValueError, match=r"delta must be larger than 0.01, or n_knots smaller"):
+        closed_form.solve(table, GaussianDenoiser(), sample, 0.01)
 
 
 def test_without_validation_points_the_training_points_choose():

@@ -307,6 +307,15 @@ def test_those_left_out_are_unbounded_and_the_error_says_so(number):
             use(name)
 
 
+def test_samples_that_are_rounded_are_named():
+    """Single precision has a thousand numbers a unit at 10 000."""
+    far = d.Normal(*torch.tensor([1e4, 0.01], dtype=torch.float64))
+    in_single = lambda n: (1e4 + 0.01 * torch.randn(n)).float()
+    with pytest.raises(ValueError, match=r"must have no values several times.*only \d+ are diff"):
+        Density((far.log_prob, in_single, (-math.inf, math.inf)), "far")
+    Density((far.log_prob, lambda n: 1e4 + 0.01 * torch.randn(n), (-math.inf, math.inf)), "far")
+
+
 def test_there_are_28_of_berlinet_and_devroye():
     names = [name for name in DISTRIBUTIONS if name.startswith("benchden")]
     assert sorted([*names, *LEFT_OUT]) == [f"benchden_{k:02d}" for k in range(1, 29)]

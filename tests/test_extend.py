@@ -13,7 +13,9 @@ from torch import nn
 from conftest import ROOT, ode_definitions, run_by_papermill, sde_definitions
 from dlutils import diffusion, flows
 from dlutils.data.datasets import DISTRIBUTIONS, make_dataset
-from dlutils.diffusion.model import build_sde, elbo
+from dlutils.data.units import Units
+from dlutils.diffusion.model import SDE, build_sde, elbo
+from dlutils.diffusion.probability_flow import ProbabilityFlow
 from dlutils.flows.methods import METHODS, order_of
 from dlutils.notebook import load
 from dlutils.tools import sweep
@@ -134,6 +136,61 @@ class TwoColumns(nn.Module):
 
     def forward(self, x, t):
         return x[:, None] * self.w
+
+
+class Company(nn.Module):
+    """Each point less the mean of all."""
+
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Parameter(torch.ones(()))
+
+    def forward(self, x, t):
+        return self.w * (x - x.mean())
+
+
+class Detached(Company):
+    def forward(self, x, t):
+        return self.w * x.detach()
+
+
+@pytest.mark.parametrize(("drift", "message"), [(Company, "beside others"), (Detached, "autograd")])
+def test_every_way_in_asks_the_same_of_a_drift(drift, message):
+    data, units = make_dataset("gaussian", 50, 10, 10), Units()
+    short = {"n_iterations": 1, "progress": False}
+    ways = (
+        lambda: flows.train(data, drift, **short),
+        lambda: flows.train(data, drift, optimizer="natural", **short),
+        lambda: flows.train(data, start=drift(), **short),
+        lambda: flows.flow_matching(data, drift, **short),
+        lambda: flows.FittedODE(drift(), None, units, 5, "rk4", "map"),
+        lambda: flows.FittedODE(lambda x, t: drift()(x, t), None, units, 5, "rk4", "map"),
+        lambda: ProbabilityFlow(diffusion.LinearPath(), drift()),
+    )
+    for way in ways:
+        with pytest.raises(ValueError, match=message):
+            way()
+
+
+class WithoutRate(diffusion.LinearPath):
+    def schedule(self, t):
+        a, beta, a_dot, beta_dot = super().schedule(t)
+        return a, beta, a_dot, 0 * beta_dot
+
+
+def test_every_way_in_asks_the_same_of_the_parts_of_an_sde():
+    data, wrong = make_dataset("gaussian", 200, 10, 10), WithoutRate
+    path = diffusion.LinearPath(0.01)
+    noise, drift = diffusion.OptimalDiffusion(path), diffusion.PreconditionedDrift(path)
+    ways = (
+        lambda: diffusion.train(data, wrong, n_iterations=1, progress=False),
+        lambda: diffusion.least_squares(data, wrong, preconditioning="gaussian", n_knots=40),
+        lambda: diffusion.build_sde(wrong),
+        lambda: diffusion.FittedSDE(SDE(wrong(0.01), noise, drift, 0.01), None, Units(), 6.5),
+    )
+    for way in ways:
+        with pytest.raises(ValueError, match="beta_dot of with_rates must be"):
+            way()
 
 
 def test_train_names_what_is_wrong_with_a_part(tables):

@@ -55,6 +55,19 @@ def test_what_is_neither_true_nor_false_is_refused(value):
     check_flag("name", np.False_)
 
 
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda n: flows.train(make_dataset("gaussian", 20, 2, 2), batch_size=n),
+        lambda n: flows.flow_matching(make_dataset("gaussian", 20, 2, 2), "mlp", batch_size=n),
+        lambda n: diffusion.train(make_dataset("gaussian", 20, 2, 2), batch_size=n),
+    ],
+)
+def test_a_batch_that_memory_does_not_hold_is_refused(ask):
+    with pytest.raises(ValueError, match=r"batch_size must be at most 1,000,000, .*not 1,000,00"):
+        ask(10**9)
+
+
 NAN = torch.tensor([0.0, 1.0, torch.nan, 2.0, torch.nan])
 
 

@@ -6,6 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from dlutils.data.datasets import make_dataset
+from dlutils.flows.fitting import flow_matching, train
+from dlutils.flows.nets import LinearDrift
 from dlutils.seeding import seeded
 from dlutils.training import ASTRAY, History, check_run, fit, on_samples, watched
 
@@ -223,6 +226,43 @@ def test_a_climber_that_cannot_look_raises_at_first_and_stops_later(capsys):
 def test_a_run_is_refused_with_the_value_and_the_choices(settings, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         check_run(**{"optimizer": "adam"} | settings)
+
+
+class Unseen(nn.Module):
+    """Its weight is there, but autograd does not see it."""
+
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Parameter(torch.ones(()))
+
+    def forward(self, x, t):
+        return x * self.w.item()
+
+
+class Frozen(LinearDrift):
+    def __init__(self):
+        super().__init__()
+        self.requires_grad_(False)
+
+
+class NoWeights(nn.Module):
+    def forward(self, x, t):
+        return -x
+
+
+@pytest.mark.parametrize("drift", [Unseen, Frozen, NoWeights])
+@pytest.mark.parametrize("optimizer", ["adam", "natural"])
+def test_a_run_in_which_nothing_has_a_gradient_is_refused(drift, optimizer):
+    data = make_dataset("gaussian", 50, 10, 10)
+    with pytest.raises(ValueError, match="objective must have a gradient in the weights, but none"):
+        train(data, drift, optimizer=optimizer, n_iterations=3, progress=False)
+
+
+@pytest.mark.parametrize("drift", [Unseen, Frozen, NoWeights])
+def test_a_regression_in_which_nothing_has_a_gradient_is_refused(drift):
+    data = make_dataset("gaussian", 50, 10, 10)
+    with pytest.raises(ValueError, match="objective must have a gradient in the weights, but none"):
+        flow_matching(data, drift, n_iterations=3, progress=False)
 
 
 def test_a_model_for_each_sample_and_its_seed_in_order(capsys):

@@ -5,6 +5,7 @@
 does either, by what it is given: a name or a file.
 """
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -38,7 +39,7 @@ from dlutils.data.own_data import (
 )
 from dlutils.data.reading import SUFFIXES, is_source, split_source
 from dlutils.data.samples import load_sample
-from dlutils.data.units import Coordinate, Range
+from dlutils.data.units import Coordinate, Inside, Range, Units
 from dlutils.seeding import seeded
 from dlutils.settings import check_count, check_flag
 
@@ -265,12 +266,23 @@ class Dataset:
         self.log_prob(0.0)  # an unknown density says so here
         return self.distribution.population_log_likelihood
 
+    @property
+    def unbounded(self) -> Units:
+        """The coordinate of quadratures: y, or for bounded data of one's own one without bounds."""
+        is_bounded = not self.is_known and any(map(math.isfinite, self.bounds))
+        return Units(bends=(Inside(*self.bounds),) if is_bounded else ())
+
     @cached_property
     def breakpoints(self) -> np.ndarray:
-        """Points between which a density of such data is smooth on its own scale, increasing."""
+        """Between them a density of such data is smooth on its own scale; increasing, `unbounded`.
+
+        The first and the last are the ends of the `reach`.
+        """
         if self.is_known:
             return self.distribution.breakpoints
-        return panels(self.points, self.reach, self.ties)
+        special = torch.tensor([*self.reach, self.ties.value], dtype=torch.float64)
+        low, high, often = self.unbounded(special).tolist()
+        return panels(self.unbounded(self.points), (low, high), replace(self.ties, value=often))
 
     @property
     def reach(self) -> Range:

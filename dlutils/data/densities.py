@@ -24,7 +24,6 @@ from torch.distributions import (
 )
 from torch.distributions.transforms import Transform
 
-from dlutils.arrays import as_points
 from dlutils.quadrature import gauss_legendre
 from dlutils.seeding import seeded
 
@@ -87,7 +86,7 @@ class Density:
 
     def log_prob(self, y: ArrayLike | Tensor) -> Tensor:
         """Log p(y) in nats, float64, with the shape of `y`; -inf outside the support."""
-        y = as_points(y)
+        y = torch.as_tensor(y if isinstance(y, Tensor) else np.array(y, dtype=float)).double()
         flat = y.reshape(-1)
         inside = (flat >= self.ends[0]) & (flat <= self.ends[-1])
         log_p = torch.full_like(flat, -inf)
@@ -178,6 +177,12 @@ class Density:
             raise ValueError(
                 f"sample of {self.name} must draw from torch's random numbers: with the same seed "
                 "it gave others"
+            )
+        if (n := len(y.unique())) < 0.9 * N_PROBES:
+            raise ValueError(
+                f"sample of {self.name} must have no values several times, as numbers that are "
+                f"rounded have: of {N_PROBES} only {n} are different; draw in double precision, or "
+                "subtract a constant"
             )
         outside = (y < self.ends[0]) | (y > self.ends[-1])
         if outside.any():

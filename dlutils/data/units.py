@@ -10,7 +10,7 @@ Source:
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self
 
@@ -96,10 +96,15 @@ class Inside:
         return slope.masked_fill((y < self.low) | (y > self.high), -math.inf)
 
     def _distances(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """From both bounds, positive; one from a bound that is infinite."""
-        y, least = y.double(), torch.finfo(torch.float64).tiny
+        """From both bounds, positive; one from a bound that is infinite.
+
+        A number that is rounded to a bound is within half a unit in the last place of it.
+        """
+        y, tiny = y.double(), torch.finfo(torch.float64).tiny
         return tuple(
-            d.clamp(min=least) if math.isfinite(bound) else torch.ones_like(y)
+            d.clamp(min=max(math.ulp(bound) / 4, tiny))
+            if math.isfinite(bound)
+            else torch.ones_like(y)
             for d, bound in ((y - self.low, self.low), (self.high - y, self.high))
         )
 
@@ -158,6 +163,15 @@ class Units:
             slope = slope + bend.log_slope(y.flatten()).view_as(y)
             y = bend(y.flatten()).view_as(y)
         return slope
+
+    def log_density(self, log_q: Callable[[Tensor], Tensor], y: Tensor) -> Tensor:
+        """Log q(y) of points, float64, from the log-density of x; -inf where either is infinite."""
+        x = self(y)
+        inside = x.isfinite() & y.isfinite()
+        log_p = torch.full_like(x, -math.inf, dtype=torch.float64)
+        if inside.any() or not len(y):
+            log_p[inside] = log_q(x[inside]).double()
+        return torch.where(inside, log_p + self.log_slope(y), log_p)
 
     def mean_log_slope(self, y: Tensor, weights: Tensor | None = None) -> float:
         """By how much a mean log-likelihood of y exceeds that of x, nats."""

@@ -7,11 +7,13 @@ bound is quadratic in the table's entries; penalties, denoiser and delta are cho
 import math
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
 import torch
+from numpy.linalg import LinAlgError
 from torch import Tensor, nn
 
 from dlutils.compression import compress
@@ -95,13 +97,14 @@ def search(
         weights: What the training points count, `(n,)`; None for one each.
         val_weights: What the validation points count.
         penalties: Factors of `curvature` and of `change`.
-        n_knots: Of the table.
+        n_knots: Of the table, at most.
         n_times: Its entries on the clock.
         n_bins: Of the smooth density.
 
     Raises:
         ValueError: If the preconditioning is unknown, a number is out of range, there are no
-            penalties, or no validation points where they alone choose.
+            penalties, or no validation points where they alone choose, or delta is so small that
+            no solve succeeds.
 
     Source:
         Akaike, A new look at the statistical model identification (1974); Kass & Raftery, Bayes
@@ -127,7 +130,7 @@ def search(
         sample = replace(sample, val=data_nodes(val, val_weights))
     if chosen and smooth:
         sample = replace(sample, train=data_nodes(y, weights))
-    table = Table(knots_for(*sample.nodes, n_knots), n_times)
+    table = Table(knots_for(*sample.nodes, n_knots, delta / 2**MOST_HALVINGS), n_times)
     at = lambda name: DENOISERS[name](y, weights)
     solved = lambda denoiser, delta: solve(table, denoiser, sample, delta, penalties)
     best = preferred(solved(at(first), delta))
@@ -179,10 +182,15 @@ def solve(
         evidence -= price(parameters, sample.train[1]) if sample.train else 0
         return Solution(denoiser, corrected, delta, pair, bounds[0], evidence)
 
-    tables = {
-        (p, q): (loss + p * bends + q * moves).minimum()
-        for p, q in (penalties if judges else penalties[:1])
-    }
+    tables = {}
+    for p, q in penalties if judges else penalties[:1]:
+        with suppress(LinAlgError):
+            tables[p, q] = (loss + p * bends + q * moves).minimum()
+    if not tables:
+        raise ValueError(
+            f"delta must be larger than {delta:g}, or n_knots smaller than {len(table.knots)}: "
+            "with knots so close to each other double precision cannot solve the equations"
+        )
     pair = min(tables, key=lambda pair: losses[0](tables[pair]) if judges else 0.0)
     corrected = solution(tables[pair], pair, sample.parameters)
     if not judges:
@@ -230,14 +238,19 @@ def data_nodes(y: Tensor, weights: Tensor | None = None) -> tuple[Nodes, float]:
     return (points, counts / counts.sum()), n
 
 
-def knots_for(y: np.ndarray, weights: np.ndarray, n_knots: int = 400) -> Tensor:
+def knots_for(y: np.ndarray, weights: np.ndarray, n_knots: int = 400, least: float = 0.0) -> Tensor:
     """Places equally far apart in the mean of rank and position, over the noise and the data.
 
-    Of standardized data y, increasing, and their weights with sum one, `(m,)` each.
+    Of standardized data y, increasing, and their weights with sum one, `(m,)` each. There are less
+    than `n_knots` where they would be nearer to each other than `least`: what is finer than the
+    noise of the observation is not seen, and bends over it have no finite price.
     """
     low, high = min(-4.0, y[0]), max(4.0, y[-1])
     at = np.concatenate([[low - 1e-3], y, [high + 1e-3]])
     rank = np.concatenate([[0], weights.cumsum() - weights / 2, [1]])
     along = (rank + (at - at[0]) / (at[-1] - at[0])) / 2
-    knots = np.interp(np.linspace(0, 1, n_knots), along, at)
-    return torch.from_numpy(knots)
+    knots = [at[0]]
+    for knot in np.interp(np.linspace(0, 1, n_knots), along, at)[1:]:
+        if knot - knots[-1] >= least:
+            knots.append(knot)
+    return torch.tensor(knots, dtype=torch.float64)

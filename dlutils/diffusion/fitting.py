@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from dlutils.arrays import as_points, dtype_of
-from dlutils.checks import check_t_sampler
+from dlutils.arrays import dtype_of, points
+from dlutils.checks import check_sde, check_t_sampler
 from dlutils.data.datasets import Dataset
 from dlutils.data.units import Units
 from dlutils.diffusion import fokker_planck
@@ -22,8 +23,9 @@ from dlutils.diffusion.parts import PATHS, BasisDrift, OptimalDiffusion
 from dlutils.diffusion.samplers import T_SAMPLERS, Draw, minibatch, sampled_elbo
 from dlutils.estimators.view import caution, farthest, seen_in, units_of
 from dlutils.evaluation import through_nodes
+from dlutils.saving import Portable
 from dlutils.seeding import seeded
-from dlutils.settings import check_count, check_flag, choose
+from dlutils.settings import check_batch, check_count, check_flag, choose
 from dlutils.training import DataSource, History, check_device, fit
 
 Part = str | type[nn.Module]
@@ -48,7 +50,7 @@ def simulate(model: SDE, n: int, n_steps: int = 200, generator=None) -> tuple[Te
 
 
 @dataclass(frozen=True)
-class FittedSDE:
+class FittedSDE(Portable):
     """A trained SDE of x; what it returns is in the data's own units, y of x_1 + noise.
 
     Attributes:
@@ -57,6 +59,9 @@ class FittedSDE:
         units: How x is made of y, mostly x = (y - loc) / scale.
         reach: How far the standardized data go.
         n_steps: Of the Fokker-Planck equation.
+
+    Raises:
+        ValueError: If a part of the model is not what it must be (`dlutils.checks.check_sde`).
     """
 
     model: SDE
@@ -65,18 +70,18 @@ class FittedSDE:
     reach: float
     n_steps: int = 400
 
-    def __getstate__(self) -> dict[str, object]:
-        """Without what is cached: a saved model computes it anew."""
-        return {name: value for name, value in vars(self).items() if name != "exact"}
+    def __post_init__(self) -> None:
+        check_sde(self.model.path, self.model.diffusion, self.model.net)
 
-    def standardized(self, y: Tensor) -> Tensor:
+    def standardized(self, y: ArrayLike | Tensor) -> Tensor:
         """The points as the model sees them, in its type."""
-        return self.units(as_points(y, dtype_of(self.model)))
+        return self.units(points(y)).to(dtype_of(self.model))
 
-    def elbo(self, y: Tensor, n_t: int = 48, n_eps: int = 24) -> Tensor:
-        """The bound by quadrature, nats, (n,), without a gradient."""
-        log_q = torch.no_grad()(lambda x: elbo(self.model, x, n_t, n_eps))
-        return through_nodes(log_q, self.standardized(y)) + self.units.log_slope(y)
+    def elbo(self, y: ArrayLike | Tensor, n_t: int = 48, n_eps: int = 24) -> Tensor:
+        """The bound by quadrature, nats, (n,), without a gradient; -inf at infinity."""
+        dtype = dtype_of(self.model)
+        log_q = torch.no_grad()(lambda x: elbo(self.model, x.to(dtype), n_t, n_eps))
+        return self.units.log_density(lambda x: through_nodes(log_q, x), points(y)).to(dtype)
 
     @cached_property
     def exact(self) -> fokker_planck.Evolution:
@@ -85,10 +90,10 @@ class FittedSDE:
         how = self.reach, m.sigma_y, self.n_steps, time, dtype_of(m)
         return fokker_planck.Evolution(m.f, m.sigma, *how)
 
-    def log_likelihood(self, y: Tensor) -> Tensor:
-        """Log p(y), nats, `(n,)`, float64."""
-        y = as_points(y)
-        return torch.from_numpy(self.exact.log_density(self.units(y))) + self.units.log_slope(y)
+    def log_likelihood(self, y: ArrayLike | Tensor) -> Tensor:
+        """Log p(y), nats, `(n,)`, float64, without a gradient; -inf at infinity."""
+        log_q = lambda x: torch.from_numpy(self.exact.log_density(x))
+        return self.units.log_density(log_q, points(y))
 
     def sample(self, n: int, seed: int = 0, n_steps: int = 200) -> Tensor:
         """Draw n values by simulation, `(n,)`."""
@@ -151,7 +156,7 @@ def train(
             be; the error names it.
     """
     sampler = choose("t_sampler", t_sampler, T_SAMPLERS)
-    check_count("batch_size", batch_size)
+    check_batch(batch_size)
     check_device(device, dataset.train.dtype)
     seen, _ = seen_in(dataset)
     x = seen.even.sort().values

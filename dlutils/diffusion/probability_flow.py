@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal
 
+from dlutils.checks import check_drift
 from dlutils.diffusion.denoising import Path
 from dlutils.settings import check_count
 
@@ -30,12 +31,17 @@ class ProbabilityFlow:
 
     The prediction y_hat is called with states and times, `(n,)` each; the steps are equal on the
     clock, from 0 to 1.
+
+    Raises:
+        ValueError: If `n_steps` is out of range, or the slope of the prediction, of which the
+            density is made, is not what autograd says (`dlutils.checks.check_drift`).
     """
 
     def __init__(
         self, path: Path, y_hat: Callable[[Tensor, Tensor], Tensor], n_steps: int = 200
     ) -> None:
         check_count("n_steps", n_steps)
+        check_drift(y_hat, scalar_time=False)
         self.path, self.y_hat, self.n_steps = path, y_hat, n_steps
 
     def velocity(self, x: Tensor, u: float) -> Tensor:

@@ -11,10 +11,11 @@ from functools import partial
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.distributions import Normal
 
-from dlutils.arrays import as_points, dtype_of
+from dlutils.arrays import dtype_of, points
 from dlutils.checks import check_drift
 from dlutils.data.datasets import Dataset
 from dlutils.data.units import Units
@@ -26,6 +27,7 @@ from dlutils.flows.matching import PENALTIES, most_likely, path_nodes, regress
 from dlutils.flows.methods import check_solver, runge_kutta_step, step_and_slope
 from dlutils.flows.natural import NaturalGradient
 from dlutils.flows.nets import DRIFTS, SigmoidBasisDrift
+from dlutils.saving import Portable
 from dlutils.seeding import seeded
 from dlutils.settings import check_flag, choose
 from dlutils.training import DataSource, History, check_run, fit
@@ -34,7 +36,7 @@ Net = str | Callable[[], nn.Module]
 
 
 @dataclass(frozen=True)
-class FittedODE:
+class FittedODE(Portable):
     """A trained flow of x; what it returns is in the data's own units.
 
     Attributes:
@@ -44,6 +46,9 @@ class FittedODE:
         n_steps: Number of steps T.
         method: One of `METHODS`.
         logdet: One of `LOGDETS`.
+
+    Raises:
+        ValueError: If the drift is none (`dlutils.checks.check_drift`).
     """
 
     drift: nn.Module
@@ -53,13 +58,15 @@ class FittedODE:
     method: str
     logdet: str
 
-    def log_likelihood(self, y: Tensor, logdet: str | None = None) -> Tensor:
-        """Log p(y) in nats, shape `(n,)`, without a gradient."""
+    def __post_init__(self) -> None:
+        check_drift(self.drift)
+
+    def log_likelihood(self, y: ArrayLike | Tensor, logdet: str | None = None) -> Tensor:
+        """Log p(y) in nats, `(n,)`, in the net's type, without a gradient; -inf at infinity."""
+        solver, dtype = (self.n_steps, self.method, logdet or self.logdet), dtype_of(self.drift)
+        log_q = lambda x: adjoint.log_likelihood(self.drift, x.to(dtype), *solver)
         with torch.no_grad():
-            y = as_points(y, dtype_of(self.drift))
-            solver = self.n_steps, self.method, logdet or self.logdet
-            log_p = adjoint.log_likelihood(self.drift, self.units(y), *solver)
-            return log_p + self.units.log_slope(y)
+            return self.units.log_density(log_q, points(y)).to(dtype)
 
     def sample(self, n: int, seed: int = 0) -> Tensor:
         """Draw n values: noise moved forward along the drift, shape `(n,)`."""
@@ -206,6 +213,7 @@ def flow_matching(
     if not hasattr(net, "for_paths"):
         with seeded(seed, dtype=y.dtype):
             f = net()
+        check_drift(f)
         return flow(f, regress(f, y, val.even, coupling, seed=seed, **options))
     y_val, w = DataSource(val.x, 128, weights=val.weights)()
     value = lambda f: adjoint.mean_log_likelihood(f, y_val, w, n_steps, method, "map").item()

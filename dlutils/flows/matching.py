@@ -13,8 +13,9 @@ import torch
 from scipy.special import ndtri
 from torch import Tensor, nn
 
+from dlutils.arrays import dtype_of
 from dlutils.quadrature import gauss_legendre
-from dlutils.settings import check_choice, check_count
+from dlutils.settings import check_batch, check_choice
 from dlutils.training import History, fit
 
 Pairs = tuple[Tensor, Tensor, Tensor]
@@ -101,10 +102,10 @@ def regress(
         options: Of `dlutils.training.fit`, whose history, of minus the mean square, is returned.
 
     Raises:
-        ValueError: If the coupling is unknown, the batch size below 1, or as `fit`.
+        ValueError: If the coupling is unknown, the batch size out of range, or as `fit`.
     """
-    check_count("batch_size", batch_size)
-    dtype = next(f.parameters()).dtype
+    check_batch(batch_size)
+    dtype = dtype_of(f)
     nodes, at_val = (path_nodes(points, coupling).to(dtype) for points in (y, val))
     random = torch.Generator().manual_seed(int(seed))
     batch = lambda: nodes[:, torch.randint(nodes.shape[1], (batch_size,), generator=random)]
@@ -140,7 +141,7 @@ def mean_squares(f: nn.Module, y: Tensor, coupling: str) -> tuple[float, float]:
     Mean squares over the paths, of the drift minus the velocity and of the velocity itself; y is in
     the drift's units.
     """
-    x, t, v, w = path_nodes(y, coupling).to(next(f.parameters()).dtype)
+    x, t, v, w = path_nodes(y, coupling).to(dtype_of(f))
     return (w @ (f(x, t) - v).square()).item(), (w @ v.square()).item()
 
 

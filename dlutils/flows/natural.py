@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from dlutils.flows import adjoint
-from dlutils.training import Prior
+from dlutils.training import Prior, check_gradient
 
 RAISE, LOWER, LEAST = 4.0, 3.0, 1e-9  # of the damping: after a step that failed, and one that rose
 TRIALS = 15
@@ -64,11 +64,13 @@ class NaturalGradient:
         self.parameters = [p for p in f.parameters() if p.requires_grad]
         self.settings = f, y, n_steps, method, logdet
         self.prior, self.shift = Prior(self.parameters, precision, around_start), shift
-        self.damping = damping
+        self.damping, self.J = damping, None
 
     def look(self) -> float:
         """The mean log-likelihood at the present weights; gradient and scores are kept."""
         log_p, scores = adjoint.scores(*self.settings)
+        if self.J is None:
+            check_gradient([scores])
         self.theta = parameters_to_vector(self.parameters).detach()
         from_center = self.theta - parameters_to_vector(self.prior.center)
         self.gradient = self.weights @ scores - self.prior.precision * from_center

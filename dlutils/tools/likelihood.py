@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from dlutils.data.datasets import Dataset
-from dlutils.evaluation import slope
+from dlutils.evaluation import rule, slope
 from dlutils.quadrature import gauss_legendre
 from dlutils.seeding import seeded
 
@@ -48,11 +48,14 @@ class Report:
     mass_outside: float  # the part of it that lies outside the support
     kl: float  # of the truth p and q, nats; negative only if the mass exceeds one
     sd: float  # of log q between calls, root mean square over the points, nats
-    company: float  # the largest difference of a point alone and the same beside others, nats
+    company: float  # the largest difference of a point in other company, or alone, nats
+    shuffled: float  # the largest difference of a point between orders of the points, nats
     gradient_y: float  # autograd's error in d log q / dy, the largest, by the largest slope
     gradient_parameters: float  # in the weights, along a random direction; infinite if it has none
     tolerance: float  # what a relative error of a gradient may be in this precision
     data_scale: float  # the data's standard deviation, which a forgotten scale leaves as the mass
+    alone: str = ""  # why a single point has no value, if it has none
+    changes: bool = False  # whether the points that it is given are others afterwards
     order: float = nan  # in T, of the mean of |log q_T - log q_2T| over the points
     mass_order: float = nan  # in T, of |mass - 1|
     mass_by_steps: dict[int, float] = field(default_factory=dict)  # by T; NaN: there is no density
@@ -78,8 +81,12 @@ class Report:
              "the density is rougher than the data's, or random."),
             (self.sd > NOISE_TOLERANCE, f"It is random, sd {self.sd:.2g} nats between calls: an "
              "unbiased estimate of log q has an exponential that is on average above q."),
+            (bool(self.alone), f"A point alone has no value (batch normalization?): {self.alone}"),
+            (self.changes, "It changes the points that it is given, in place."),
             (self.company > NOISE_TOLERANCE + 8 * self.sd,
              f"A point alone and beside others differ by {self.company:.2g} nats."),
+            (self.shuffled > NOISE_TOLERANCE + 8 * self.sd, "The order of the points matters, by "
+             f"{self.shuffled:.2g} nats: are they sorted, or summed up one after the other?"),
             (g > self.tolerance, f"The gradient in y is off by {g:.2g} of the largest slope."),
             (h == inf, "There is no gradient in the parameters."),
             (self.tolerance < h < inf, f"The gradient in the parameters is off by {h:.2g} of it."),
@@ -98,7 +105,8 @@ class Report:
             f"mass            {self.mass:.5f} ± {self.mass_error:.1g}, "
             f"{self.mass_outside:.1g} of it outside the support",
             f"KL from truth   {'unknown' if isnan(self.kl) else kl}",
-            f"repeatability   sd {self.sd:.2g} nats; alone and in company {self.company:.2g} nats",
+            f"repeatability   sd {self.sd:.2g} nats; alone and in company {self.company:.2g} nats; "
+            f"in another order {self.shuffled:.2g} nats",
             f"gradient        in y {_relative(self.gradient_y)}; in the parameters "
             f"{_relative(self.gradient_parameters)}",
         ]
@@ -135,13 +143,19 @@ def check(
     levels = (np.arange(N_POINTS) + 0.5) / N_POINTS
     y = torch.from_numpy(np.quantile(dataset.train.double().numpy(), levels)).to(dtype)
     calls = torch.stack([_values(log_prob, y) for _ in range(N_REPEATS)])
-    alone = torch.cat([_values(log_prob, point) for point in y.split(1)])
+    in_company, alone = _in_company(log_prob, y)
+    orders = [torch.arange(N_POINTS).flip(0), torch.arange(N_POINTS) * 7 % N_POINTS]
+    shuffled = [(_values(log_prob, y[k]) - calls[0][k]).abs().max().item() for k in orders]
+    given = y.clone()
+    differentiable, half = isinstance(log_prob(given), Tensor), y[: N_POINTS // 2]
     small = torch.finfo(dtype).eps ** (1 / 3)  # the best step of a central difference
-    differentiable, half = isinstance(log_prob(y.clone()), Tensor), y[: N_POINTS // 2]
     return Report(
         **_integrate(log_prob, dataset, dtype),
         sd=calls.std(0).square().mean().sqrt().item(),
-        company=(calls[0] - alone).abs().max().item(),
+        company=(calls[0] - in_company).abs().max().item(),
+        shuffled=max(shuffled),
+        alone=alone,
+        changes=not torch.equal(given, y),
         gradient_y=_gradient_y(log_prob, y, small * scale) if differentiable else nan,
         # of some points, since the mean over all is level at an optimum
         gradient_parameters=_gradient_weights(log_prob, half, small, parameters),
@@ -170,6 +184,14 @@ def _values(log_prob: LogProb, y: Tensor) -> Tensor:
     return value
 
 
+def _in_company(log_prob: LogProb, y: Tensor) -> tuple[Tensor, str]:
+    """The values of points alone; in pairs if those fail, and why."""
+    try:
+        return torch.cat([_values(log_prob, point) for point in y.split(1)]), ""
+    except Exception as error:  # of any kind: it is anyone's program
+        return torch.cat([_values(log_prob, points) for points in y.split(2)]), str(error)
+
+
 def _integrate(log_prob: LogProb, dataset: Dataset, dtype: torch.dtype) -> dict[str, float]:
     """Mass, its error and its part outside the support, and KL, by Gauss and Legendre on panels.
 
@@ -177,25 +199,33 @@ def _integrate(log_prob: LogProb, dataset: Dataset, dtype: torch.dtype) -> dict[
     support; the error is the difference from a rule of fewer nodes.
     """
     low, high = dataset.support
-    ends = 2 * low - high, 2 * high - low
-    edges = np.concatenate([np.linspace(*ends, 3 * 32 + 1), [low, high], dataset.breakpoints])
-    edges = np.unique(edges[(edges >= ends[0]) & (edges <= ends[1])])
+    equal = np.linspace(2 * low - high, 2 * high - low, 3 * 32 + 1)
+    first, last = dataset.bounds
+    beyond = np.append(equal[equal < first], first), np.append(last, equal[equal > last])
+    within = np.clip(np.union1d(equal, [low, high]), first, last)
+    within = dataset.unbounded(torch.from_numpy(within)).numpy()
+    edges = np.union1d(within, dataset.breakpoints)
+    edges = edges[(edges >= within[0]) & (edges <= within[-1])]
 
-    def panels(n_nodes: int) -> tuple[np.ndarray, np.ndarray]:
-        """The integrals of q and of p log(p / q) over each panel."""
-        points, weights = gauss_legendre(n_nodes, edges[:-1], edges[1:])
-        points = points.ravel()
+    def panels(n_nodes: int) -> tuple[np.ndarray, ...]:
+        """The nodes in each panel, and the integrals of q and of p log(p / q) over it."""
+        parts = [gauss_legendre(n_nodes, ends[:-1], ends[1:]) for ends in beyond]
+        parts.append(rule(dataset, edges, n_nodes))
+        nodes, weights = map(np.concatenate, zip(*parts, strict=True))
+        points = nodes.ravel()
         log_q = _values(log_prob, torch.from_numpy(points).to(dtype)).numpy()
         p_log = np.full_like(log_q, 0.0 if dataset.is_known else nan)
         if dataset.is_known:
             log_p = dataset.log_prob(points).numpy()
-            inside = log_p > -inf
+            far = (points < low) | (points > high)  # where a grid may have ended: 2e-6 of p
+            inside = (log_p > -inf) & ~(far & (log_q == -inf))
             p_log[inside] = np.exp(log_p[inside]) * (log_p[inside] - log_q[inside])
-        return tuple((v.reshape(-1, n_nodes) * weights).sum(1) for v in (np.exp(log_q), p_log))
+        log_q, p_log = (v.reshape(-1, n_nodes) for v in (log_q, p_log))
+        return nodes, np.exp(log_q + np.log(weights)).sum(1), (p_log * weights).sum(1)
 
-    mass, kl = panels(N_NODES)
-    fewer, _ = panels(N_FEWER)
-    outside = (edges[:-1] >= high) | (edges[1:] <= low)
+    nodes, mass, kl = panels(N_NODES)
+    _, fewer, _ = panels(N_FEWER)
+    outside = (nodes[:, 0] >= high) | (nodes[:, -1] <= low)
     return {
         "mass": float(mass.sum()),
         "mass_error": float(np.abs(mass - fewer).sum()),
@@ -244,7 +274,12 @@ def _gradient_weights(log_prob: LogProb, y: Tensor, h: float, parameters: list[T
 def _autograd(f: Callable[[], Tensor], inputs: list[Tensor]) -> Sequence[Tensor] | None:
     """The gradient, zero in what the value does not depend on; None if it depends on nothing."""
     with seeded(0):
-        value = f()
+        try:
+            value = f()
+        except RuntimeError as error:
+            if "requires grad" not in str(error):  # numpy() of a point that wants a gradient
+                raise
+            return None
     if not (isinstance(value, Tensor) and value.requires_grad):
         return None
     return torch.autograd.grad(value, inputs, allow_unused=True, materialize_grads=True)
