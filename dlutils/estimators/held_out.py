@@ -13,6 +13,7 @@ from dlutils.estimators.coordinates import Gaussianized
 from dlutils.estimators.view import bends_of
 from dlutils.estimators.yardsticks import YARDSTICKS, LogDensity
 from dlutils.evaluation import Fitted, quadrature
+from dlutils.processes import limited
 from dlutils.quadrature import gauss_legendre
 
 Model = LogDensity | Fitted  # a log-density, or what has a method log_likelihood
@@ -20,6 +21,7 @@ NOTABLE = 0.001  # nats from which on an advantage is mentioned
 OUTSIDE = 0.01  # share of a model where no data are, from which on bounds are suggested
 
 
+@limited()
 def rivals(dataset: Dataset) -> dict[str, LogDensity]:
     """The log-densities of all `YARDSTICKS`, fitted to the training points; nothing is random.
 
@@ -35,6 +37,7 @@ def rivals(dataset: Dataset) -> dict[str, LogDensity]:
     }
 
 
+@limited()
 def log_likelihood(model: Model, dataset: Dataset) -> Tensor:
     """Of each test point, nats, float64, `(n,)`; of its interval where the data are rounded.
 
@@ -59,6 +62,7 @@ def mean_and_error(values: Tensor, weights: Tensor | None = None) -> tuple[float
     return mean.item(), variance.sqrt().item()
 
 
+@limited()
 def table(models: Mapping[str, Model], dataset: Dataset) -> list[dict[str, str]]:
     """Mean log-likelihood of the test points, in nats, with standard errors; and advice, printed.
 

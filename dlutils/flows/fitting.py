@@ -26,6 +26,7 @@ from dlutils.flows.matching import PENALTIES, most_likely, path_nodes, regress
 from dlutils.flows.methods import check_solver, runge_kutta_step, step_and_slope
 from dlutils.flows.natural import NaturalGradient
 from dlutils.flows.nets import DRIFTS, SigmoidBasisDrift
+from dlutils.processes import limited
 from dlutils.seeding import seeded
 from dlutils.settings import choose
 from dlutils.training import DataSource, History, check_run, fit
@@ -70,6 +71,7 @@ class FittedODE:
             return self.units.inverse(x)
 
 
+@limited()
 @automatic(mlp=1.0, sigmoid_basis=30.0)  # what drift = "auto" chooses from, with their priors
 def train(
     dataset: Dataset,
@@ -162,6 +164,7 @@ def least_squares(
         yield g
 
 
+@limited()
 def flow_matching(
     dataset: Dataset,
     drift: Net = "sigmoid_basis",
