@@ -97,6 +97,15 @@ def test_where_one_value_is_frequent_only_intervals_are_compared(capsys, roundin
         assert held_out.log_likelihood(spike, data).max() < 1e-6, "an interval has probability one"
 
 
+@pytest.mark.parametrize("times", [2, 10])
+def test_copies_are_not_compared(capsys, times):
+    """What was trained on is among the held-out points, and no value is frequent by itself."""
+    data = Dataset.from_samples(sample(Normal(0.0, 1.0), 1000 // times).repeat(times))
+    rows = held_out.table({"normal": Normal(0.0, 1.0).log_prob}, data)
+    assert rows[0]["log-likelihood"] == "–"
+    assert "100 % of the values are there more than once" in capsys.readouterr().out
+
+
 def test_what_is_behind_or_out_of_bounds_is_said(capsys):
     data = Dataset.from_samples(sample(Exponential(1.0), 1500))
     rivals = held_out.rivals(data)

@@ -67,9 +67,9 @@ def table(models: Mapping[str, Model], dataset: Dataset) -> list[dict[str, str]]
     """Mean log-likelihood of the test points, in nats, with standard errors; and advice, printed.
 
     Models are compared by the paired difference on the same points, whose standard error is much
-    smaller than that of either mean where they are alike. Where one value makes up more than a few
-    per cent of the data, a density can have as high a likelihood as it likes, and nothing is
-    compared; unless the step of the rounding is known: then likelihoods are those of intervals.
+    smaller than that of either mean where they are alike. Where values are repeated often, a
+    density that piles up at them has as high a likelihood as it likes, and nothing is compared;
+    unless the step of the rounding is known: then likelihoods are those of intervals.
 
     Args:
         models: Log-densities, or what has one, by name; the others are compared with the first that
@@ -88,7 +88,7 @@ def table(models: Mapping[str, Model], dataset: Dataset) -> list[dict[str, str]]
             "needed; a larger sample leaves more"
         )
     first = next(iter(models))
-    if dataset.ties.is_atom:
+    if dataset.ties.are_spikes:
         print(f"Nothing is compared, a density's likelihood is unbounded there: {dataset.ties}")
         return [{"model": name, "log-likelihood": "–", f"{first} minus it": "–"} for name in models]
     values = {}
