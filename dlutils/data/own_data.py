@@ -124,7 +124,7 @@ def _common_step(values: np.ndarray) -> float | None:
         return None
     gaps, from_first, room = np.diff(values), values - values[0], 4 * _last_place(values)
     step, rest = gaps.min(), gaps
-    while step > 20 * room:  # Euclid's algorithm
+    while step > max(20 * room, 1e-9 * from_first[-1]):  # Euclid's algorithm
         times = np.round(gaps / step)
         rest = np.abs(gaps - times * step)
         rest = rest[rest > room * (times + 1)]
