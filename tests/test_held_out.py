@@ -55,6 +55,19 @@ def test_rounded_points_have_the_probability_of_their_intervals():
     assert (normal.log_prob(y)[3] - exact[3]).abs() > 0.1
 
 
+def test_many_narrow_intervals_cost_little_more_than_as_many_points():
+    y, asked, normal = torch.linspace(-3, 3, 20_001).double(), [], Normal(0.0, 1.0)
+
+    def log_q(x):
+        asked.append(len(x))
+        return normal.log_prob(x)
+
+    found = held_out.log_likelihood(log_q, with_test(y, rounding=3e-4))
+    exact = (normal.cdf(y + 1.5e-4) - normal.cdf(y - 1.5e-4)).log()
+    torch.testing.assert_close(found, exact, rtol=0, atol=1e-9)
+    assert sum(asked) <= 2 * len(y)
+
+
 def test_a_bound_cuts_the_interval_of_a_rounded_zero():
     data = with_test(torch.tensor([0.0, 1.0]), rounding=1.0, bounds=(0.0, math.inf))
     found = held_out.log_likelihood(Exponential(2.0, validate_args=False).log_prob, data)
