@@ -3,13 +3,15 @@
 import ctypes
 import multiprocessing
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
-from functools import wraps
+from functools import lru_cache, wraps
 from multiprocessing.context import BaseContext
 from typing import ParamSpec, TypeVar
 
 import torch
+from threadpoolctl import ThreadpoolController
 
 P, R = ParamSpec("P"), TypeVar("R")
 MANY = 4096  # points from which on it is left to the caller how many threads there are
@@ -33,32 +35,45 @@ def fresh_processes(preload: Sequence[str]) -> BaseContext:
     return context
 
 
-def few_threads(function: Callable[P, R]) -> Callable[P, R]:
-    """Let a function run in one thread, unless one of its arguments has very many points.
+@contextmanager
+def limited(many: bool = False) -> Iterator[None]:
+    """One thread for PyTorch, unless there are `many` points, and one for BLAS, in any case.
 
     Small arrays are shared out among threads at a price; and where another process keeps a core
-    busy, threads may wait for each other at every step. PyTorch's number of threads is set for the
-    time of the call, by its largest tensor, and put back, whatever happens. Within such a function
-    another one that has many points gets the outer caller's threads.
+    busy, threads may wait for each other at every step. NumPy and SciPy bring a BLAS each, with
+    threads of their own. All numbers are put back, whatever happens. Within such a block another
+    one that has many points gets the outer caller's threads of PyTorch. Used as `@limited()`, too.
     """
-
-    @wraps(function)
-    def called(*args: P.args, **kwargs: P.kwargs) -> R:
-        before = torch.get_num_threads()
-        most = _of_caller.get(before)
-        token = _of_caller.set(most)
-        tensors = [v for v in (*args, *kwargs.values()) if isinstance(v, torch.Tensor)]
-        threads = most if any(tensor.numel() >= MANY for tensor in tensors) else 1
+    before = torch.get_num_threads()
+    most, is_outermost = _of_caller.get(before), _of_caller.get(None) is None
+    token, threads = _of_caller.set(most), most if many else 1
+    with _blas().limit(limits=1) if is_outermost else nullcontext():
         try:
             if threads != before:
                 torch.set_num_threads(threads)
-            return function(*args, **kwargs)
+            yield
         finally:
             _of_caller.reset(token)
             if torch.get_num_threads() != before:
                 torch.set_num_threads(before)
 
+
+def few_threads(function: Callable[P, R]) -> Callable[P, R]:
+    """Let a function run `limited`, where many points are a tensor of `MANY` as an argument."""
+
+    @wraps(function)
+    def called(*args: P.args, **kwargs: P.kwargs) -> R:
+        tensors = [v for v in (*args, *kwargs.values()) if isinstance(v, torch.Tensor)]
+        with limited(any(tensor.numel() >= MANY for tensor in tensors)):
+            return function(*args, **kwargs)
+
     return called
+
+
+@lru_cache(maxsize=1)
+def _blas() -> ThreadpoolController:
+    """The BLAS libraries of the process; to look for them takes milliseconds."""
+    return ThreadpoolController().select(user_api="blas")
 
 
 def keep_freed_memory() -> None:

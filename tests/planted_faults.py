@@ -232,6 +232,21 @@ FAULTS = [
         "if torch.get_num_threads() != before:\n                pass",
     ),
     Fault(
+        "threads of BLAS left as they are",
+        "with _blas().limit(limits=1) if is_outermost else nullcontext():",
+        "with nullcontext():",
+    ),
+    Fault(
+        "heaps told by the most frequent value alone",
+        "return self.is_atom or self.repeated > SPIKES",
+        "return self.is_atom",
+    ),
+    Fault(
+        "steps not doubled for a drift that may be better",
+        "if highest <= maps[best][0] and (best == 0 or best - 1 in valid):",
+        "if True:",
+    ),
+    Fault(
         "weights of the best validation not restored",
         "vector_to_parameters(best[2], parameters)",
         "pass",

@@ -286,3 +286,18 @@ def test_without_a_term_the_continuous_adjoint_does_not_come_closer(monkeypatch,
     found = [adjoint.continuous_gradient(f, y, w, n, "rk4")[0] for n in (10, 40)]
     few, many = (distance([a], [b]) for a, b in zip(found, exact, strict=True))
     assert many > 0.5 * few > 1e-3
+
+
+def test_many_points_without_a_gradient_are_solved_in_parts_that_stay_in_cache():
+    """Of a million points the arrays of one stage would be gigabytes; the values are the same."""
+    y, seen = torch.linspace(-2, 2, 3000, dtype=torch.float64), []
+
+    def f(x, t):
+        seen.append(len(x))
+        return x.sin()
+
+    with torch.no_grad():
+        found = adjoint.log_likelihood(f, y, 3, "rk4", "map")
+        one_by_one = [adjoint.log_likelihood(f, part, 3, "rk4", "map") for part in y.split(7)]
+    assert max(seen) <= 4 * adjoint.CACHED_STATES < 4 * len(y), "four stages of a step"
+    torch.testing.assert_close(found, torch.cat(one_by_one), rtol=0, atol=1e-12)

@@ -1,10 +1,12 @@
 """Flow matching in closed form: the least squares, the targets, what is refused."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 
-from dlutils.data.datasets import make_dataset
+from dlutils.data.datasets import Dataset, make_dataset
 from dlutils.estimators.view import seen_in
 from dlutils.evaluation import compare
 from dlutils.flows.convergence import kl_by_steps
@@ -114,6 +116,28 @@ def test_few_points(ode, n, smooth):
 def test_what_is_wrong_is_named(ode, options, message):
     with pytest.raises(ValueError, match=message):
         ode.flow_matching(make_dataset("gaussian", 100, 20, 20), **options)
+
+
+def heaped_at_a_bound():
+    """Percentages, rounded, many of them 100, as of those who take part in a plan."""
+    random = np.random.default_rng(1)
+    y = np.where(random.random(1500) < 0.4, 100.0, 100 * random.beta(5.0, 1.5, 1500))
+    return Dataset.from_samples(y.round(1), support=(0, 100), rounding=0.1)
+
+
+def with_a_gap():
+    """Sums of a random number of terms, zero among them, rounded (Tweedie)."""
+    random = np.random.default_rng(0)
+    y = np.array([random.gamma(2.0, 1.0, k).sum() for k in random.poisson(1.5, 1000)])
+    return Dataset.from_samples(y.round(2), support=(0, math.inf), rounding=0.01)
+
+
+@pytest.mark.parametrize("sample", [heaped_at_a_bound, with_a_gap])
+def test_the_flow_is_a_map_wherever_a_quadrature_asks(ode, sample):
+    data = sample()
+    model = ode.flow_matching(data, smooth=True)
+    assert compare(data, model.log_likelihood).mass == pytest.approx(1, abs=2e-3)
+    assert model.log_likelihood(data.test).isfinite().all()
 
 
 def test_likelihood_goes_on_from_the_solve(ode, mixture):

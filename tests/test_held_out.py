@@ -55,6 +55,19 @@ def test_rounded_points_have_the_probability_of_their_intervals():
     assert (normal.log_prob(y)[3] - exact[3]).abs() > 0.1
 
 
+def test_many_narrow_intervals_cost_little_more_than_as_many_points():
+    y, asked, normal = torch.linspace(-3, 3, 20_001).double(), [], Normal(0.0, 1.0)
+
+    def log_q(x):
+        asked.append(len(x))
+        return normal.log_prob(x)
+
+    found = held_out.log_likelihood(log_q, with_test(y, rounding=3e-4))
+    exact = (normal.cdf(y + 1.5e-4) - normal.cdf(y - 1.5e-4)).log()
+    torch.testing.assert_close(found, exact, rtol=0, atol=1e-9)
+    assert sum(asked) <= 2 * len(y)
+
+
 def test_a_bound_cuts_the_interval_of_a_rounded_zero():
     data = with_test(torch.tensor([0.0, 1.0]), rounding=1.0, bounds=(0.0, math.inf))
     found = held_out.log_likelihood(Exponential(2.0, validate_args=False).log_prob, data)
@@ -95,6 +108,15 @@ def test_where_one_value_is_frequent_only_intervals_are_compared(capsys, roundin
     assert said is (rounding is None)
     if rounding:
         assert held_out.log_likelihood(spike, data).max() < 1e-6, "an interval has probability one"
+
+
+@pytest.mark.parametrize("times", [2, 10])
+def test_copies_are_not_compared(capsys, times):
+    """What was trained on is among the held-out points, and no value is frequent by itself."""
+    data = Dataset.from_samples(sample(Normal(0.0, 1.0), 1000 // times).repeat(times))
+    rows = held_out.table({"normal": Normal(0.0, 1.0).log_prob}, data)
+    assert rows[0]["log-likelihood"] == "–"
+    assert "100 % of the values are there more than once" in capsys.readouterr().out
 
 
 def test_what_is_behind_or_out_of_bounds_is_said(capsys):

@@ -10,6 +10,7 @@ from dlutils.data.datasets import make_dataset
 from dlutils.flows.matching import (
     COUPLINGS,
     along_quantiles,
+    in_steps,
     mean_squares,
     most_likely,
     path_nodes,
@@ -132,3 +133,43 @@ def test_the_most_likely_drift_is_taken_and_folds_are_passed_over():
     assert (value, f.c[0].item()) == (-0.25, 1.5)
     with pytest.raises(ValueError, match="none of the drifts has a density: a step folds the line"):
         most_likely(map(Quadratic, (6, 7)), log_likelihood)
+
+
+class Bent:
+    """Stands for a drift: its value, and how many steps hold on the data and everywhere."""
+
+    def __init__(self, value, on_data=1, everywhere=1):
+        self.value, self.on_data, self.everywhere = value, on_data, everywhere
+
+    @staticmethod
+    def holds(n, least):
+        if n < least:
+            raise ValueError("a step folds the line")
+
+    def of_val(self, n):
+        self.holds(n, self.on_data)
+        return self.value
+
+    def is_map(self, n):
+        self.holds(n, self.everywhere)
+
+
+@pytest.mark.parametrize(
+    ("drifts", "chosen", "n_steps"),
+    [
+        ([Bent(1.0), Bent(3.0), Bent(2.0)], 1, 10),
+        ([Bent(9.0, 200), Bent(1.0), Bent(3.0), Bent(2.0)], 2, 10),  # worse ones lie in between
+        ([Bent(3.0, 30, 30), Bent(2.0)], 0, 40),  # may be better, and is
+        ([Bent(1.5, 30, 30), Bent(2.0)], 1, 10),  # may be better, and is not
+        ([Bent(3.0, 1, 15), Bent(2.0)], 0, 20),  # folds only where no data are
+        ([Bent(3.0, 1, 999), Bent(2.0, 1, 15), Bent(1.0)], 1, 20),  # at the limit the best map
+    ],
+)
+def test_a_drift_takes_the_steps_that_it_needs_and_no_more(drifts, chosen, n_steps):
+    value, f, n = in_steps(drifts, Bent.of_val, Bent.is_map, 10)
+    assert (value, drifts.index(f), n) == (drifts[chosen].value, chosen, n_steps)
+
+
+def test_drifts_that_fold_the_line_in_any_number_of_steps_are_an_error():
+    with pytest.raises(ValueError, match="none of the drifts has a density in up to 80 steps: a"):
+        in_steps([Bent(1.0, 1, 90), Bent(2.0, 90)], Bent.of_val, Bent.is_map, 10)

@@ -41,6 +41,73 @@ def test_the_step_of_rounding(dtype, step, shift):
     assert not Ties.of(torch.tensor([1.0, 1.0, 2.0, 3.0])).is_atom, "twice is not often"
 
 
+def heaps(kind, n=2000):
+    """Samples of which no value has more than 3 per cent, and many are there more than once."""
+    random = np.random.default_rng(0)
+    y, often = random.gamma(4.0, 4.0, n), random.random(n) < 0.8
+    return {
+        "quarters among cents": np.where(often, np.round(4 * y) / 4, np.round(y, 2)),
+        "quarters among others": np.where(often, np.round(4 * y) / 4, y),
+        "single precision": np.where(often, np.round(y, 1), np.round(y, 2)).astype(np.float32),
+        "eighths of 25": np.round(8 * y) * 25 / 8,
+        "thousands": np.where(often, np.round(4 * y) * 1000, np.round(4000 * y)) + 500,
+        "copies": np.repeat(y[: n // 10], 10),
+        "copies, in thousandths": np.repeat(np.round(y[: n // 10], 3), 10),
+        "any of some": np.where(often, random.choice(y[:200], n), y),
+    }[kind]
+
+
+@pytest.mark.parametrize(
+    ("kind", "step"),
+    [
+        ("quarters among cents", 0.25),
+        ("quarters among others", 0.25),
+        ("single precision", 0.1),
+        ("eighths of 25", 3.125),
+        ("thousands", 1000),
+        ("copies", None),
+        ("copies, in thousandths", 0.001),
+        ("any of some", None),
+    ],
+)
+def test_heaps_are_told_by_their_share_in_all_and_the_step_that_is_named_can_be_given(kind, step):
+    data = Dataset.from_samples(heaps(kind))
+    ties = data.ties
+    assert ties.share < 0.03 < 0.7 < ties.repeated
+    assert ties.are_spikes
+    assert ties.step == step
+    assert str(ties) in data.summary()
+    if step is None:
+        assert "ROUNDING" not in str(ties)
+        return
+    assert f"multiples of {step:g}: ROUNDING = {step:g}?" in str(ties)
+    given = Dataset.from_samples(heaps(kind), rounding=step)
+    assert not given.ties.are_spikes
+    apart = given.as_read.unique().diff() / step
+    assert (apart - apart.round()).abs().max() < 1e-6
+    is_coarser = "among" in kind or kind in ("single precision", "thousands")
+    assert (f"% rounded to multiples of {step:g}" in given.description) is is_coarser
+
+
+def test_chance_makes_no_heaps():
+    """Neither in data of many digits nor in few; and a step is not made coarser by chance."""
+    y = np.random.default_rng(0).normal(size=3000)
+    assert not Ties.of(torch.tensor(y)).are_spikes
+    assert not Ties.of(torch.tensor(y).round(decimals=5)).are_spikes
+    assert Ties.of(torch.tensor(y[:200]).round(decimals=1)).step == 0.1
+    few = Ties.of(torch.tensor([1.0, 1.0, 2.0, 3.0, 5.0, 5.0]))
+    assert not few.are_spikes
+    assert str(few) == ""
+
+
+def test_what_is_rounded_to_steps_stays_inside_the_bounds():
+    y = np.append(np.round(np.random.default_rng(0).uniform(0, 1.1, 300) * 4) / 4, [1.124, 1.125])
+    data = Dataset.from_samples(y, rounding=0.25, support=(0, 1.125))
+    low, high = intervals(data.as_read, 0.25, data.bounds)
+    assert (high > low).all()
+    assert data.points.max() < 1.125
+
+
 def test_rounded_values_fill_their_intervals_evenly():
     y = torch.tensor([2.0, 1.0, 2.0, 2.0, 2.0])
     found = spread(y, 1.0)

@@ -1,21 +1,35 @@
 """Functions that choose their own number of threads leave the caller's as it was."""
 
+import importlib
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
+from threadpoolctl import threadpool_info, threadpool_limits
 
+from dlutils import diffusion, flows
+from dlutils.data.datasets import Dataset
+from dlutils.estimators import coordinates, held_out, smoothing, yardsticks
 from dlutils.flows import adjoint
 from dlutils.processes import MANY, few_threads
 
 
 @pytest.fixture
 def two_threads():
-    """Two for the caller, whatever the machine has."""
+    """Two for the caller, of PyTorch and of BLAS, whatever the machine has."""
     before = torch.get_num_threads()
     torch.set_num_threads(2)
-    yield
+    with threadpool_limits(2, user_api="blas"):
+        yield
     torch.set_num_threads(before)
+
+
+def threads():
+    """Of PyTorch, and of every BLAS in this process."""
+    blas = [lib["num_threads"] for lib in threadpool_info() if lib["user_api"] == "blas"]
+    assert blas
+    return {torch.get_num_threads(), *blas}
 
 
 @pytest.mark.parametrize(("n", "threads"), [(10, 1), (MANY, 2)])
@@ -43,6 +57,42 @@ def test_errors_give_the_threads_back(two_threads, error):
     with pytest.raises(error):
         broken(torch.zeros(3))
     assert torch.get_num_threads() == 2
+
+
+DATA = Dataset.from_samples(np.random.default_rng(0).normal(size=200))
+SHORT = {"n_iterations": 2, "progress": False}
+FITS = {  # what is called, and where in it the threads are looked at
+    "ODE": (lambda: flows.train(DATA, **SHORT), "dlutils.flows.fitting.check_drift"),
+    "auto": (lambda: flows.train(DATA, "auto", **SHORT), "dlutils.flows.choice.DataSource"),
+    "matched": (lambda: flows.flow_matching(DATA), "torch.linalg.solve"),
+    "SDE": (lambda: diffusion.train(DATA, **SHORT), "dlutils.diffusion.fitting.build_sde"),
+    "solved": (lambda: diffusion.least_squares(DATA), "dlutils.diffusion.quadratic.solveh_banded"),
+    "smooth": (lambda: smoothing.fit(DATA.train), "torch.linalg.inv"),
+    "EM": (lambda: yardsticks.em_mixture(DATA.train), "dlutils.estimators.yardsticks._em"),
+    "penalised": (
+        lambda: yardsticks.penalized(DATA.train),
+        "dlutils.estimators.yardsticks.cho_solve_banded",
+    ),
+    "coordinate": (lambda: coordinates.bends_for(DATA.train), "torch.linalg.inv"),
+    "rivals": (lambda: held_out.rivals(DATA), "dlutils.estimators.yardsticks._em"),
+}
+
+
+@pytest.mark.parametrize("name", FITS)
+def test_every_fit_takes_one_thread_of_pytorch_and_of_blas(two_threads, monkeypatch, name):
+    fit, target = FITS[name]
+    module, _, attribute = target.rpartition(".")
+    function, seen = getattr(importlib.import_module(module), attribute), set()
+
+    def looked_at(*args, **options):
+        seen.update(threads())
+        return function(*args, **options)
+
+    monkeypatch.setattr(target, looked_at)
+    assert threads() == {2}
+    fit()
+    assert seen == {1}
+    assert threads() == {2}
 
 
 count = few_threads(lambda y: torch.get_num_threads())

@@ -30,10 +30,10 @@ from dlutils.data.own_data import (
     EVERYWHERE,
     FEW,
     Ties,
-    check_rounding,
     check_sample,
     check_support,
     check_weights,
+    on_steps,
     panels,
     spread,
 )
@@ -150,21 +150,24 @@ class Dataset:
         sizes["train"] = n - sum(sizes.values())
         if sizes["train"] < 2:
             raise ValueError(f"{n} values are too few: to train, validate and test takes 2 each")
-        bounds = check_support(support, y, rounding)
+        bounds, as_given = check_support(support, y, rounding), y
+        if rounding is not None:
+            y = on_steps(y, rounding, bounds)
         with seeded(seed):
             where = dict(zip(sizes, torch.randperm(n).split([*sizes.values()]), strict=True))
         parts = {part: y[k] for part, k in where.items()}
         check_sample(parts["train"])
         as_read = None
         if rounding is not None:
-            check_rounding(rounding, y)
             as_read = parts["test"]
             parts = {part: spread(points, rounding, bounds) for part, points in parts.items()}
         low, high = y.min().item(), y.max().item()
         margin = 0.1 * (high - low) + (rounding or 0) / 2
+        moved = ((y - as_given).abs() > 1e-3 * (rounding or 1)).double().mean().item()
+        coarser = f", {100 * moved:.2g} % rounded to multiples of {rounding:g}" if moved else ""
         return cls(
             name=name,
-            description=f"{name}: sample of {n} values, true density unknown",
+            description=f"{name}: sample of {n} values{coarser}, true density unknown",
             **parts,
             support=(max(low - margin, bounds[0]), min(high + margin, bounds[1])),
             bounds=bounds,
@@ -304,7 +307,12 @@ class Dataset:
 
     @cached_property
     def ties(self) -> Ties:
-        """What of a user's own sample, in all three parts, is there several times."""
+        """What of a user's own sample, in all three parts, is there several times.
+
+        Nothing is, where the rounding is known: the values are then spread.
+        """
+        if self.rounding is not None:
+            return Ties(0.0, self.points[0].item(), 0.0, self.rounding)
         return Ties.of(self.points)
 
     def summary(self) -> str:

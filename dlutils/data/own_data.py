@@ -18,7 +18,10 @@ from dlutils.data.units import Range
 EVERYWHERE = (-math.inf, math.inf)
 LARGEST, LEAST = 1e100, 1e-100  # of the data and of what they span: squares must be numbers
 OFTEN = 0.05  # share of repeated values from which on it is worth saying
-ATOM = 0.03  # and of one value from which on likelihoods are not compared
+ATOM, SPIKES = 0.03, 0.1  # of one value, and of all repeated ones, from which on none is compared
+FEW_TIED = 10  # points: fewer may be so by chance
+NOTABLE, NEARLY = 0.2, 0.6  # share of the points that are heaped; of the largest such share
+N_FREQUENT, MOST_LOOKED_AT = 24, 20_000  # values between which steps are looked for; points
 FEW = 100  # training points below which it is said that there are few
 NEAREST = 8  # powers of four of a distance, how near to its end the nearest breakpoint is
 
@@ -28,60 +31,145 @@ class Ties:
     """How often values are repeated.
 
     Attributes:
-        repeated: Share of the points whose value is there more than once.
+        repeated: Share of the points whose value is there more than once; zero if they are few.
         value: The most frequent value.
         share: The share of the points that have it; zero if it is there less than three times.
-        step: Of which all differences are multiples, or None if there is none to be seen.
+        step: The step to which they were rounded, or that on which they are heaped; None if there
+            is none to be seen.
+        on_step: The share of the points that differ from the most frequent value by its multiples.
     """
 
     repeated: float
     value: float
     share: float
     step: float | None
+    on_step: float = 1.0
 
     @classmethod
     def of(cls, y: Tensor) -> Self:
         """Of a sample, shape `(n,)`."""
-        values, counts = y.double().unique(return_counts=True)
-        most = int(counts.max())
+        values, counts = (v.numpy() for v in y.double().unique(return_counts=True))
+        most, tied = int(counts.max()), counts[counts > 1].sum().item()
+        repeated = tied / len(y) if tied >= FEW_TIED else 0.0
+        step = _step(values, counts) if repeated >= OFTEN else None
         return cls(
-            repeated=counts[counts > 1].sum().item() / len(y),
+            repeated=repeated,
             value=values[counts.argmax()].item(),
             share=most / len(y) if most > 2 else 0.0,
-            step=_step(values.numpy()) if len(values) <= len(y) / 2 else None,
+            step=step,
+            on_step=counts[_on(values, counts, step)].sum().item() / len(y) if step else 0.0,
         )
 
     @property
     def is_atom(self) -> bool:
-        """Whether one value has so large a share that the likelihood of a density is unbounded."""
+        """Whether one value has so large a share that a density has a jump or a peak there."""
         return self.share > ATOM
+
+    @property
+    def are_spikes(self) -> bool:
+        """Whether the likelihood of a density is unbounded: it may pile up at single values."""
+        return self.is_atom or self.repeated > SPIKES
+
+    @property
+    def hint(self) -> str:
+        """What to do about it."""
+        if self.step is None:
+            return "if rows are copies, give each once and count them by WEIGHTS"
+        step, rest = f"{self.step:.15g}", f"{100 * self.on_step:.3g} % differ"
+        share = "all differ" if self.on_step == 1 else rest
+        return f"{share} by multiples of {step}: ROUNDING = {step}?"
 
     def __str__(self) -> str:
         if self.repeated < OFTEN:
             return ""
-        step = f"{self.step:g}" if self.step else ""
-        hint = f"; all differ by multiples of {step}: ROUNDING = {step}?" if step else ""
         return (
             f"{100 * self.repeated:.3g} % of the values are there more than once, most often "
-            f"{self.value:g} ({100 * self.share:.2g} %){hint}"
+            f"{self.value:g} ({100 * self.share:.2g} %); {self.hint}"
         )
 
 
-def _step(values: np.ndarray) -> float | None:
-    """The largest step of which all gaps are multiples, among the smallest gap and its parts."""
-    gaps = np.diff(values)
-    room = 4 * _last_place(values)
-    for parts in (1, 2, 3, 4, 5, 10):
-        step = float(f"{gaps.min() / parts:.3g}")
-        if step > 20 * room and (np.abs(gaps / step - np.round(gaps / step)) < 0.05).all():
-            return step
+def _step(values: np.ndarray, counts: np.ndarray) -> float | None:
+    """The step to which values were rounded, or a coarser one on which notably many are heaped.
+
+    Of hourly wages in cents a quarter may be multiples of 0.25, where one in 25 would be by chance.
+    Among the steps between frequent values it is the largest of those that have nearly as many in
+    excess of chance as any.
+
+    Args:
+        values: Increasing, `(m,)`.
+        counts: How often each is there.
+    """
+    finest, points = _common_step(values), np.repeat(values, counts)
+    if len(points) > MOST_LOOKED_AT:
+        points = np.random.default_rng(0).choice(points, MOST_LOOKED_AT, replace=False)
+        values, counts = np.unique(points, return_counts=True)
+    base = finest or _common_step(values[counts > 1])
+    if base is None:
+        return None
+    frequent = values[np.argsort(-counts, kind="stable")[:N_FREQUENT]]
+    apart = np.unique(np.round(np.abs(frequent[:, None] - frequent) / base))
+    multiples = {k // parts for k in apart for parts in (1, 2, 5, 10) if k and k % parts == 0}
+    multiples = multiples - {1.0} if finest else multiples | {1.0}
+    steps = [float(f"{k * base:.15g}") for k in sorted(multiples)]
+    excess = [_excess(values, counts, step, finest) for step in steps]
+    most = max(excess, default=0.0)
+    if most < _least_excess(counts):
+        return finest
+    enough = max(NEARLY * most, _least_excess(counts))
+    return max(step for step, found in zip(steps, excess, strict=True) if found >= enough)
+
+
+def _common_step(values: np.ndarray) -> float | None:
+    """The largest step of which all differences are multiples, with as few digits as it needs."""
+    if len(values) < 2:
+        return None
+    gaps, from_first, room = np.diff(values), values - values[0], 4 * _last_place(values)
+    step, rest = gaps.min(), gaps
+    while step > max(20 * room, 1e-9 * from_first[-1]):  # Euclid's algorithm
+        times = np.round(gaps / step)
+        rest = np.abs(gaps - times * step)
+        rest = rest[rest > room * (times + 1)]
+        if not len(rest):
+            break
+        step = rest.min()
+    if len(rest):
+        return None
+    step = from_first[-1] / np.round(from_first[-1] / step)
+    for digits in range(1, 17):
+        written = float(f"{step:.{digits}g}")
+        if (np.abs(from_first - written * np.round(from_first / written)) <= room).all():
+            return written
     return None
+
+
+def _on(values: np.ndarray, counts: np.ndarray, step: float) -> np.ndarray:
+    """Which of the values differ from the most frequent one by multiples of a step."""
+    away = values - values[counts.argmax()]
+    return np.abs(away - step * np.round(away / step)) <= 4 * _last_place(values)
+
+
+def _excess(values: np.ndarray, counts: np.ndarray, step: float, finest: float | None) -> float:
+    """The share of the points that lie on a coarse step, but for the most frequent value.
+
+    It is in excess of chance, zero where they are spread over the finest step, and one at most.
+    """
+    others = np.where(values == values[counts.argmax()], 0, counts)
+    share = others[_on(values, counts, step)].sum() / max(others.sum(), 1)
+    by_chance = finest / step if finest else 0.0
+    return (share - by_chance) / (1 - by_chance)
+
+
+def _least_excess(counts: np.ndarray) -> float:
+    """From which on an excess is notable, and none of chance."""
+    return max(NOTABLE, 5 / math.sqrt(counts.sum()))
 
 
 def _last_place(values: np.ndarray) -> float:
     """A unit in the last place of the largest: of single precision if that is what they come in."""
     single = values.astype(np.float32)
-    return float(np.spacing(np.abs(single if (single == values).all() else values).max()))
+    is_single = np.abs(single - values) <= 1e-3 * np.spacing(np.abs(single))  # as it is written
+    is_single = is_single.all() and not (np.round(values, 6) == values).all()  # as integers are
+    return float(np.spacing(np.abs(single if is_single else values).max()))
 
 
 def check_sample(y: ArrayLike | Tensor) -> Tensor:
@@ -134,18 +222,46 @@ def check_support(support: Range | None, y: Tensor, rounding: float | None = Non
 
 
 def check_rounding(rounding: float, y: Tensor) -> None:
-    """Make sure that intervals of that length around the values do not overlap."""
+    """Make sure that intervals of that length around the values do not overlap.
+
+    Unless notably many of the values are heaped on that step: `on_steps` rounds the others to it.
+    """
     is_number = isinstance(rounding, Real) and not isinstance(rounding, bool)
     if not (is_number and 0 < rounding < math.inf):
         raise ValueError(f"rounding must be a positive number, or None, not {rounding!r}")
-    values = y.double().unique()
-    gaps = values.diff()
-    if len(gaps) and gaps.min() < 0.999 * rounding - 4 * _last_place(values.numpy()):
-        k = int(gaps.argmin())
+    if (k := _too_near(y, rounding)) is None:
+        return
+    values, counts = (v.numpy() for v in y.double().unique(return_counts=True))
+    finest = _common_step(values)
+    is_coarser = finest is None or rounding > finest
+    if not is_coarser or _excess(values, counts, rounding, finest) < _least_excess(counts):
         raise ValueError(
             f"values rounded to {rounding:g} cannot be {values[k]:g} and {values[k + 1]:g}, "
-            f"which are {gaps[k]:g} apart"
+            f"which are {values[k + 1] - values[k]:g} apart"
         )
+
+
+def _too_near(y: Tensor, rounding: float) -> int | None:
+    """Which of the different values, in order, is nearer to the next one than their rounding."""
+    values = y.double().unique()
+    gaps = values.diff()
+    if not len(gaps) or gaps.min() >= 0.999 * rounding - 4 * _last_place(values.numpy()):
+        return None
+    return int(gaps.argmin())
+
+
+def on_steps(y: Tensor, rounding: float, bounds: Range = EVERYWHERE) -> Tensor:
+    """The values, checked, and where some lie between steps all of them on the nearest step.
+
+    Steps are counted from the most frequent value; none is empty inside the bounds.
+    """
+    check_rounding(rounding, y)
+    if _too_near(y, rounding) is None:
+        return y
+    values, counts = y.unique(return_counts=True)
+    first, inside = values[counts.argmax()], 1e-6 * rounding
+    y = y.clamp(bounds[0] + inside, bounds[1] - inside)
+    return first + rounding * ((y - first) / rounding).round()
 
 
 def check_weights(weights: ArrayLike | Tensor, n: int) -> Tensor:

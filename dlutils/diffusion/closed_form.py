@@ -21,6 +21,7 @@ from dlutils.data.own_data import FEW
 from dlutils.diffusion.denoisers import DENOISERS
 from dlutils.diffusion.quadratic import Nodes, Table, change, curvature, diffusion_terms
 from dlutils.estimators.smoothing import fit
+from dlutils.processes import limited
 from dlutils.settings import check_choice, check_count
 
 NEGLIGIBLE = 1e-9  # share of the probability
@@ -60,6 +61,7 @@ class Sample:
     train: tuple[Nodes, float] | None = None  # training points likewise
 
 
+@limited()
 def search(
     y: Tensor,
     val: Tensor,
@@ -152,6 +154,7 @@ def preferred(solutions: Sequence[Solution]) -> Solution:
     return best
 
 
+@limited()
 def solve(
     table: Table,
     denoiser: nn.Module,

@@ -23,6 +23,7 @@ from dlutils.diffusion.parts import PATHS, BasisDrift, OptimalDiffusion
 from dlutils.diffusion.samplers import T_SAMPLERS, Draw, minibatch, sampled_elbo
 from dlutils.estimators.view import caution, farthest, seen_in, units_of
 from dlutils.evaluation import through_nodes
+from dlutils.processes import limited
 from dlutils.saving import Portable
 from dlutils.seeding import seeded
 from dlutils.settings import check_batch, check_count, check_flag, choose
@@ -121,6 +122,7 @@ def units_and_reach(dataset: Dataset) -> tuple[Units, float]:
     return units_of(dataset), max(6.5, 1.05 * farthest(dataset, units_of(dataset)))
 
 
+@limited()
 def train(
     dataset: Dataset,
     path: Part = "linear",
@@ -181,6 +183,7 @@ def train(
     return replace(fitted, model=model.cpu(), history=history)
 
 
+@limited()
 def least_squares(
     dataset: Dataset,
     path: Part = "linear",

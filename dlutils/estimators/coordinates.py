@@ -22,6 +22,7 @@ from torch import Tensor
 from dlutils.data.units import Arsinh, Coordinate, Inside, Range, Units
 from dlutils.estimators import smoothing
 from dlutils.estimators.yardsticks import Mixture, em_mixture, mass
+from dlutils.processes import limited
 
 FAR, FARTHEST = 40.0, 60.0  # interquartile ranges between the extremes
 NARROW, NOTABLE = 40.0, 0.02  # how much narrower a component is than the whole; its least share
@@ -88,6 +89,7 @@ def choose(
     return arsinh if gain > (-STRONG if reach > FAR else STRONG) else ()
 
 
+@limited()
 def bends_for(
     y: Tensor,
     bounds: Range | None = None,
@@ -118,6 +120,7 @@ def bends_for(
     return (*bends, Gaussianized(mixture)) if is_wide else bends
 
 
+@limited()
 def evidence(y: Tensor, bends: tuple[Coordinate, ...] = (), weights: Tensor | None = None) -> float:
     """Akaike's criterion of the better of two simple densities in a coordinate, nats in all.
 

@@ -13,13 +13,16 @@ from dlutils.estimators.coordinates import Gaussianized
 from dlutils.estimators.view import bends_of
 from dlutils.estimators.yardsticks import YARDSTICKS, LogDensity
 from dlutils.evaluation import Fitted, quadrature
+from dlutils.processes import limited
 from dlutils.quadrature import gauss_legendre
 
 Model = LogDensity | Fitted  # a log-density, or what has a method log_likelihood
 NOTABLE = 0.001  # nats from which on an advantage is mentioned
+MOST_NODES = 1 << 15  # of all intervals together, but for two in each
 OUTSIDE = 0.01  # share of a model where no data are, from which on bounds are suggested
 
 
+@limited()
 def rivals(dataset: Dataset) -> dict[str, LogDensity]:
     """The log-densities of all `YARDSTICKS`, fitted to the training points; nothing is random.
 
@@ -35,17 +38,20 @@ def rivals(dataset: Dataset) -> dict[str, LogDensity]:
     }
 
 
+@limited()
 def log_likelihood(model: Model, dataset: Dataset) -> Tensor:
     """Of each test point, nats, float64, `(n,)`; of its interval where the data are rounded.
 
-    The probability of an interval is an integral of the density by Gauss and Legendre's rule.
+    The probability of an interval is an integral of the density by Gauss and Legendre's rule, of
+    fewer nodes where there are very many intervals, which are then narrow.
     """
     y, log_density = dataset.as_read, getattr(model, "log_likelihood", model)
     if y is None:
         return log_density(dataset.test).double()
     values, where = y.unique(return_inverse=True)
     low, high = intervals(values, dataset.rounding, dataset.bounds)
-    at, weights = map(torch.from_numpy, gauss_legendre(16, low, high))
+    n_nodes = min(16, max(2, MOST_NODES // len(values)))
+    at, weights = map(torch.from_numpy, gauss_legendre(n_nodes, low, high))
     log_q = log_density(at.flatten().to(y.dtype)).double().view_as(at)
     return (log_q + weights.log()).logsumexp(dim=1)[where]
 
@@ -59,13 +65,14 @@ def mean_and_error(values: Tensor, weights: Tensor | None = None) -> tuple[float
     return mean.item(), variance.sqrt().item()
 
 
+@limited()
 def table(models: Mapping[str, Model], dataset: Dataset) -> list[dict[str, str]]:
     """Mean log-likelihood of the test points, in nats, with standard errors; and advice, printed.
 
     Models are compared by the paired difference on the same points, whose standard error is much
-    smaller than that of either mean where they are alike. Where one value makes up more than a few
-    per cent of the data, a density can have as high a likelihood as it likes, and nothing is
-    compared; unless the step of the rounding is known: then likelihoods are those of intervals.
+    smaller than that of either mean where they are alike. Where values are repeated often, a
+    density that piles up at them has as high a likelihood as it likes, and nothing is compared;
+    unless the step of the rounding is known: then likelihoods are those of intervals.
 
     Args:
         models: Log-densities, or what has one, by name; the others are compared with the first that
@@ -84,7 +91,7 @@ def table(models: Mapping[str, Model], dataset: Dataset) -> list[dict[str, str]]
             "needed; a larger sample leaves more"
         )
     first = next(iter(models))
-    if dataset.ties.is_atom:
+    if dataset.ties.are_spikes:
         print(f"Nothing is compared, a density's likelihood is unbounded there: {dataset.ties}")
         return [{"model": name, "log-likelihood": "–", f"{first} minus it": "–"} for name in models]
     values = {}

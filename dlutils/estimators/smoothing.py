@@ -18,6 +18,7 @@ from scipy.ndimage import uniform_filter1d
 from torch import Tensor
 
 from dlutils.compression import along
+from dlutils.processes import limited
 
 BEYOND = 0.2  # how far the bins go on beyond the sample, in units of its length
 LEAST, MOST = 1e-9, 100.0  # of a variance
@@ -45,6 +46,7 @@ def smoothed_sample(y: Tensor, *, weights: Tensor | None = None) -> Tensor:
     return torch.from_numpy(np.interp(rank, cdf, x_fine)).to(y.dtype)
 
 
+@limited()
 def fit(
     y: Tensor, n_bins: int = 400, weights: Tensor | None = None
 ) -> tuple[np.ndarray, np.ndarray, float]:
@@ -76,7 +78,7 @@ def fit(
         penalty = D.T @ (D / (n * variance)[:, None])
         for _ in range(8 if k == 0 else 1):
             mass, height = state(excess)
-            # in torch's threads; no Cholesky: far out nothing but rounding is positive
+            # no Cholesky: far out nothing but rounding is positive
             inverse = torch.linalg.inv(torch.from_numpy(np.diag(mass + 1e-12) + penalty)).numpy()
             step, fraction = inverse @ (share - mass - penalty @ excess), 1.0
             while state(excess + fraction * step)[1] < height and fraction > 1e-3:

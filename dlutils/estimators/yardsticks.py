@@ -21,6 +21,7 @@ from torch.distributions import Normal
 
 from dlutils.compression import bin_linearly, compress
 from dlutils.data.units import Units
+from dlutils.processes import limited
 
 LogDensity = Callable[[Tensor], Tensor]
 N_GRID = 1000  # nodes of the penalised density
@@ -48,6 +49,7 @@ def _checked(y: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
     return y, counts
 
 
+@limited()
 def kde(
     y: Tensor, bandwidth: float | str = "scott", *, weights: Tensor | None = None
 ) -> LogDensity:
@@ -93,6 +95,7 @@ def _binned(y: np.ndarray, grid: np.ndarray, counts: np.ndarray) -> np.ndarray:
     return bin_linearly(np.interp(y, grid, np.arange(len(grid))), counts, len(grid))
 
 
+@limited()
 def penalized(y: Tensor, *, weights: Tensor | None = None) -> LogDensity:
     r"""The smooth density of highest penalised likelihood, its penalty by the evidence.
 
@@ -222,6 +225,7 @@ class Mixture:
         return self.parts(points.double()).logsumexp(dim=1)
 
 
+@limited()
 def em_mixture(y: Tensor, *, weights: Tensor | None = None) -> Mixture:
     """A mixture of Gaussians by an EM that grows one component at a time, at most n / 10.
 

@@ -21,6 +21,7 @@ from dlutils.processes import few_threads
 from dlutils.settings import check_count, check_points
 
 CACHED_POINTS = 2304  # stages whose derivatives are computed together: they stay in a core's cache
+CACHED_STATES = 1024  # points that are solved together where no gradient is asked for, likewise
 
 Stages = Sequence[Tensor]  # of a run of steps, (steps, n) for each stage
 
@@ -55,7 +56,7 @@ def log_likelihood(
     """
     solver = _Solver(f, y, n_steps, method, logdet, chunk)
     if not torch.is_grad_enabled():
-        return solver.values(y)[0]
+        return torch.cat([solver.values(part)[0] for part in y.split(CACHED_STATES)])
     return _LogLikelihood.apply(solver, y, *solver.kernel.parameters)
 
 

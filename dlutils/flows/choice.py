@@ -12,6 +12,7 @@ from dlutils.data.datasets import Dataset
 from dlutils.data.units import Units
 from dlutils.estimators.view import seen_in
 from dlutils.flows import adjoint
+from dlutils.processes import limited
 from dlutils.training import DataSource
 
 
@@ -44,6 +45,7 @@ def effective_parameters(
     return (eigenvalues / (eigenvalues + prior_precision / dataset.n_effective)).sum().item()
 
 
+@limited()
 def evidence(flow: Flow, dataset: Dataset, prior_precision: float) -> float:
     """Akaike's criterion on training and validation points together, nats in all.
 

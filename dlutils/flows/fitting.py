@@ -21,12 +21,14 @@ from dlutils.data.datasets import Dataset
 from dlutils.data.units import Units
 from dlutils.estimators.smoothing import smoothed_sample
 from dlutils.estimators.view import seen_in, units_of
+from dlutils.evaluation import quadrature
 from dlutils.flows import adjoint
 from dlutils.flows.choice import automatic
-from dlutils.flows.matching import PENALTIES, most_likely, path_nodes, regress
+from dlutils.flows.matching import PENALTIES, in_steps, path_nodes, regress
 from dlutils.flows.methods import check_solver, runge_kutta_step, step_and_slope
 from dlutils.flows.natural import NaturalGradient
 from dlutils.flows.nets import DRIFTS, SigmoidBasisDrift
+from dlutils.processes import limited
 from dlutils.saving import Portable
 from dlutils.seeding import seeded
 from dlutils.settings import check_flag, choose
@@ -77,6 +79,7 @@ class FittedODE(Portable):
             return self.units.inverse(x)
 
 
+@limited()
 @automatic(mlp=1.0, sigmoid_basis=30.0)  # what drift = "auto" chooses from, with their priors
 def train(
     dataset: Dataset,
@@ -169,6 +172,7 @@ def least_squares(
         yield g
 
 
+@limited()
 def flow_matching(
     dataset: Dataset,
     drift: Net = "sigmoid_basis",
@@ -190,7 +194,8 @@ def flow_matching(
         coupling: How noise and data are paired, one of `COUPLINGS`.
         seed: Of a net's first weights and batches; the solve has nothing random.
         smooth: Whether noise is paired with a smooth density in place of the points.
-        method: Of the flow that is returned, in n_steps steps, counted by `map`.
+        method: Of the flow that is returned, in n_steps steps, counted by `map`. Where the drift is
+            solved for, in up to `matching.MOST_TIMES` as many if these would fold the line.
         n_steps: See method.
         n_times: Times at which the solve looks at the paths.
         penalties: To choose from; they are divided by the number of points.
@@ -209,17 +214,25 @@ def flow_matching(
     start = time.perf_counter()
     seen, val = seen_in(dataset)
     y = smoothed_sample(seen.x, weights=seen.weights) if smooth else seen.even
-    flow = partial(FittedODE, units=units_of(dataset), n_steps=n_steps, method=method, logdet="map")
+    flow = partial(FittedODE, units=units_of(dataset), method=method, logdet="map")
     if not hasattr(net, "for_paths"):
         with seeded(seed, dtype=y.dtype):
             f = net()
         check_drift(f)
-        return flow(f, regress(f, y, val.even, coupling, seed=seed, **options))
+        history = regress(f, y, val.even, coupling, seed=seed, **options)
+        return flow(f, history, n_steps=n_steps)
+    basis, penalties = net.for_paths(y, coupling, smooth), np.sort(penalties) / len(y)
+    drifts = list(least_squares(basis, *path_nodes(y, coupling, n_times), penalties))
     y_val, w = DataSource(val.x, 128, weights=val.weights)()
-    value = lambda f: adjoint.mean_log_likelihood(f, y_val, w, n_steps, method, "map").item()
-    basis, penalties = net.for_paths(y, coupling, smooth), np.asarray(penalties) / len(y)
-    best, f = most_likely(least_squares(basis, *path_nodes(y, coupling, n_times), penalties), value)
-    return flow(f, History([], [0], [best + val.log_slope], time.perf_counter() - start))
+    value = lambda f, n: adjoint.mean_log_likelihood(f, y_val, w, n, method, "map").item()
+    is_map = lambda f, n: None  # simulated validation points are as many as one likes
+    if not dataset.is_known:
+        everywhere = units_of(dataset)(torch.from_numpy(quadrature(dataset)[0]).to(y.dtype))
+        is_map = lambda f, n: adjoint.log_likelihood(f, everywhere, n, method, "map")
+    with torch.no_grad():
+        best, f, n_steps = in_steps(drifts, value, is_map, n_steps)
+    history = History([], [0], [best + val.log_slope], time.perf_counter() - start)
+    return flow(f, history, n_steps=n_steps)
 
 
 def push(f: nn.Module, x_0: Tensor, n_steps: int, method: str) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,8 @@ long as both have their own distribution (Pooladian et al. 2023; Tong et al. 202
 pairs of optimal transport are those of equal rank, $y=Q(\Phi(x_0))$ with the quantile function $Q$.
 """
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from dlutils.training import History, fit
 Pairs = tuple[Tensor, Tensor, Tensor]
 PENALTIES = 10.0 ** np.arange(-3, 9)  # times the number of points: what a solve chooses from
 N_SORTED, N_INDEPENDENT = 600, 4096  # nodes
+MOST_TIMES = 8  # as many steps, if fewer would fold the line
 
 
 def sorted_pairs(y: Tensor) -> Pairs:
@@ -132,6 +134,55 @@ def most_likely(
     if not found:
         raise ValueError(f"none of the drifts has a density: {folds}")
     return max(found, key=lambda pair: pair[0])
+
+
+def in_steps(
+    drifts: Sequence[nn.Module],
+    value: Callable[[nn.Module, int], float],
+    is_map: Callable[[nn.Module, int], object],
+    n_steps: int,
+) -> tuple[float, nn.Module, int]:
+    """The best value, the drift that has it, and how many steps it takes not to fold the line.
+
+    The steps are doubled as long as a drift folds the line that may be better: that has a higher
+    value, or bends more than the best, by the next weaker penalty.
+
+    Args:
+        drifts: The one that bends most first.
+        value: The log-likelihood of validation points in so many steps, as in `most_likely`.
+        is_map: A solve everywhere, likewise a `ValueError` where the line is folded.
+        n_steps: To begin with; there are `MOST_TIMES` as many at most.
+
+    Raises:
+        ValueError: If all drifts fold the line.
+    """
+    maps: dict[int, tuple[float, int]] = {}
+    valid, folds = set(), None
+    for n in (n_steps * 2**k for k in range(MOST_TIMES.bit_length())):
+        better = {}
+        for k in set(range(len(drifts))) - maps.keys():
+            try:
+                better[k] = value(drifts[k], n)
+            except ValueError as error:
+                folds = error
+        valid |= better.keys()
+        for k in sorted(better, key=better.get, reverse=True):
+            if maps and better[k] <= max(maps.values())[0]:
+                break
+            try:
+                is_map(drifts[k], n)
+                maps[k] = better.pop(k), n
+            except ValueError as error:
+                folds = error
+        if maps:
+            best = max(maps, key=maps.get)
+            highest = max(better.values(), default=-math.inf)
+            if highest <= maps[best][0] and (best == 0 or best - 1 in valid):
+                break
+    if not maps:
+        raise ValueError(f"none of the drifts has a density in up to {n} steps: {folds}")
+    value_of_best, n = maps[best]
+    return value_of_best, drifts[best], n
 
 
 @torch.no_grad()

@@ -96,7 +96,7 @@ def train_and_measure(config: Config) -> Row:
         intervals if they are rounded, expected: the truth's on the same points; seconds of
         training, number of parameters, why it stopped early if it did; versions, and a digest of
         the notebook's code. Of a file normalized_kl, kl, bound_kl and expected are None, and test
-        too if one value makes up so much of it that a density's likelihood is unbounded.
+        too if values are repeated so often that a density's likelihood is unbounded.
 
     Raises:
         ValueError: From the notebook, if a value is out of range.
@@ -117,7 +117,7 @@ def train_and_measure(config: Config) -> Row:
     if hasattr(model, "elbo"):
         row["bound_kl"] = compare(dataset, model.elbo, 401).kl if known else None
     log_p, counts = held_out.log_likelihood(model, dataset), dataset.weights.get("test")
-    unbounded = not known and dataset.ties.is_atom
+    unbounded = not known and dataset.ties.are_spikes
     net = next(value for value in vars(model).values() if isinstance(value, torch.nn.Module))
     code = [cell.source for cell in read_cells(path) if cell.cell_type == "code"]
     return row | {
