@@ -24,6 +24,7 @@ from dlutils import diffusion, fit_density, flows
 from dlutils.data.datasets import Dataset, make_dataset
 from dlutils.data.units import Units
 from dlutils.estimators import coordinates, smoothing, yardsticks
+from dlutils.estimators.histogram import irregular_histogram
 from dlutils.estimators.yardsticks import LogDensity
 from dlutils.evaluation import compare
 from dlutils.flows.choice import effective_parameters
@@ -288,6 +289,9 @@ CONTENDERS: dict[str, tuple[Callable[[Dataset, int], LogDensity], str, str]] = {
         lambda dataset, seed: yardsticks.penalized(dataset.train),
         "penalised likelihood on a grid", "the penalty, by the evidence"),
     "DEFT": (deft, "suftware", "the smoothness, by the evidence"),
+    "histogram": (
+        lambda dataset, seed: irregular_histogram(dataset.train),
+        "constant in bins of any width; zero outside the sample", "number and places, by evidence"),
     "KDE, Scott": (
         lambda dataset, seed: yardsticks.kde(dataset.train),
         "Gaussian kernels", "nothing: Scott's bandwidth"),

@@ -19,6 +19,8 @@ def test_one_bin_for_the_uniform_and_cuts_where_there_are_jumps():
     assert found.edges == pytest.approx([-1, 0, 2], abs=0.05)
     assert found.density == pytest.approx([5 / 6, 1 / 12], rel=0.05)
     assert found.density @ np.diff(found.edges) == pytest.approx(1)
+    log_q = found(torch.tensor([-2.0, -0.5, 1.0, 3.0]))
+    assert log_q.exp().tolist() == pytest.approx([0, *found.density, 0])
 
 
 def test_its_evidence_is_that_of_dirichlet_and_no_partition_nearby_has_more():

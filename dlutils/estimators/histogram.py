@@ -13,6 +13,7 @@ Source:
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from scipy.special import gammaln
 from torch import Tensor
 
@@ -27,7 +28,7 @@ N_GAPS = 10  # of neighbouring values at either end
 
 @dataclass(frozen=True)
 class Histogram:
-    """A density that is constant in bins.
+    """A density that is constant in bins; called with points, `(m,)`, it returns its logarithm.
 
     Attributes:
         edges: Increasing, shape `(k + 1,)`.
@@ -40,6 +41,14 @@ class Histogram:
     density: np.ndarray
     counts: np.ndarray
     evidence: float
+
+    def __call__(self, points: Tensor) -> Tensor:
+        """Log-density, -inf outside the bins."""
+        k = np.searchsorted(self.edges, points.double().numpy()) - 1
+        inside = (k >= 0) & (k < len(self.density))
+        log_q = np.full(len(k), -np.inf)
+        log_q[inside] = np.log(self.density[k[inside]])
+        return torch.from_numpy(log_q)
 
 
 def irregular_histogram(y: Tensor, *, weights: Tensor | None = None) -> Histogram:
