@@ -123,7 +123,7 @@ def compare(dataset: Dataset, log_likelihood: LogLikelihood, n_nodes: int = 4001
         return Comparison(y[seen], weights[seen], None, log_q[seen], mass, float("nan"))
     log_p = dataset.log_prob(y).numpy()
     inside = np.exp(log_p) > 0
-    kl = (weights * np.exp(log_p))[inside] @ (log_p - log_q)[inside]
+    kl = (weights * np.exp(log_p))[inside] @ (log_p[inside] - log_q[inside])
     return Comparison(y, weights, log_p, log_q, mass, float(kl))
 
 

@@ -103,9 +103,25 @@ def test_the_band_covers_and_widens_with_the_level(laplaces, fits):
 
 def test_the_summary_says_what_was_chosen(fits):
     text = fits["best"].summary()
-    for word in ("sample: 800", "Akaike", "nats before", "effective parameters", "mass", "seconds"):
+    for word in (
+        "sample: 800",
+        "by evidence",
+        "nats before",
+        "effective parameters",
+        "mass",
+        "seconds",
+    ):
         assert word in text
     assert "as asked for" in fits["sde"].summary()
+
+
+def test_all_count_mean_and_variance_among_their_parameters():
+    y = make_dataset("gaussian", 300, 2, 2, seed=0).train
+    for q in (flow := fit_density(y, model="flow"), sde := fit_density(y, model="sde")):
+        height, chosen = 300 * q.log_likelihood, q.chosen
+        assert chosen.evidence == pytest.approx(height - chosen.n_parameters)
+    assert sde.chosen.n_parameters == 2, "one Gaussian"
+    assert flow.chosen.n_parameters > 2
 
 
 def test_the_picture_has_density_band_and_histogram(fits):
@@ -187,6 +203,23 @@ def test_truncated_data_are_of_the_whole():
     np.testing.assert_allclose(inside(q.cdf), inside(norm.cdf), atol=0.04)
     assert q.cdf(-1.0) > 0.05, "something lies where nothing was recorded"
     assert fit_density(seen).cdf(-1.0) < 0.03
+
+
+def test_a_histogram_where_the_density_jumps_and_not_where_points_are_few():
+    box = fit_density(make_dataset("uniform", 400, 2, 2, seed=1).train)
+    assert box.chosen.name == "SDE from a histogram of 1 bins"
+    assert box.pdf([-0.9, 0.0, 0.9]) == pytest.approx([0.5] * 3, rel=0.03)
+    y = torch.linspace(-0.9, 0.9, 5, dtype=torch.float64)
+    np.testing.assert_allclose(box.pdf(y), box.model.log_likelihood(y).exp(), rtol=0.01)
+    few = fit_density(np.random.default_rng(0).normal(size=7))
+    assert few.chosen.name != "SDE from a histogram of 1 bins"
+
+
+def test_boxes_far_apart_have_a_density_everywhere():
+    y = make_dataset("benchden_26", 10_000, 2, 2, seed=11).train  # forty times as far as wide
+    q = fit_density(y, model="histogram")
+    assert np.isfinite(q.log_prob(np.linspace(-24, 24, 101))).all()
+    assert q.cdf(10.0) - q.cdf(1.0) == pytest.approx(0, abs=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ histogram, where the density jumps. All are closed forms, so it takes about a se
 of the smooth density, or of the histogram, gives the band.
 
 Evidence is the log-likelihood less the effective number of parameters, by Akaike's criterion; the
-histogram's is its marginal likelihood, which asks more of it.
+histogram's is its marginal likelihood, which asks more of it, less two for its ends and three nats.
 
 Source:
     Akaike, A new look at the statistical model identification (1974).
@@ -24,7 +24,6 @@ from numpy.typing import ArrayLike
 from scipy.special import ndtr, ndtri
 from torch import Tensor, nn
 
-from dlutils import plotting
 from dlutils.compression import compress
 from dlutils.data.units import Arsinh, Coordinate, Inside, Range, Units
 from dlutils.density.curve import Curve
@@ -39,7 +38,7 @@ from dlutils.estimators import smoothing
 from dlutils.estimators.coordinates import FARTHEST, NOTABLE, STRONG
 from dlutils.estimators.histogram import Histogram, irregular_histogram
 from dlutils.estimators.smoothing import Smooth
-from dlutils.estimators.yardsticks import Mixture, em_mixture
+from dlutils.estimators.yardsticks import LogDensity, Mixture, em_mixture
 from dlutils.flows import adjoint
 from dlutils.flows.fitting import FittedODE, least_squares
 from dlutils.flows.matching import most_likely, path_nodes
@@ -183,11 +182,11 @@ class FittedDensity:
         return _log_likelihood(self.chosen.curve, self.units, self.observations)
 
     def summary(self) -> str:
-        """Which model, how it was chosen, its mass and effective parameters; lines to print."""
+        """Which model, its evidence, mass and effective parameters; lines to print."""
         seen, chosen = self.observations, self.chosen
         how = "as asked for"
         if self.others:
-            how = "by Akaike's criterion " + ", ".join(
+            how = "by evidence " + ", ".join(
                 f"{chosen.evidence - evidence:.1f} nats before the {name}"
                 for name, evidence in self.others.items()
             )
@@ -211,15 +210,15 @@ class FittedDensity:
             level: Of the band: see `band`.
             n_points: Of the curve.
         """
+        from dlutils import plotting  # here, so that pyplot is not loaded by who draws nothing
+
         y, weights = self.observations.y.numpy(), self.observations.weights
         low, high = self.range()
         x = np.linspace(low, high, n_points)
-        share = len(y) if weights is None else weights.sum().item()
-        share = share / self.observations.n  # of the known among all
-        ax = plotting.banded(
-            x, self.pdf(x), self.band(x, level), (y, weights, share), ax, level=level
-        )
-        ax.set(title=self.observations.name, xlim=(low, high))
+        known = len(y) if weights is None else weights.sum().item()
+        sample = y, weights, known / self.observations.n
+        ax = plotting.banded(x, self.pdf(x), self.band(x, level), sample, ax, level=level)
+        ax.set(title=self.observations.name.replace("$", r"\$"), xlim=(low, high))
         return ax
 
     def range(self) -> Range:
@@ -320,7 +319,11 @@ def _choose(seen: Observations, simple: _Simple) -> tuple[Candidate, dict[str, f
 
 
 def _seen_through(seen: Observations) -> _Simple:
-    """A smooth density and a mixture in the coordinate that the sample asks for."""
+    """What there is to choose from in the coordinate that the sample asks for.
+
+    The logarithm or logit of bounded data; then arsinh, where there is strong evidence for it. Data
+    that do not reach far are not asked.
+    """
     bounds = () if all(map(math.isinf, seen.bounds)) else (Inside(*seen.bounds),)
     places = seen.places
     for bend in bounds:
@@ -338,32 +341,43 @@ def _seen_through(seen: Observations) -> _Simple:
 
 
 def _simple(seen: Observations, bends: tuple[Coordinate, ...]) -> _Simple:
-    """Both densities in a coordinate, and Akaike's criterion."""
+    """All in a coordinate, with the evidence for each."""
     units = Units.of(seen.places, bends)
     x, incomplete = units(seen.y), seen.incomplete(units)
     smooth = smoothing.posterior(x, weights=seen.weights, incomplete=incomplete)
-    mixture = _mixture(x, seen.weights)
-    if incomplete is not None:
-        curve, known = _nodes(smooth, smooth.log_p), seen.weights
-        known = torch.ones_like(x) if known is None else known
-        for _ in range(ROUNDS):
-            hidden = smooth.hidden.expected(np.diff(curve.cdf(smooth.edges)), seen.n)
-            at = hidden > 1e-9 * seen.n
-            filled = torch.cat([x, torch.from_numpy(smooth.x[at])])
-            counts = torch.cat([known, torch.from_numpy(hidden[at])])
-            mixture = _mixture(filled, counts)
-            curve = _curve(smooth, mixture)
-    n_parameters = {"flow": smooth.n_parameters, "sde": mixture.n_parameters}
-    curves = {"flow": _nodes(smooth, smooth.log_p), "sde": _curve(smooth, mixture)}
+    mixture = _mixture(x, seen.weights) if incomplete is None else _filled(x, seen, smooth)
     evidence = {
-        name: _evidence(curve, units, seen, n_parameters[name]) for name, curve in curves.items()
+        "flow": _evidence(Curve(smooth.x, smooth.log_p), units, seen, _numbers(smooth)),
+        "sde": _evidence(_curve(smooth, mixture), units, seen, mixture.n_parameters),
     }
     histogram = None
     if incomplete is None:
         histogram = irregular_histogram(x, weights=seen.weights)
         slope = units.mean_log_slope(seen.y, seen.weights)
-        evidence["histogram"] = histogram.evidence + seen.n * slope
+        # its ends are fitted, too; and who says that it jumps must be strongly preferred
+        evidence["histogram"] = histogram.evidence + seen.n * slope - 2 - STRONG
     return _Simple(units, smooth, mixture, histogram, evidence)
+
+
+def _filled(x: Tensor, seen: Observations, smooth: Smooth) -> Mixture:
+    """A mixture by EM of the known values, x, and of the hidden where one would expect them.
+
+    At first by the smooth density, then by the mixture itself.
+    """
+    curve = Curve(smooth.x, smooth.log_p)
+    known = torch.ones_like(x) if seen.weights is None else seen.weights
+    for _ in range(ROUNDS):
+        hidden = smooth.hidden.expected(np.diff(curve.cdf(smooth.edges)), seen.n)
+        at = hidden > 1e-9 * seen.n
+        filled = torch.cat([x, torch.from_numpy(smooth.x[at])])
+        mixture = _mixture(filled, torch.cat([known, torch.from_numpy(hidden[at])]))
+        curve = _curve(smooth, mixture)
+    return mixture
+
+
+def _numbers(smooth: Smooth) -> float:
+    """What a smooth density has taken from the sample: its own numbers, mean and variance."""
+    return smooth.n_parameters + 2
 
 
 def _mixture(x: Tensor, weights: Tensor | None) -> Mixture:
@@ -373,12 +387,7 @@ def _mixture(x: Tensor, weights: Tensor | None) -> Mixture:
     return em_mixture(x, weights=weights)
 
 
-def _nodes(smooth: Smooth, log_q: np.ndarray) -> Curve:
-    """A curve through values at the centres of the bins."""
-    return Curve(smooth.x, log_q)
-
-
-def _curve(smooth: Smooth, log_density) -> Curve:
+def _curve(smooth: Smooth, log_density: LogDensity) -> Curve:
     """A curve through a log-density at several nodes in each bin."""
     x = _between(smooth)
     return Curve(x.numpy(), np.maximum(log_density(x).numpy(), -700))
@@ -434,9 +443,8 @@ def _flow(seen: Observations, simple: _Simple) -> Candidate:
     model = FittedODE(f, History([], [0], [best], seconds), units, *solver)
     with torch.no_grad():
         curve = Curve(everywhere.numpy(), adjoint.log_likelihood(f, everywhere, *solver).numpy())
-    n_parameters = smooth.n_parameters + 2  # with the mean and the standard deviation
-    evidence = _evidence(curve, units, seen, smooth.n_parameters)
-    return Candidate("flow", model, curve, n_parameters, evidence, (smooth.x, smooth.sd))
+    evidence = _evidence(curve, units, seen, _numbers(smooth))
+    return Candidate("flow", model, curve, _numbers(smooth), evidence, (smooth.x, smooth.sd))
 
 
 def _sde(seen: Observations, simple: _Simple) -> Candidate:
@@ -467,11 +475,13 @@ def _of_histogram(seen: Observations, simple: _Simple) -> Candidate:
     x = np.unique(np.concatenate([x.ravel(), smooth.edges]))
     p = ndtr((x[:, None] - edges) / blur)
     p = (1 - 1 / seen.n) * (p[:, :-1] - p[:, 1:]) @ heights
-    curve = Curve(x, np.log(p + np.exp(np.interp(x, smooth.x, smooth.log_p)) / seen.n))
+    beyond = np.interp(x, smooth.x, smooth.log_p) - math.log(seen.n)
+    curve = Curve(x, np.maximum(np.logaddexp(np.log(np.maximum(p, 1e-300)), beyond), -700))
     at = np.repeat(edges, 2)[1:-1] + np.tile([1e-9, -1e-9], len(heights)) * np.ptp(edges)
     sd = at, np.repeat(np.maximum(histogram.counts, 1.0) ** -0.5, 2)
     name = f"SDE from a histogram of {len(heights)} bins"
-    return Candidate(name, model, curve, denoiser.n_parameters, simple.evidence["histogram"], sd)
+    numbers = denoiser.n_parameters + 2  # with its ends
+    return Candidate(name, model, curve, numbers, simple.evidence["histogram"], sd)
 
 
 def _with_denoiser(denoiser: nn.Module, delta: float, simple: _Simple) -> FittedSDE:
