@@ -3,6 +3,7 @@
 import math
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -210,7 +211,8 @@ def test_a_histogram_where_the_density_jumps_and_not_where_points_are_few():
     assert box.chosen.name == "SDE from a histogram of 1 bins"
     assert box.pdf([-0.9, 0.0, 0.9]) == pytest.approx([0.5] * 3, rel=0.03)
     y = torch.linspace(-0.9, 0.9, 5, dtype=torch.float64)
-    np.testing.assert_allclose(box.pdf(y), box.model.log_likelihood(y).exp(), rtol=0.01)
+    quick = replace(box.model, n_steps=120)  # of the Fokker-Planck equation
+    np.testing.assert_allclose(box.pdf(y), quick.log_likelihood(y).exp(), rtol=0.01)
     few = fit_density(np.random.default_rng(0).normal(size=7))
     assert few.chosen.name != "SDE from a histogram of 1 bins"
 
