@@ -103,8 +103,9 @@ def banded(
     ax.stairs(share * counts, edges, fill=True, color=COLORS["data"], label="data")
     ax.fill_between(x, *band, color=COLORS["model"], alpha=0.25, lw=0, label=f"{level:.0%} band")
     ax.plot(x, density, color=COLORS["model"], label="density")
-    top = max(density[np.isfinite(density)].max(), share * counts.max())
-    ax.set(xlabel="$y$", ylabel="density", xlim=(x[0], x[-1]), ylim=(0, 1.25 * top))
+    peak = density[np.isfinite(density)].max()
+    top = max(peak, share * counts.max(), min(2 * peak, np.nanmax(band[1])))
+    ax.set(xlabel="$y$", ylabel="density", xlim=(x[0], x[-1]), ylim=(0, 1.2 * top))
     ax.legend(loc="upper center", ncols=3, columnspacing=1, handlelength=1.5)
     return ax
 

@@ -228,6 +228,7 @@ def test_boxes_far_apart_have_a_density_everywhere():
     ("options", "message"),
     [
         ({"y": [1.0, 2, 3]}, "3 values are too few for a density: at least 5"),
+        ({"y": [1.0, 2, math.nan, 4, 5, 6]}, "data must be finite.*nan at index 2"),
         ({"model": "spline"}, "unknown model 'spline'; choose from best, flow, sde"),
         ({"weights": "w"}, "weights = 'w' names a column, so the data must be a file"),
         ({"censored": [0, 1]}, "6 values need as many marks in censored, not 2"),

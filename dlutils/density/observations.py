@@ -10,7 +10,6 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from dlutils.arrays import doubles
 from dlutils.data.own_data import (
     EVERYWHERE,
     check_rounding,
@@ -137,7 +136,7 @@ def observe(
         low, high = _intervals(y, censored)
         y = torch.where(low.isfinite(), low, high)
     else:
-        y = doubles(y)
+        y = check_sample(y)
         low, high = _sides(y, censored)
     if weights is not None:
         weights = check_weights(weights, len(y))
