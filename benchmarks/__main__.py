@@ -20,6 +20,9 @@ NAMES = (
     "variance",
     "parameterizations",
     "sweep",
+    "density",
+    "censored",
+    "fit_time",
     "leaderboard",
 )
 

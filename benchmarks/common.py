@@ -183,7 +183,8 @@ def command(
 
     Args:
         make: From the options to tables. Its file names the benchmark and its
-            docstring is the description.
+            docstring is the description. One row a fit, which it may leave in `options.fits`, has
+            a file of its own.
         packages: Distributions it needs; the report names their versions.
         quick: What `--quick` leaves out.
         arguments: Of the command line; None for the process's own.
@@ -216,6 +217,8 @@ def command(
     print(text)
     rows = [{"table": caption} | row for caption, of in tables.items() for row in of]
     write_csv(FOLDER / f"{name}.csv", rows)
+    if raw := getattr(options, "fits", None):
+        write_csv(FOLDER / f"{name}_fits.csv", raw)
     (FOLDER / f"{name}.md").write_text(text, encoding="utf-8")
     options.record.unlink(missing_ok=True)
     return 0

@@ -20,10 +20,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dlutils import diffusion, flows
+from dlutils import diffusion, fit_density, flows
 from dlutils.data.datasets import Dataset, make_dataset
 from dlutils.data.units import Units
 from dlutils.estimators import coordinates, smoothing, yardsticks
+from dlutils.estimators.histogram import irregular_histogram
 from dlutils.estimators.yardsticks import LogDensity
 from dlutils.evaluation import compare
 from dlutils.flows.choice import effective_parameters
@@ -131,6 +132,12 @@ def chosen(dataset: Dataset, seed: int) -> LogDensity:
     with suppress(ValueError):
         found.append(ode_likelihood(dataset, seed))
     return max(found, key=lambda pair: pair[0])[1]
+
+
+def fitted(dataset: Dataset) -> LogDensity:
+    """What users get in one line."""
+    q = fit_density(dataset.train)
+    return lambda y: torch.from_numpy(q.log_prob(y))
 
 
 def kde_botev(dataset: Dataset, seed: int) -> LogDensity:
@@ -253,7 +260,8 @@ def nsf(dataset: Dataset, seed: int) -> LogDensity:
     return in_units(units, lambda x: log_density(x).detach())
 
 
-# the estimate; what it is; what it chooses, and how
+# the estimate; what it is; what it chooses, and how. A further one is a line here: a function of a
+# dataset, of which it may see `train`, and a seed, to a function that returns log-densities
 CONTENDERS: dict[str, tuple[Callable[[Dataset, int], LogDensity], str, str]] = {
     "ODE, likelihood": (
         lambda dataset, seed: ode_likelihood(dataset, seed)[1],
@@ -269,6 +277,9 @@ CONTENDERS: dict[str, tuple[Callable[[Dataset, int], LogDensity], str, str]] = {
         "what is corrected, how, delta, by Akaike's criterion"),
     "ODE or SDE": (
         chosen, "ODE by likelihood or SDE in closed form", "by Akaike's criterion"),
+    "fit_density": (
+        lambda dataset, seed: fitted(dataset),
+        "flow by flow matching or SDE of EM's mixture", "by Akaike's criterion"),
     "EM, grown": (
         lambda dataset, seed: yardsticks.em_mixture(dataset.train),
         "mixture of Gaussians", "their number, by BIC"),
@@ -278,6 +289,9 @@ CONTENDERS: dict[str, tuple[Callable[[Dataset, int], LogDensity], str, str]] = {
         lambda dataset, seed: yardsticks.penalized(dataset.train),
         "penalised likelihood on a grid", "the penalty, by the evidence"),
     "DEFT": (deft, "suftware", "the smoothness, by the evidence"),
+    "histogram": (
+        lambda dataset, seed: irregular_histogram(dataset.train),
+        "constant in bins of any width; zero outside the sample", "number and places, by evidence"),
     "KDE, Scott": (
         lambda dataset, seed: yardsticks.kde(dataset.train),
         "Gaussian kernels", "nothing: Scott's bandwidth"),
@@ -298,7 +312,8 @@ def measure(config: Mapping[str, object]) -> dict[str, object]:
 
     Returns:
         The coordinate's name; kl (mass divided out, nats; None where there is no density, or it is
-        zero at data), seconds and error, each by contender.
+        zero at data), ise and squared_hellinger (None where there is no density), seconds and
+        error, each by contender.
     """
     torch.set_num_threads(1)
     dataset = make_dataset(config["density"], config["n"], 2, 2, seed=config["seed"])
@@ -307,17 +322,21 @@ def measure(config: Mapping[str, object]) -> dict[str, object]:
     points = {part: units(getattr(dataset, part)) for part in ("train", "val", "test")}
     ends = units(torch.tensor(dataset.support, dtype=torch.float64)).tolist()
     seen = replace(dataset, **points, support=tuple(ends), distribution=None)
-    kl, seconds, errors = {}, {}, {}
+    seconds, errors = {}, {}
+    distances = {name: dict.fromkeys(CONTENDERS) for name in ("kl", "ise", "squared_hellinger")}
     for name, (estimate, *_) in CONTENDERS.items():
         start = time.perf_counter()
         try:
             log_q = estimate(seen, config["seed"])
             seconds[name] = time.perf_counter() - start
-            found = compare(dataset, in_units(units, log_q), 8001).normalized_kl
-            kl[name] = found if math.isfinite(found) else None
+            found = compare(dataset, in_units(units, log_q), 8001)
+            kl = found.normalized_kl
+            distances["kl"][name] = kl if math.isfinite(kl) else None
+            distances["ise"][name] = found.ise
+            distances["squared_hellinger"][name] = found.squared_hellinger
         except (ValueError, ArithmeticError, np.linalg.LinAlgError) as error:
             seconds.setdefault(name, time.perf_counter() - start)
-            kl[name], errors[name] = None, f"{type(error).__name__}: {error}"
+            errors[name] = f"{type(error).__name__}: {error}"
     seconds["ODE or SDE"] += seconds["ODE, likelihood"] + seconds["SDE, closed form"]  # had both
     coordinate = "Arsinh" if bends else "Identity"
-    return {"coordinate": coordinate, "kl": kl, "seconds": seconds, "errors": errors}
+    return {"coordinate": coordinate} | distances | {"seconds": seconds, "errors": errors}

@@ -22,7 +22,8 @@ MAY_IMPORT = {  # a room of the package: which others, itself and what all share
     "estimators": {"data"},
     "flows": {"data", "estimators"},
     "diffusion": {"data", "estimators"},
-    "tools": {"data", "estimators", "flows", "diffusion"},
+    "density": {"data", "estimators", "flows", "diffusion"},  # it chooses between the latter two
+    "tools": {"data", "estimators", "flows", "diffusion", "density"},
     "shared": {"data"},
 }
 AROUND = {"tests": "*.py", "benchmarks": "*.py", "docs": "*.md"}  # what stands around the package
@@ -39,8 +40,13 @@ def modules(root: Path) -> dict[str, Path]:
 
 
 def room(module: str) -> str:
-    """The folder that a module is in; "shared" for those that are in none."""
+    """The folder that a module is in; "shared" for those that are in none.
+
+    The package's own command, `python -m dlutils`, is one of the tools.
+    """
     parts = module.split(".")
+    if parts[-1] == "__main__" and len(parts) == 2:
+        return "tools"
     return parts[1] if len(parts) > 2 else "shared"
 
 

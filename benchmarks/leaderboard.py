@@ -29,6 +29,7 @@ QUICK = {
     "Berlinet & Devroye": ["benchden_05"],
 }
 NAMES, OURS = list(CONTENDERS), "ODE or SDE"
+FURTHER = {"ISE": "ise", "squared Hellinger distance": "squared_hellinger"}  # from the same fits
 
 
 def title(density: str) -> str:
@@ -36,17 +37,21 @@ def title(density: str) -> str:
     return density_of(density)[0].partition("number ")[2].partition(":")[0].replace(", ", " ", 1)
 
 
-def distances(rows: Sequence[Row], densities: Sequence[str], n: int) -> np.ndarray:
+def distances(
+    rows: Sequence[Row], densities: Sequence[str], n: int, what: str = "kl"
+) -> np.ndarray:
     """KL in thousandths of a nat, `(contenders, densities, seeds)`; NaN where nothing was measured.
 
-    Infinite where there is no density, or it is zero at data.
+    Or thousandths of another distance of `FURTHER`. Infinite where there is no density, or it is
+    zero at data.
     """
     seeds = sorted({row["seed"] for row in rows})
     found = np.full((len(NAMES), len(densities), len(seeds)), np.nan)
     for row in rows:
         if row["n"] == n and row["density"] in densities:
-            kl = [inf if row["kl"][name] is None else 1e3 * row["kl"][name] for name in NAMES]
-            found[:, densities.index(row["density"]), seeds.index(row["seed"])] = kl
+            values = [row[what].get(name) for name in NAMES]
+            values = [inf if value is None else 1e3 * value for value in values]
+            found[:, densities.index(row["density"]), seeds.index(row["seed"])] = values
     return found
 
 
@@ -116,6 +121,26 @@ def mean_ranks(tables: Tables, suites: Iterable[str], sizes: Sequence[int]) -> l
     return list(lines.values())
 
 
+def ranks_by(rows: Sequence[Row], what: str, suites: dict[str, list[str]], sizes: Sequence[int]):
+    """Mean ranks by another distance: a line a contender."""
+    lines = {name: {"contender": name} for name in NAMES}
+    for (suite, densities), n in product(suites.items(), sizes):
+        means = distances(rows, densities, n, what).mean(axis=2)
+        for line, rank in zip(lines.values(), rankdata(means, axis=0).mean(axis=1), strict=True):
+            line[f"{suite}, n = {n:,}"] = float(rank)
+    return list(lines.values())
+
+
+def fits(rows: Sequence[Row]) -> list[Row]:
+    """One row a fit: what was measured, unrounded."""
+    return [
+        {key: row[key] for key in ("density", "n", "seed", "coordinate")}
+        | {"contender": name}
+        | {what: row[what].get(name) for what in ("kl", *FURTHER.values(), "seconds")}
+        for row, name in product(rows, NAMES)
+    ]
+
+
 def losses(rows: Sequence[Row], suites: dict[str, list[str]], sizes: Sequence[int]) -> list[Row]:
     """Where ours is behind the closest by more than a standard error."""
     lines = []
@@ -175,6 +200,9 @@ def make(options: Options) -> Tables:
     for suite, densities in suites.items():
         tables[f"Standings, {suite}"] = standings(rows, densities, sizes)
     tables["Mean ranks"] = mean_ranks(tables, suites, sizes)
+    for name, what in FURTHER.items():
+        tables[f"Mean ranks, {name}"] = ranks_by(rows, what, suites, sizes)
+    options.fits = fits(rows)
     if not options.quick:
         draw(rows, [("Marron & Wand", max(sizes)), ("Berlinet & Devroye", 1000)])
         tables[f"Where “{OURS}” is behind"] = losses(rows, suites, sizes)

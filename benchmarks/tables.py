@@ -75,6 +75,8 @@ def take(name: str, runs: Path, folder: Path) -> None:
         for pattern in (r"^Machine: ([^;]*)", "^Date: (.*)")
     )
     shutil.copy(runs / f"{name}.csv", folder)
+    if (raw := runs / f"{name}_fits.csv").exists():
+        shutil.copy(raw, folder)
     sources = {row["benchmark"]: row for row in read_csv(folder / SOURCES)}
     sources[name] = {"benchmark": name, "machine": machine, "date": date}
     write_csv(folder / SOURCES, list(sources.values()))

@@ -49,6 +49,17 @@ class Comparison:
         return self.kl + float(np.log(self.mass))
 
     @property
+    def ise(self) -> float:
+        r"""$\int(p-q)^2dy$, the integrated squared error, mass divided out, per unit of y."""
+        return float(self.weights @ (np.exp(self.log_p) - np.exp(self.log_q) / self.mass) ** 2)
+
+    @property
+    def squared_hellinger(self) -> float:
+        r"""$1-\int\sqrt{pq}\,dy$, the squared Hellinger distance, mass divided out, 0 to 1."""
+        overlap = self.weights @ np.exp((self.log_p + self.log_q) / 2) / self.mass**0.5
+        return float(max(1 - overlap, 0.0))
+
+    @property
     def is_density(self) -> bool:
         """Whether the mass is one to within 0.01."""
         return abs(self.mass - 1) <= MASS_TOLERANCE
@@ -117,7 +128,7 @@ def compare(dataset: Dataset, log_likelihood: LogLikelihood, n_nodes: int = 4001
         return Comparison(y[seen], weights[seen], None, log_q[seen], mass, float("nan"))
     log_p = dataset.log_prob(y).numpy()
     inside = np.exp(log_p) > 0
-    kl = (weights * np.exp(log_p))[inside] @ (log_p - log_q)[inside]
+    kl = (weights * np.exp(log_p))[inside] @ (log_p[inside] - log_q[inside])
     return Comparison(y, weights, log_p, log_q, mass, float(kl))
 
 

@@ -80,6 +80,37 @@ def density(dataset: Dataset, fit: Comparison, ax: Axes | None = None) -> Axes:
     return ax
 
 
+def banded(
+    x: np.ndarray,
+    density: np.ndarray,
+    band: tuple[np.ndarray, np.ndarray],
+    sample: tuple[np.ndarray, ArrayLike | None, float],
+    ax: Axes | None = None,
+    *,
+    level: float,
+) -> Axes:
+    """A density with its band over a histogram.
+
+    Args:
+        x: Places, increasing, shape `(m,)`.
+        density: At these, `(m,)`, per unit of x.
+        band: Its low and high ends there.
+        sample: Values, `(n,)`, their weights or None, and which share of all they are.
+        ax: Where to draw.
+        level: Of the band, for the legend.
+    """
+    ax, (values, weights, share) = _axes(ax), sample
+    counts, edges = np.histogram(values, 80, (x[0], x[-1]), density=True, weights=weights)
+    ax.stairs(share * counts, edges, fill=True, color=COLORS["data"], label="data")
+    ax.fill_between(x, *band, color=COLORS["model"], alpha=0.25, lw=0, label=f"{level:.0%} band")
+    ax.plot(x, density, color=COLORS["model"], label="density")
+    peak = density[np.isfinite(density)].max()
+    top = max(peak, share * counts.max(), min(2 * peak, np.nanmax(band[1])))
+    ax.set(xlabel="$y$", ylabel="density", xlim=(x[0], x[-1]), ylim=(0, 1.2 * top))
+    ax.legend(loc="upper center", ncols=3, columnspacing=1, handlelength=1.5)
+    return ax
+
+
 def outline(dataset: Dataset, fit: Comparison, ax: Axes) -> Axes:
     """Histogram, truth and model as `density` shows them, drawn in a tenth of the time."""
     counts, edges = np.histogram(dataset.train, np.linspace(fit.y[0], fit.y[-1], 81), density=True)

@@ -1,13 +1,14 @@
 """Denoisers in closed form: posterior means, and SDEs that start from them."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
 
 from dlutils.data.datasets import make_dataset
 from dlutils.data.units import Units
-from dlutils.diffusion.denoisers import GaussianDenoiser, MixtureDenoiser
+from dlutils.diffusion.denoisers import GaussianDenoiser, MixtureDenoiser, UniformsDenoiser
 from dlutils.estimators.view import units_of
 from dlutils.estimators.yardsticks import Mixture, em_mixture
 from dlutils.evaluation import compare
@@ -29,6 +30,22 @@ def test_the_denoisers_are_posterior_means(prior, denoiser):
         posterior = (prior(y) - (g[:, None] - s * y) ** 2 / 2).softmax(1)
         found = denoiser(g, torch.full_like(g, s))
         torch.testing.assert_close(found, posterior @ y, rtol=0, atol=1e-6)
+
+
+def test_for_a_histogram_it_is_the_posterior_mean_whatever_the_noise():
+    edges = torch.tensor([-1.7, -0.5, 0.1, 1.7], dtype=torch.float64)
+    density = torch.tensor([0.3, 0.0, 0.4], dtype=torch.float64)  # up to a constant
+    n = 40_000
+    middle = (torch.arange(n, dtype=torch.float64) + 0.5) / n
+    y = torch.cat([torch.lerp(a, b, middle) for a, b in pairwise(edges)])
+    prior = (density * edges.diff()).repeat_interleave(n)
+    for s in (0.0, 1e-3, 0.3, 1.0, 5.0, 50.0):
+        g = torch.tensor([-3.0, -1.0, 0.5, 2.5], dtype=torch.float64) * (1 + s)
+        posterior = (prior.log() - (g[:, None] - s * y) ** 2 / 2).softmax(1)
+        found = UniformsDenoiser(edges, density)(g, torch.tensor(s, dtype=torch.float64))
+        torch.testing.assert_close(found, posterior @ y, rtol=0, atol=1e-6)
+    between = UniformsDenoiser(edges, density)(*torch.tensor([[-300.0], [1e3]]).double())
+    assert between.item() == pytest.approx(-0.5, abs=1e-3), "the nearest where there is something"
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

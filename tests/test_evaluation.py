@@ -37,6 +37,16 @@ def test_kl_between_two_gaussians_is_the_closed_form(loc, sd, mass, tails):
     assert found.normalized_kl == pytest.approx(kl, abs=tails)
 
 
+def test_ise_and_hellinger_between_two_gaussians_are_the_closed_forms():
+    m, s, t = 0.1, 0.5, 0.6
+    found = compare(DATA, lambda y: Normal(1 + m, t).log_prob(y) + math.log(1.3))  # divided out
+    product = lambda a, b, m: Normal(0.0, math.hypot(a, b)).log_prob(torch.tensor(m)).exp().item()
+    ise = product(s, s, 0.0) + product(t, t, 0.0) - 2 * product(s, t, m)
+    overlap = math.sqrt(2 * s * t / (s**2 + t**2)) * math.exp(-(m**2) / (4 * (s**2 + t**2)))
+    assert found.ise == pytest.approx(ise, rel=1e-3)
+    assert found.squared_hellinger == pytest.approx(1 - overlap, rel=0.01)
+
+
 def test_a_model_that_is_not_a_number_somewhere_is_refused():
     with pytest.raises(ValueError, match=r"not finite at \d+ of \d+ nodes.*y = 2"):
         compare(DATA, lambda y: torch.where(y > 2, torch.nan, 0.0))

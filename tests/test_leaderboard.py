@@ -23,7 +23,9 @@ def rows():
     def row(density, seed, ours, em):
         kl = dict.fromkeys(OTHERS, 1.0) | {"ODE or SDE": ours, "EM, grown": em}
         seconds = dict.fromkeys(kl, 0.5)
-        return {"density": density, "n": 1000, "seed": seed, "kl": kl, "seconds": seconds}
+        row = {"density": density, "n": 1000, "seed": seed, "coordinate": "Identity"}
+        further = dict.fromkeys(leaderboard.FURTHER.values(), dict.fromkeys(kl, 0.1) | {"NSF": 0.2})
+        return row | {"kl": kl, "seconds": seconds} | further
 
     return [
         row("marron_wand_05", 10, 0.0030, 0.0025),
@@ -61,6 +63,24 @@ def test_standings_count_and_rank(rows):
     assert [line["contender"] for line in ranks] == list(CONTENDERS)
     found = {line["contender"]: line["all, n = 1,000"] for line in ranks}
     assert found == {name: line["rank, n = 1,000"] for name, line in lines.items()}
+
+
+def test_other_distances_have_ranks_of_their_own(rows):
+    for what in leaderboard.FURTHER.values():
+        lines = leaderboard.ranks_by(rows, what, {"all": DENSITIES}, [1000])
+        ranks = {line["contender"]: line["all, n = 1,000"] for line in lines}
+        assert ranks["NSF"] == len(CONTENDERS)
+        assert ranks["EM, grown"] == len(CONTENDERS) / 2, "all others alike"
+
+
+def test_raw_results_have_a_row_a_fit(rows):
+    fits = leaderboard.fits(rows)
+    assert len(fits) == len(rows) * len(CONTENDERS)
+    (failed,) = (fit for fit in fits if fit["kl"] is None)
+    assert (failed["density"], failed["seed"], failed["contender"]) == (
+        "benchden_06", 10, "EM, grown",
+    )  # fmt: skip
+    assert failed["ise"] == 0.1
 
 
 def test_losses_name_who_is_closer_and_by_how_much(rows):

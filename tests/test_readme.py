@@ -40,11 +40,23 @@ def run(folder, monkeypatch, *arguments):
     return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout
 
 
-def test_own_data_example_runs(tmp_path, monkeypatch):
-    (code,) = blocks("docs/own-data.md", "python")
+def test_own_data_examples_run(tmp_path, monkeypatch):
+    one_line, censored, script = blocks("docs/own-data.md", "python")
     np.savetxt(tmp_path / "my_data.csv", np.random.default_rng(0).gamma(4, size=500))
-    run(tmp_path, monkeypatch, "-c", code)
+    printed = run(tmp_path, monkeypatch, "-c", one_line)
+    assert "nats before" in printed
+    assert (tmp_path / "my_density.png").exists()
+    median = float(run(tmp_path, monkeypatch, "-c", censored))
+    assert abs(median - 2 * np.log(2)) < 0.4, "four standard errors"
+    run(tmp_path, monkeypatch, "-c", script)
     assert (tmp_path / "figures" / "my_density.pdf").exists()
+
+
+def test_readme_example_runs(tmp_path, monkeypatch):
+    (code,) = blocks("README.md", "python")
+    heights = np.random.default_rng(0).normal(170, 8, size=300)
+    np.savetxt(tmp_path / "data.csv", heights, header="height", comments="")
+    assert "data, height: 300" in run(tmp_path, monkeypatch, "-c", code)
 
 
 def test_sweep_example_runs(tmp_path, monkeypatch):
@@ -108,7 +120,8 @@ def test_colab_cell_stops_without_a_clone(answer, message, tmp_path):
 
 def test_every_example_has_a_test():
     """Those of extend.md are run by tests of their own."""
-    tested = {"docs/own-data.md", "docs/sweeps.md", "docs/extend.md", "docs/check-a-likelihood.md"}
+    tested = {"README.md", "docs/own-data.md", "docs/sweeps.md", "docs/extend.md"}
+    tested |= {"docs/check-a-likelihood.md"}
     assert {page for page in PAGES if blocks(page, "python")} <= tested
     assert README.count("papermill ODE.ipynb") == 1, "run by test_configurations.py"
 

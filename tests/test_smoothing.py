@@ -69,3 +69,38 @@ def test_the_smoothed_sample_has_the_moments_of_the_sample():
     assert found.dtype == torch.float32
     assert found.isfinite().all()
     assert (found.diff() >= 0).all()
+
+
+def test_the_covariance_is_what_the_log_density_does_from_sample_to_sample():
+    """Where most points are, with a dozen samples, on average over the places."""
+    at, found, said = np.linspace(-1, 1, 9), [], []
+    for seed in range(12):
+        y = make_dataset("gaussian", n_train=1000, n_test=2, seed=seed).train
+        fitted = smoothing.posterior((y - 1) / 0.5)
+        found.append(np.interp(at, fitted.x, fitted.log_p))
+        said.append(np.interp(at, fitted.x, fitted.sd))
+    assert np.mean(said) == pytest.approx(np.std(found, axis=0).mean(), rel=0.5)
+
+
+def test_intervals_that_are_as_narrow_as_a_point_are_points():
+    _, y, _, _ = standardized("laplace_mixture", 500)
+    some = y[:100].numpy()
+    narrow = smoothing.Incomplete(some - 1e-3, some + 1e-3, np.ones(100))
+    x = np.linspace(*np.quantile(y, [0.05, 0.95]), 51)
+    log_p = lambda fitted: np.interp(x, fitted.x, fitted.log_p)
+    found = smoothing.posterior(y[100:], incomplete=narrow)
+    assert np.abs(log_p(found) - log_p(smoothing.posterior(y))).mean() < 0.05
+    assert np.abs(log_p(smoothing.posterior(y[(y > -1) | (y < -2)])) - log_p(found)).mean() > 0.1
+
+
+def test_what_is_hidden_is_expected_where_the_density_says():
+    edges = np.linspace(-2, 2, 9)  # bins of a half
+    incomplete = smoothing.Incomplete(
+        np.array([0.5, 0.5]), np.array([np.inf, np.inf]), np.array([3.0, 1.0]), (-1.0, np.inf)
+    )
+    hidden = smoothing.Hidden.of(edges, incomplete)
+    assert hidden.counts.tolist() == [4], "two intervals that are the same"
+    mass = np.array([1, 1, 1, 1, 1, 2, 1, 1.0]) / 9
+    above = 4 * np.array([0, 0, 0, 0, 0, 2, 1, 1]) / 4
+    below = 70 * np.array([1, 1, 0, 0, 0, 0, 0, 0]) / 7  # 70 were seen of seven ninths
+    np.testing.assert_allclose(hidden.expected(mass, 70), above + below)
