@@ -29,6 +29,7 @@ def figures(tmp_path, monkeypatch):
     (tmp_path / "figures").mkdir()
     for name, text in TABLES.items():
         (tmp_path / "figures" / f"{name}.csv").write_text(text, encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", "")  # a run adds to it: put back afterwards
 
 
 def write(text):
