@@ -1,6 +1,6 @@
 r"""Plant faults in the package, one at a time, and say of each whether the tests catch it.
 
-`python -m tests.planted_faults` copies the working tree, changes one place of the package in the
+`python -m benchmarks.planted_faults` copies the working tree, changes one place of the package in the
 copy, and runs the test files that belong to the module until a test fails. Where tests have been
 thinned, `--fresh` shows whether a guard was lost. Results are written to
 `build/planted_faults.jsonl` as they come; a second start goes on with the rest.
@@ -404,7 +404,7 @@ def first_failure(folder: Path, arguments: Sequence[str], limit: float) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Plant faults in a copy of the package, one at a time, and run the tests on each."""
-    parser = argparse.ArgumentParser("python -m tests.planted_faults", description=main.__doc__)
+    parser = argparse.ArgumentParser("python -m benchmarks.planted_faults", description=main.__doc__)
     parser.add_argument("--list", action="store_true", help="say where each would be, and end")
     parser.add_argument("--only", action="append", metavar="NAME", help="this fault, anew")
     parser.add_argument("--fresh", action="store_true", help="those that were tried before, too")
