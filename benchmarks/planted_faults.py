@@ -1,12 +1,11 @@
 r"""Plant faults in the package, one at a time, and say of each whether the tests catch it.
 
-`python -m benchmarks.planted_faults` copies the working tree, changes one place of the package in the
-copy, and runs the test files that belong to the module until a test fails. Where tests have been
+`python -m benchmarks.planted_faults` copies the working tree, changes one place of the package in
+the copy, and runs the tests of the module until one fails. Where tests have been
 thinned, `--fresh` shows whether a guard was lost. Results are written to
 `build/planted_faults.jsonl` as they come; a second start goes on with the rest.
 """
 
-import argparse
 import os
 import re
 import shutil
@@ -22,6 +21,7 @@ from typing import NamedTuple
 
 from dlutils.processes import cores
 from dlutils.tables import markdown_table
+from dlutils.tools.commands import parser_of
 from dlutils.tools.sweep.jobs import Config, identity, run_all
 from dlutils.tools.sweep.results import Row, load
 
@@ -192,13 +192,13 @@ FAULTS = [
     ),
     Fault(
         "a point taken for a decimal mark beside decimal commas",
-        'if "_" in cell or (decimal == "," and "." in cell):',
-        'if "_" in cell:',
+        'if "_" in text or (marks != PLAIN and not _pattern(marks).fullmatch(text)):',
+        'if "_" in text:',
     ),
     Fault(
         "lines of a quoted cell not counted",
         "begins = number",
-        "begins = n_records + 1",
+        "begins = n_rows + 1",
     ),
     Fault(
         "intervals of rounded values beyond a lower bound",
@@ -404,7 +404,7 @@ def first_failure(folder: Path, arguments: Sequence[str], limit: float) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Plant faults in a copy of the package, one at a time, and run the tests on each."""
-    parser = argparse.ArgumentParser("python -m benchmarks.planted_faults", description=main.__doc__)
+    parser = parser_of("benchmarks.planted_faults", main)
     parser.add_argument("--list", action="store_true", help="say where each would be, and end")
     parser.add_argument("--only", action="append", metavar="NAME", help="this fault, anew")
     parser.add_argument("--fresh", action="store_true", help="those that were tried before, too")
