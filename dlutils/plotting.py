@@ -278,7 +278,6 @@ def family(
     ax.plot(zero, kl_at_zero, color=COLORS["model"], marker=line_style(2)["marker"], ms=3)
     _ticks_at(ax, [zero, *r])
     ax.set_xticklabels(["0", *(f"{value:g}" for value in r)])
-    ax.legend(loc="upper center", fontsize=6)
     return ax
 
 

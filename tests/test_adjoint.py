@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parameters_to_vector
 
+from conftest import WithoutKernel
 from dlutils.flows import adjoint
 from dlutils.flows.adjoint import log_likelihood, mean_log_likelihood, scores
 from dlutils.flows.kernels import AutogradKernel, MLPKernel
@@ -14,17 +15,6 @@ from dlutils.flows.methods import LOGDETS, METHODS, order_of
 from dlutils.flows.nets import ConcatSquashDrift, FourierDrift, SigmoidBasisDrift
 
 pytestmark = pytest.mark.usefixtures("float64")
-
-
-class WithoutKernel(nn.Module):
-    """Hides the kernel() that a drift may have."""
-
-    def __init__(self, f):
-        super().__init__()
-        self.f = f
-
-    def forward(self, x, t):
-        return self.f(x, t)
 
 
 class Wave(nn.Module):

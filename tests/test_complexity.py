@@ -5,21 +5,11 @@ import pytest
 import torch
 from torch import nn
 
+from conftest import WithoutKernel
 from dlutils.evaluation import slope
 from dlutils.flows.adjoint import log_likelihood, mean_log_likelihood
 from dlutils.processes import fresh_processes
 from dlutils.tools import complexity
-
-
-class WithoutKernel(nn.Module):
-    """A drift whose derivatives come from autograd."""
-
-    def __init__(self, f):
-        super().__init__()
-        self.f = f
-
-    def forward(self, x, t):
-        return self.f(x, t)
 
 
 def test_every_way_has_the_same_gradient(ode):
