@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 NOTEBOOKS := $(wildcard *.ipynb)
-PARALLEL := --numprocesses=auto
+PARALLEL := --numprocesses=auto --maxschedchunk=4
 
 .PHONY: help run test test-all test-browser lab outputs handout solution slides lint bench speedrun report page clean
 

@@ -27,7 +27,13 @@ ROOT = Path(__file__).parents[1]
 settings.register_profile("few", max_examples=30)  # make test
 settings.register_profile("many", max_examples=500)  # make test-all
 settings.load_profile("few")
+LONG = ("test_whole_runs.py", "test_configurations.py")  # minutes each: they come first
 HANGS = 600  # seconds after which something is taken to hang, on however busy a machine
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the notebooks, so that no core waits in the end for another that runs one."""
+    items.sort(key=lambda item: item.path.name not in LONG)
 
 
 class WithoutKernel(nn.Module):
