@@ -289,7 +289,8 @@ def test_a_run_whose_process_dies_is_repeated_and_ctrl_c_waits_for_those_under_w
     assert "waiting for the runs under way" in capsys.readouterr().err
     dead, *rows = sweep.load(path)
     assert dead["error"].endswith("its process died 3 times: killed, or no memory")
-    assert sorted(row["y"] for row in rows) == [1, 2, 3], "what is under way is written down, no more"
+    done = sorted(row["y"] for row in rows)
+    assert done == [1, 2, 3], "what is under way is written down, no more"
     assert run_all(die, configs, path, pool) == 1
     assert [row["x"] for row in sweep.load(path)] == list(range(8))
 
