@@ -17,6 +17,7 @@ PACKAGES = ("torch", "numpy", "scipy", "KDEpy", "suftware", "MDL-Density-Histogr
 NAMES = ["fit_density", "histogram", "histogram, MDL", "EM, grown", "penalised", "DEFT"]
 NAMES += ["KDE, Scott", "KDE, Botev"]
 OURS, BESIDE = "fit_density", "histogram"
+JUMPS = [f"benchden_{number:02d}" for number in (1, 2, 9, 13, 25, 26)]
 FIRST_SEED, N_POINTS = 300, 1000
 DISTANCES = ("kl", "ise", "squared_hellinger")
 
@@ -69,7 +70,8 @@ def make(options: Options) -> Tables:
         for row, name in product(rows, NAMES)
     ]
     tables = {suite: table(rows, of_suite) for suite, of_suite in suites.items()}
-    return tables | {"Beside the histogram": beside(rows, densities)}
+    jumps = [density for density in JUMPS if density in densities]
+    return tables | {"Where the density jumps": beside(rows, jumps)}
 
 
 if __name__ == "__main__":
