@@ -23,6 +23,7 @@ NAMES = (
     "density",
     "censored",
     "fit_time",
+    "hellinger",
     "leaderboard",
 )
 

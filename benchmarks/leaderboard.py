@@ -19,6 +19,7 @@ from dlutils import plotting
 from dlutils.data.datasets import DISTRIBUTIONS, density_of
 
 PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "KDEpy", "zuko", "suftware")
+PACKAGES += ("MDL-Density-Histogram",)
 SIZES = (100, 1000, 10_000)
 SUITES = {
     suite: [name for name in DISTRIBUTIONS if name.startswith(prefix)]

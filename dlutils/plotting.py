@@ -102,13 +102,18 @@ def banded(
     ax, (values, weights, share) = _axes(ax), sample
     counts, edges = np.histogram(values, 80, (x[0], x[-1]), density=True, weights=weights)
     ax.stairs(share * counts, edges, fill=True, color=COLORS["data"], label="data")
-    ax.fill_between(x, *band, color=COLORS["model"], alpha=0.25, lw=0, label=f"{level:.0%} band")
     ax.plot(x, density, color=COLORS["model"], label="density")
+    shade(ax, x, band, f"{level:.0%} band")
     peak = density[np.isfinite(density)].max()
     top = max(peak, share * counts.max(), min(2 * peak, np.nanmax(band[1])))
     ax.set(xlabel="$y$", ylabel="density", xlim=(x[0], x[-1]), ylim=(0, 1.2 * top))
-    ax.legend(loc="upper center", ncols=3, columnspacing=1, handlelength=1.5)
     return ax
+
+
+def shade(ax: Axes, x: np.ndarray, ends: tuple[np.ndarray, np.ndarray], label: str) -> None:
+    """Shade a band between its low and its high end at x, `(m,)` each, and name it."""
+    ax.fill_between(x, *ends, color=COLORS["model"], alpha=0.25, lw=0, label=label)
+    ax.legend(loc="upper center", ncols=3, columnspacing=1, handlelength=1.5)
 
 
 def outline(dataset: Dataset, fit: Comparison, ax: Axes) -> Axes:

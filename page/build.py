@@ -18,8 +18,8 @@ from dlutils.settings import choose
 
 SOURCE = Path(__file__).parent / "src"
 TARGET = Path(__file__).parent / "index.html"
-MODULES = ("table", "numerics", "densities", "flow", "solve", "sde", "draw", "words")
-MODULES += ("odeview", "sdeview", "state", "main")
+MODULES = ("table", "numerics", "densities", "flow", "smooth", "solve", "sde", "draw")
+MODULES += ("words", "odeview", "sdeview", "state", "main")
 EXPORTED = r"^export (?=(?:const|function|class) (\w+))"
 FAMILIES = {  # family in densities.js, and the names of location and scale in torch.distributions
     "Normal": ("normal", "loc", "scale"),

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from benchmarks import censored, density
+from benchmarks import censored, density, hellinger
+from benchmarks.estimators import measure
 
 DENSITIES = ["marron_wand_10", "benchden_01"]
 
@@ -54,9 +55,91 @@ def test_so_many_values_are_censored_as_is_asked_for(name):
     assert hidden.mean() == pytest.approx(0.2, abs=0.03), "4.7 standard errors"
 
 
+def censored_row(**measured):
+    config = {"density": "exponential", "kind": "censored", "share": 0.5, "n": 300, "seed": 3}
+    return config | measured
+
+
 def test_errors_of_a_censored_sample():
-    config = {"density": "exponential", "censored": 0.5, "n": 300, "seed": 3}
+    config = censored_row()
     row = config | censored.measure(config)
     assert np.abs(row["errors"]).max() < 0.15
-    (line,) = censored.table([row])
+    assert 0.5 < row["coverage"] <= 1
+    (line,) = censored.table_censored([row])
     assert (line["density"], line["samples"]) == ("exponential", 1)
+    fit = censored.fit_of(row)
+    assert fit["errors at 0.5"] == row["errors"][1]
+    assert all(np.isscalar(value) for value in fit.values())
+
+
+def test_errors_of_a_truncated_sample():
+    config = censored_row(kind="above", share=0.2)
+    row = config | censored.measure(config)
+    assert row["hidden"] == pytest.approx(0.2, abs=0.1), "4.3 standard errors"
+    assert np.abs(row["errors"]).max() < 0.15
+    (line,) = censored.table_truncated([row])
+    assert (line["density"], line["lost"]) == ("exponential", "20% above")
+    assert censored.table_censored([row]) == []
+
+
+def test_bias_and_coverage_are_means_with_their_errors():
+    def row(seed, error, coverage):
+        of_log = {"errors of log q": [0.1, 0.1, error], "deviation": [0.06, 0.04, 1.0]}
+        return censored_row(
+            seed=seed, hidden=0.5, errors=[0, 0, error], coverage=coverage, seconds=1.0,
+            **{"errors of Kaplan-Meier": [0, 0, 0]}, **of_log,
+        )  # fmt: skip
+
+    rows = [row(1, 0.01, 0.8), row(2, 0.03, 1.0)]
+    (line,) = censored.table_censored(rows)
+    assert line["bias of F at 0.75"] == "+0.020 ± 0.010"
+    assert line["error"] == f"{(0.001 / 6) ** 0.5:.4f}"
+    assert (line["coverage"], line["coverage at the quartiles"]) == ("0.900 ± 0.100", "0.67")
+    places = censored.table_places(rows)
+    assert [place["coverage"] for place in places] == ["1.00", "0.00", "1.00"]
+    assert places[2]["spread"] == "0.014"
+
+
+class Exponential:
+    """A density with a band of a tenth, and the CDF that belongs to it."""
+
+    def __init__(self, factor, scale=1.0):
+        self.factor, self.scale = factor, scale
+
+    def band(self, y):
+        p = self.factor * np.exp(-y)
+        return 0.9 * p, 1.1 * p
+
+    def cdf(self, y):
+        return np.minimum(1, self.scale * (1 - np.exp(-y)))
+
+
+def test_coverage_is_of_all_values_or_given_the_window():
+    right = Exponential(1.0)
+    assert censored.covered(right, "exponential", 0.0, 0.5) == 1
+    assert censored.covered(right, "exponential", 0.0, 0.5, of_all=False) == 1
+    naive = Exponential(2.0, 2.0)  # all of it in the window that has one half
+    assert censored.covered(naive, "exponential", 0.0, 0.5) == 0
+    assert censored.covered(naive, "exponential", 0.0, 0.5, of_all=False) == 1
+
+
+def hellinger_row(seed, ours, its):
+    found = dict.fromkeys(hellinger.NAMES, 0.001) | {"fit_density": ours, "histogram": its}
+    row = {"density": "benchden_01", "n": 1000, "seed": seed, "coordinate": "Identity"}
+    return row | {what: dict(found) for what in hellinger.DISTANCES} | {"seconds": found}
+
+
+def test_ours_stands_beside_the_histogram_on_the_same_samples():
+    rows = [hellinger_row(300, 0.002, 0.001), hellinger_row(301, 0.004, 0.003)]
+    (line,) = hellinger.beside(rows, ["benchden_01"])
+    assert (line["ratio"], line["difference"]) == (1.5, "1.00 ± 0.00")
+    rows[0]["squared_hellinger"]["DEFT"] = None
+    (line,) = hellinger.table(rows, ["benchden_01"])
+    assert (line["DEFT"], line["histogram"]) == ("–", "2.00 ± 1.00")
+
+
+def test_only_those_contenders_are_measured_that_are_asked_for():
+    config = {"density": "benchden_01", "n": 300, "seed": 3, "contenders": ["histogram"]}
+    found = measure(config)
+    assert list(found["squared_hellinger"]) == list(found["seconds"]) == ["histogram"]
+    assert 0 < found["squared_hellinger"]["histogram"] < 0.01

@@ -104,3 +104,40 @@ def test_what_is_hidden_is_expected_where_the_density_says():
     above = 4 * np.array([0, 0, 0, 0, 0, 2, 1, 1]) / 4
     below = 70 * np.array([1, 1, 0, 0, 0, 0, 0, 0]) / 7  # 70 were seen of seven ninths
     np.testing.assert_allclose(hidden.expected(mass, 70), above + below)
+
+
+def check_sd(smooth, seed=0):
+    """It is the spread of log p less that of how much of the whole is in the window."""
+    draws = np.random.default_rng(seed).multivariate_normal(smooth.log_p, smooth.covariance, 4000)
+    mass = np.exp(draws) * np.diff(smooth.edges)
+    whole = np.log(mass.sum(axis=1) / (mass @ smooth.hidden.seen))
+    at = smooth.hidden.seen == 1
+    spread = (draws - whole[:, None]).std(axis=0)
+    np.testing.assert_allclose(smooth.sd[at], spread[at], rtol=0.1)
+    return spread[at], draws.std(axis=0)[at]
+
+
+def test_the_band_knows_that_the_share_outside_a_window_is_a_guess(monkeypatch):
+    y = torch.from_numpy(np.random.default_rng(0).normal(size=4000))
+    y = y[(y > -2) & (y < 0)]
+    window = smoothing.Incomplete(np.empty(0), np.empty(0), np.empty(0), (-2.0, 0.0))
+    smooth = smoothing.posterior(y, incomplete=window)
+    with_share, without = check_sd(smooth)
+    assert with_share.mean() > 1.2 * without.mean()
+    complete = smoothing.posterior(y)
+    np.testing.assert_allclose(complete.sd, np.diag(complete.covariance) ** 0.5)
+    wrong = property(lambda self: np.diag(self.covariance) ** 0.5)
+    monkeypatch.setattr(smoothing.Smooth, "sd", wrong)
+    with pytest.raises(AssertionError):
+        check_sd(smooth)
+
+
+def test_bends_outside_a_window_are_as_uncertain_as_inside():
+    y = torch.from_numpy(np.random.default_rng(0).exponential(size=2000))
+    y = y[y < 1]
+    window = smoothing.Incomplete(np.empty(0), np.empty(0), np.empty(0), (-np.inf, 5 / 3))
+    smooth = smoothing.posterior((y - 0.5) / 0.3, incomplete=window)  # 1 is seen as 5 / 3
+    D = np.diff(np.eye(len(smooth.x)), n=2, axis=0)
+    of_bends = np.diag(D @ smooth.covariance @ D.T)
+    outside = smooth.hidden.seen[1:-1] == 0
+    assert np.median(of_bends[outside]) > 0.5 * np.median(of_bends[~outside])

@@ -106,8 +106,17 @@ class Smooth:
 
     @property
     def sd(self) -> np.ndarray:
-        """The standard deviation of `log_p`, `(K,)`."""
-        return np.sqrt(np.maximum(np.diag(self.covariance), 0))
+        """The standard deviation of the log-density, `(K,)`, that of the share unseen in it.
+
+        In the window the counts say how high `log_p` is. That the whole has mass one says the rest:
+        the less is known of the share outside, the less of the density inside, too.
+        """
+        mass = np.diff(self.edges) * np.exp(self.log_p)
+        seen = self.hidden.seen * mass
+        slope = mass / mass.sum() - seen / seen.sum()  # of the logarithm of all over what is seen
+        with_share = self.covariance @ slope
+        variance = np.diag(self.covariance) - 2 * with_share + slope @ with_share
+        return np.sqrt(np.maximum(variance, 0))
 
     def quantiles(self, n: int) -> np.ndarray:
         """As many regular quantiles, increasing, shape `(n,)`."""
@@ -192,6 +201,7 @@ def posterior(
     share = np.histogram(y.numpy(), edges, weights=counts)[0] / n
     of_hidden = hidden.counts / n
     normal = -(x**2 + np.log(2 * np.pi)) / 2
+    unseen = seen[1:-1] == 0  # bends of which there is no record
     D = np.diff(np.eye(n_bins), n=2, axis=0)
     excess, variance = np.zeros(n_bins), np.full(n_bins - 2, 1e-4)  # of log p, of its bends
 
@@ -223,6 +233,9 @@ def posterior(
         mean = np.mean if k < 4 else lambda values: uniform_filter1d(values, WINDOW)
         found = mean((D @ excess) ** 2) / np.maximum(mean(known), 1e-3)
         variance = np.clip(found, LEAST, MOST) * np.ones(n_bins - 2)
+        if unseen.any():  # there the bends are as inside: that none shows says nothing
+            inside = ((D @ excess) ** 2)[~unseen].sum() / max(known[~unseen].sum(), 1e-3)
+            variance[unseen] = np.clip(inside, LEAST, MOST)
     return Smooth(x, normal + excess, float(known.sum()), inverse / n, edges, hidden)
 
 

@@ -112,6 +112,17 @@ export class Picture {
     });
   }
 
+  /** What lies between two curves. */
+  area(x, low, high, name) {
+    this.inside(pen => {
+      pen.fillStyle = this.colour(name);
+      pen.beginPath();
+      for (let i = 0; i < x.length; i++) pen.lineTo(this.x(x[i]), this.y(low[i]));
+      for (let i = x.length - 1; i >= 0; i--) pen.lineTo(this.x(x[i]), this.y(high[i]));
+      pen.fill();
+    });
+  }
+
   dot(x, y, name) {
     const { pen } = this;
     pen.fillStyle = this.colour(name);

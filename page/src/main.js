@@ -74,7 +74,7 @@ const SLIDERS = {
   r: [k => k ? Number((2 ** ((k - 17) / 4)).toPrecision(3)) : 0,
     r => r ? Math.max(1, Math.round(17 + 4 * Math.log2(r))) : 0],
 };
-const RADIOS = ["view", "coupling", "method", "count", "noise"];
+const RADIOS = ["view", "coupling", "band", "method", "count", "noise"];
 const radios = name => [...document.getElementsByName(name)];
 
 /** Put the controls where the state is. */

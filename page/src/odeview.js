@@ -3,15 +3,18 @@
 import { Picture } from "./draw.js";
 import { flowMatching, unitsOf } from "./flow.js";
 import { mean } from "./numerics.js";
+import { smoothDensity } from "./smooth.js";
 import { between, judge, stepsBack } from "./solve.js";
 import { digits, element, rangeOf, remembered, short } from "./words.js";
 
 const N_TEST = 10000, N_LINES = 19;
 const MASS_TOLERANCE = 0.01;
+const DEVIATIONS = 1.959964;  // of a normal variable, 95 %
 const NAMES = { euler: "Euler", rk2: "rk2", rk4: "rk4" };
-const sampled = remembered(), matched = remembered(), stepped = remembered();
+const sampled = remembered(), smoothed = remembered();
+const matched = remembered(), stepped = remembered();
 
-function solveFlow({ n, seed, coupling, penalty, T, method, count }, density) {
+function solveFlow({ n, seed, coupling, penalty, T, method, count, band: shown }, density) {
   const data = [density.name, density.version, n, seed];
   const sample = sampled(data, () => {
     const y = density.sample(n, seed, 0), units = unitsOf(y);
@@ -21,14 +24,24 @@ function solveFlow({ n, seed, coupling, penalty, T, method, count }, density) {
     const [x, nodes] = [y, quadrature[0]].map(values => values.map(inUnits));
     return { y, test, expected, units, quadrature, x, nodes };
   });
+  const band = shown === "on" && smoothed(data, () => bandOf(sample));
   const fit = [...data, coupling, penalty], key = [...fit, T, method, count];
   const drift = matched(fit, () => flowMatching(sample.x, coupling, penalty));
-  return stepped(key, () => {
+  const flow = stepped(key, () => {
     const solved = stepsBack(drift, sample.nodes, T, method, count), { scale } = sample.units;
     const logQ = solved.logP?.[T].map(value => value - Math.log(scale));
     const found = logQ ? judge(density, sample.quadrature, logQ, sample.test) : null;
     return { key, density, sample, drift, solved, logQ, found };
   });
+  return { ...flow, band };
+}
+
+/** Places in the data's units, and the ends of the band there. */
+function bandOf({ x, units: { loc, scale } }) {
+  const smooth = smoothDensity(x);
+  const end = sign => smooth.logP.map(
+    (logP, k) => Math.exp(logP + sign * DEVIATIONS * smooth.sd[k]) / scale);
+  return { y: smooth.x.map(v => loc + scale * v), low: end(-1), high: end(1) };
 }
 
 function drawPaths({ key, density, sample, solved, logQ }, { t, T }) {
@@ -63,7 +76,7 @@ function linesOf({ y, quadrature: [nodes] }) {
   return found;
 }
 
-function drawDensity({ density, sample, solved, logQ }, { t }) {
+function drawDensity({ density, sample, solved, logQ, band }, { t }) {
   const { loc, scale } = sample.units, [nodes] = sample.quadrature;
   const truth = density.logP && nodes.map(y => Math.exp(density.logP(y))), q = logQ?.map(Math.exp);
   const bulk = q ? [Float64Array.from(q).sort()[Math.floor(0.99 * q.length)]] : [];  // no spikes
@@ -72,6 +85,7 @@ function drawDensity({ density, sample, solved, logQ }, { t }) {
     x: range, y: [0, 1.08 * top], xLabel: "y", yLabel: "density",
   });
   curve.histogram(sample.y, range, 100, "data");
+  if (band) curve.area(band.y, band.low, band.high, "band");
   if (truth) curve.line(nodes, truth, "truth", { width: 1.2 });
   if (q) curve.line(nodes, q, "model", { width: 2, dash: [6, 3] });
   if (q && t < 1) {
@@ -125,6 +139,7 @@ export function showFlow(state, density) {
         : ["Paths, by steps back from the data.", { bound: "folded" }],
       curve: ["Density at t = 1.", {
         data: "data", truth: density.logP && "truth", model: logQ && "flow",
+        band: flow.band && "95 % band, pointwise",
         moment: logQ && state.t < 1 && `flow at t = ${short(state.t)}`,
       }],
     },

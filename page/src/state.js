@@ -22,6 +22,7 @@ const densityName = text => text === OWN || DENSITIES.has(text) ? text
 export const VIEWS = ["ode", "sde"];
 export const SIZES = [30, 100, 300, 1000, 3000, 10000];
 export const OWN = "own";
+const BANDS = ["on", "off"];
 
 // Of each part of the state where it begins, what an address may give, and that in words.
 const PARTS = {
@@ -31,6 +32,7 @@ const PARTS = {
   seed: [0, whole(0, 99), "0 to 99"],
   coupling: ["sorted", oneOf(COUPLINGS), COUPLINGS.join(", ")],
   penalty: [100, within(1e-3, 1e8), "0.001 to 1e8"],
+  band: ["on", oneOf(BANDS), BANDS.join(", ")],
   T: [10, whole(1, 100), "1 to 100"],
   method: ["euler", oneOf(Object.keys(METHODS)), Object.keys(METHODS).join(", ")],
   count: ["trace", oneOf(COUNTS), COUNTS.join(", ")],

@@ -16,13 +16,16 @@ from urllib.parse import parse_qs
 import numpy as np
 import pytest
 import torch
+from scipy.special import ndtri
 
 from dlutils import evaluation
 from dlutils.data.datasets import Dataset, density_of
+from dlutils.data.units import Units
 from dlutils.diffusion.denoisers import MixtureDenoiser
 from dlutils.diffusion.denoising import best_loss, mmse
 from dlutils.diffusion.model import SDE, elbo
 from dlutils.diffusion.parts import ConstantDiffusion, LinearPath, OptimalDiffusion
+from dlutils.estimators import smoothing
 from dlutils.estimators.yardsticks import Mixture
 from dlutils.evaluation import compare
 from dlutils.flows import matching
@@ -230,6 +233,53 @@ def test_a_wrong_flow_is_found(with_fault, fault, monkeypatch):
     opened = with_fault(*FLOW_FAULTS[fault])
     with pytest.raises(AssertionError):
         check_flow(opened, monkeypatch, **SORTED)
+
+
+def check_band(opened, tolerance=1e-3, **situation):
+    """The page's band is that of the package's smooth density of the same points.
+
+    Where the density is above a twentieth of its peak. Beside a jump the package's own changes by
+    half a percent if the points are moved by 1e-12 of their size, so there it is one percent.
+    """
+    opened.show(**situation)
+    y = torch.from_numpy(opened.array("page.ode.sample.y"))
+    units = Units.of(y)
+    smooth = smoothing.posterior(units(y))
+    log_p = smooth.log_p - math.log(units.scale)
+    at = log_p > log_p.max() - 3
+    x = units(torch.from_numpy(opened.array("page.ode.band.y"))).numpy()
+    np.testing.assert_allclose(x, smooth.x, rtol=1e-9, atol=1e-9)
+    for end, sign in (("low", -1), ("high", 1)):
+        log_end = np.log(opened.array(f"page.ode.band.{end}")[at])
+        wanted = (log_p + sign * ndtri(0.975) * smooth.sd)[at]
+        np.testing.assert_allclose(log_end, wanted, rtol=0, atol=tolerance, err_msg=end)
+
+
+@pytest.mark.parametrize("n", [30, 300, 10000])
+@pytest.mark.parametrize("density", ["claw", "laplace_mixture", "uniform", "skewed_unimodal"])
+def test_the_band_is_that_of_the_package(opened, density, n):
+    check_band(opened, 1e-2 if density == "uniform" else 1e-3, density=density, n=n)
+    assert "95 % band" in opened.text("#curve-caption")
+    opened.show(density=density, n=n, band="off")
+    assert opened.read("page.ode.band") is False
+    assert "band" not in opened.text("#curve-caption")
+
+
+BAND_FAULTS = {
+    "level": ("DEVIATIONS = 1.959964", "DEVIATIONS = 1.645"),
+    "variance a point": ("Math.max(inverse[0][k], 0) / n", "Math.max(inverse[0][k], 0)"),
+    "bends": ("BEND = [1, -2, 1]", "BEND = [1, -2, 1.01]"),
+    "inverse": ("second[i] = -u[i] * next[i + 1]", "second[i] = u[i] * next[i + 1]"),
+    "what is known": ("- 4 * (next[j] + next[j + 1])", "- 2 * (next[j] + next[j + 1])"),
+    "window": ("WINDOW = 25", "WINDOW = 23"),
+}
+
+
+@pytest.mark.parametrize("fault", BAND_FAULTS)
+def test_a_wrong_band_is_found(with_fault, fault):
+    opened = with_fault(*BAND_FAULTS[fault])
+    with pytest.raises(AssertionError):
+        check_band(opened, density="claw", n=1000)
 
 
 def test_a_wrong_lattice_and_a_wrong_slope_of_steps_are_found(with_fault, monkeypatch):
