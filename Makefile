@@ -13,7 +13,7 @@ help:  ## list the commands
 run: $(VENV)/.run  ## execute the notebooks into build/, write figures/, print a table of results
 	$(BIN)/python -m dlutils.tools.notebooks
 
-test: $(VENV)/.run  ## pytest, and every notebook whole, as on another processor
+test: $(VENV)/.run  ## pytest, and ODE and SDE whole, as on another processor
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) tests
 
 test-all: $(VENV)/.run  ## the same, and all that takes long: configurations, more examples, benchmarks

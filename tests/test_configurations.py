@@ -32,14 +32,14 @@ CONFIGURATIONS = {
         "MIXTURE": "marron_wand_10",
         "SEED": 3,
     },
-    "SDE: a file, wide observation noise, by nbval": {
+    "SDE: a file, wide observation noise": {
         "DATASET": "people.csv:2",
         "DROP_MISSING": True,
         "DELTA": 0.05,
         "BATCH_SIZE": 200,
         "MIXTURE": "uniform",
     },
-    "slow BEYOND: fine structure": {"MIXTURE": "marron_wand_10", "DELTA": 0.02, "SEED": 3},
+    "BEYOND: fine structure, by nbval": {"MIXTURE": "marron_wand_10", "DELTA": 0.02, "SEED": 3},
 }
 
 

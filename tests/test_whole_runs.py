@@ -1,8 +1,11 @@
-"""The notebooks whole, as on another processor: the numbers that are committed, the sentences."""
+"""The notebooks whole, as on another processor: the numbers that are committed, the sentences.
+
+BEYOND.ipynb's run and the other processors are in `make test-all`.
+"""
 
 import re
 import shutil
-from itertools import zip_longest
+from itertools import product, zip_longest
 
 import nbformat
 import numpy as np
@@ -110,10 +113,14 @@ def environment(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
-@pytest.mark.parametrize("name", NOTEBOOKS)
-@pytest.mark.parametrize(
-    "kernels", ["AVX2", *(pytest.param(of, marks=pytest.mark.slow) for of in ("COMPATIBLE", ""))]
-)
+def processors():
+    """Each notebook with each kind of kernels; those of the lesson with one of them at once."""
+    at_once = ("ODE.ipynb", "AVX2"), ("SDE.ipynb", "AVX2")
+    for case in product(NOTEBOOKS, ("AVX2", "COMPATIBLE", "")):
+        yield pytest.param(*case, marks=() if case in at_once else pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("name", "kernels"), list(processors()))
 def test_a_processor_prints_what_is_committed(name, kernels, tmp_path, monkeypatch):
     """Another one: PyTorch and NumPy use nothing but the base line, MKL the kernels that are named.
 
