@@ -29,6 +29,7 @@ LEVEL, FIRST_SEED = 0.95, 200
 SIZES, SIZES_PUBLISHED = (1000, 10_000), (100, 500, 5000)
 OURS = "fit_density"
 STEPS, N_STEPS = ("benchden_01", "benchden_13", "benchden_26"), 1000  # constant between jumps
+N_CHOICE, MOST_CHOICE = 500, 5  # points, and samples on which what could be chosen is compared
 
 # two bells, and their spikes: share of each, centres, standard deviation
 SPIKED = "marron_wand_13"
@@ -73,6 +74,32 @@ def measure(config: Mapping[str, object]) -> Row:
         "squared_hellinger": found.squared_hellinger,
         "seconds": seconds,
     }
+
+
+def measure_choice(config: Mapping[str, object]) -> Row:
+    """One sample: integrated squared errors of the flow, the SDE, what is chosen, and of a mean.
+
+    Args:
+        config: density, n, and seed.
+
+    Returns:
+        In thousandths: chosen, flow, SDE, nearer, and weighted, the mean of flow and SDE by
+        Akaike's weights.
+    """
+    torch.set_num_threads(1)
+    dataset = make_dataset(config["density"], config["n"], 2, 2, seed=config["seed"])
+    fits = [fit_density(dataset.train, model=model) for model in ("best", "flow", "sde")]
+    evidence = np.array([fit.chosen.evidence for fit in fits[1:]])
+    weights = np.exp(evidence - evidence.max())
+
+    def weighted(y: torch.Tensor) -> torch.Tensor:
+        densities = [fit.pdf(y) for fit in fits[1:]]
+        return torch.from_numpy(np.average(densities, axis=0, weights=weights)).log()
+
+    of_fits = (lambda y, fit=fit: torch.from_numpy(fit.log_prob(y)) for fit in fits)
+    ise = [1e3 * compare(dataset, log_q).ise for log_q in (*of_fits, weighted)]
+    found = dict(zip(("chosen", "flow", "SDE", "weighted"), ise, strict=True))
+    return found | {"nearer": min(found["flow"], found["SDE"])}
 
 
 def parts(y: np.ndarray) -> dict[str, np.ndarray]:
@@ -167,6 +194,18 @@ def in_steps(rows: Sequence[Row]) -> list[Row]:
     return lines
 
 
+def choices(rows: Sequence[Row]) -> list[Row]:
+    """Mean ISE in thousandths by density, and on the mean: what choosing better could bring."""
+    densities = dict.fromkeys(row["density"] for row in rows)
+    names = ("chosen", "flow", "SDE", "nearer", "weighted")
+    means = np.array([[np.mean(of(rows, d, N_CHOICE, name)) for name in names] for d in densities])
+    table = dict(zip(map(title, densities), means, strict=True)) | {"mean": means.mean(axis=0)}
+    return [
+        {"density": density} | dict(zip(names, line.tolist(), strict=True))
+        for density, line in table.items()
+    ]
+
+
 def published(rows: Sequence[Row], n: int) -> list[tuple[str, dict[str, float], np.ndarray]]:
     """The density, published mean ISE by estimator, and ours on each sample, in thousandths."""
     table = pd.read_csv(PUBLISHED)
@@ -231,12 +270,16 @@ def make(options: Options) -> Tables:
     grid.sort(key=lambda run: run[0])
     configs = [{"density": density, "n": n, "seed": seed} for seed, n, density in grid]
     rows = runs(measure, configs, options, options.workers)
+    few = [config | {"of": "choice"} for config in configs if config["n"] == N_CHOICE]
+    few = [config for config in few if config["seed"] < FIRST_SEED + MOST_CHOICE]
+    choice = runs(measure_choice, few, options, options.workers)
     tables = {"Coverage in short": coverage_in_short(rows, SIZES)}
     for suite, of_suite in suites.items():
         tables[f"Coverage, {suite}"] = coverage(rows, of_suite, SIZES)
     if SPIKED in densities:
         tables[f"Coverage by places, {title(SPIKED)}"] = at_spikes(rows, SIZES)
     tables["Where the density is constant between jumps"] = in_steps(rows)
+    tables[f"What choosing better could bring, n = {N_CHOICE:,}"] = choices(choice)
     tables["Ranks by mean ISE"] = ranks(rows, SIZES_PUBLISHED)
     for n in SIZES_PUBLISHED:
         tables[f"ISE, n = {n:,}"] = beside_published(rows, n)

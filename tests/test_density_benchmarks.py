@@ -78,6 +78,15 @@ def test_spikes_and_how_many_points_they_have():
         )
 
 
+def test_the_nearer_of_two_is_no_farther_than_the_chosen():
+    found = density.measure_choice({"density": "marron_wand_02", "n": 200, "seed": 3})
+    nearer = min(found["flow"], found["SDE"])
+    assert 0 < found["nearer"] == nearer <= found["chosen"] < 50
+    row = {"density": "marron_wand_02", "n": density.N_CHOICE} | found
+    first, mean = density.choices([row, row | {"flow": found["flow"] + 2}])
+    assert first["flow"] == mean["flow"] == pytest.approx(found["flow"] + 1)
+
+
 def test_one_sample_is_measured():
     found = density.measure({"density": "benchden_01", "n": 300, "seed": 3})
     assert found["model"] == "SDE"
