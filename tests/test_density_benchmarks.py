@@ -36,10 +36,13 @@ def test_coverage_in_short_names_the_least_and_what_is_below(rows):
 
 def test_ours_stands_beside_what_was_published(rows):
     rows = [row | {"n": 5000} for row in rows]
-    line, mean = density.beside_published(rows, 5000)
+    rows += [row | {"density": "marron_wand_01", "ise": 0.004 - row["ise"]} for row in rows[:2]]
+    first, line, mean = density.beside_published(rows, 5000)
+    assert first["fit_density"] == "2.00 ± 1.00"
     assert (line["density"], line["super"]) == ("10 claw", 1.5)
     assert line["fit_density"] == "2.00 ± 1.00"
-    assert mean["density"] == "mean; ours is below all on 0 of 1"
+    assert mean["density"] == "mean; ours is below all on 0 of 2"
+    assert mean["fit_density"] == "2.00 ± 0.00", "on each sample"
     assert density.beside_published(rows, 500) == []
 
 
@@ -82,8 +85,8 @@ def test_the_nearer_of_two_is_no_farther_than_the_chosen():
     found = density.measure_choice({"density": "marron_wand_02", "n": 200, "seed": 3})
     nearer = min(found["flow"], found["SDE"])
     assert 0 < found["nearer"] == nearer <= found["chosen"] < 50
-    row = {"density": "marron_wand_02", "n": density.N_CHOICE} | found
-    first, mean = density.choices([row, row | {"flow": found["flow"] + 2}])
+    row = {"density": "marron_wand_02", "n": 200} | found
+    first, mean = density.choices([row, row | {"flow": found["flow"] + 2}], 200)
     assert first["flow"] == mean["flow"] == pytest.approx(found["flow"] + 1)
 
 
