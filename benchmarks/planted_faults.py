@@ -169,6 +169,11 @@ FAULTS = [
         "return found + counts.sum().item() * units.mean_log_slope(y, weights)",
         "return found",
     ),
+    Fault(
+        "a histogram through arsinh, with flat bands on slopes",
+        "if not any(isinstance(bend, Arsinh) for bend in bends):",
+        "if True:",
+    ),
     # Data
     Fault(
         "training, validation and test points from one stream",

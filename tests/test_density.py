@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from scipy.stats import CensoredData, ecdf, expon, kstest, laplace, norm
+from scipy.stats import CensoredData, ecdf, expon, kstest, laplace, norm, pareto
 
 from conftest import ROOT
 from dlutils import FittedDensity, fit_density
@@ -215,6 +215,19 @@ def test_a_histogram_where_the_density_jumps_and_not_where_points_are_few():
     np.testing.assert_allclose(box.pdf(y), quick.log_likelihood(y).exp(), rtol=0.01)
     few = fit_density(np.random.default_rng(0).normal(size=7))
     assert few.chosen.name != "SDE from a histogram of 1 bins"
+
+
+def test_no_histogram_through_arsinh():
+    """Steps for the slope of Pareto's density have most evidence here, and no band for it."""
+    y = make_dataset("benchden_09", 10_000, 2, 2, seed=102).train
+    q, steps = fit_density(y), fit_density(y, model="histogram")
+    assert q.chosen.name == "flow"
+    assert steps.chosen.evidence > q.chosen.evidence
+    at = np.geomspace(1.05, 100, 50)
+    covered = []
+    for low, high in (q.band(at), steps.band(at)):
+        covered.append(np.mean((low < pareto(0.5).pdf(at)) & (pareto(0.5).pdf(at) < high)))
+    assert covered[0] > 0.8 > 0.5 > covered[1]
 
 
 def test_boxes_far_apart_have_a_density_everywhere():

@@ -5,6 +5,7 @@ import pytest
 
 from benchmarks import censored, density, hellinger
 from benchmarks.estimators import measure
+from dlutils.data.datasets import make_dataset
 
 DENSITIES = ["marron_wand_10", "benchden_01"]
 
@@ -28,6 +29,7 @@ def test_coverage_in_short_names_the_least_and_what_is_below(rows):
     assert (line["densities"], line["samples each"]) == (2, 2)
     assert (line["mean coverage"], line["least"]) == ("0.850", "0.750, 1 uniform")
     assert line["below 0.8"] == "1 uniform"
+    assert line["within 1 s"] == "100%"
     first, _ = density.coverage(rows, DENSITIES, [1000])
     assert first["coverage, n = 1,000"] == "0.950 ± 0.050"
     assert first["KL, n = 1,000"] == "2.00 ± 0.00"
@@ -35,11 +37,58 @@ def test_coverage_in_short_names_the_least_and_what_is_below(rows):
 
 def test_ours_stands_beside_what_was_published(rows):
     rows = [row | {"n": 5000} for row in rows]
-    line, mean = density.beside_published(rows, 5000)
+    rows += [row | {"density": "marron_wand_01", "ise": 0.004 - row["ise"]} for row in rows[:2]]
+    first, line, mean = density.beside_published(rows, 5000)
+    assert first["fit_density"] == "2.00 ± 1.00"
     assert (line["density"], line["super"]) == ("10 claw", 1.5)
     assert line["fit_density"] == "2.00 ± 1.00"
-    assert mean["density"] == "mean; ours is below all on 0 of 1"
+    assert mean["density"] == "mean; ours is below all on 0 of 2"
+    assert mean["fit_density"] == "2.00 ± 0.00", "on each sample"
     assert density.beside_published(rows, 500) == []
+
+
+def test_ranks_count_who_is_below_whom(rows):
+    rows = [row | {"n": 5000} for row in rows]
+    lines = {line["estimator"]: line for line in density.ranks(rows, [500, 5000])}
+    assert lines["fit_density"]["rank, n = 5,000"] == 3, "behind two that have 1.5"
+    assert lines["super"]["rank, n = 5,000"] == 1.5
+    assert lines["super"]["ours below : above, n = 5,000"] == "0 : 1 (0 : 0)"
+    assert lines["Silverman"]["ours below : above, n = 5,000"] == "1 : 0 (1 : 0)"
+    assert lines["LSCV"]["ours below : above, n = 5,000"] == "1 : 0 (0 : 0)"
+
+
+def test_steps_are_compared_with_a_histogram_of_the_same_samples(rows):
+    rows = [row | {"squared_hellinger_histogram": 0.00025} for row in rows]
+    (line,) = density.in_steps(rows)
+    assert (line["density"], line["ratio of the means"]) == ("1 uniform", 2)
+
+
+def test_spikes_and_how_many_points_they_have():
+    y = np.array([-1.5, -1.49, -1.4, 0.4, 0.75, 1.1])
+    found = density.parts(y)
+    assert found["narrow spikes"].tolist() == [True, True, False, False, False, False]
+    assert found["wide spikes"].tolist() == [False, False, False, True, False, True]
+    assert found["elsewhere"].sum() == 2
+    dataset = make_dataset("marron_wand_13", 300_000, 2, 2, seed=0)
+    row = {"density": "marron_wand_13", "n": 300_000, "narrow spikes": 0.5, "wide spikes": 0.5}
+    narrow, wide, _ = density.at_spikes([row | {"elsewhere": 1.0}], [300_000])
+    counts = {name: part.sum() for name, part in density.parts(dataset.train.numpy()).items()}
+    for line in (narrow, wide):
+        own, bells = (
+            int(line[f"{of}, n = 300,000"].split()[0]) for of in ("own points", "the bells'")
+        )
+        assert counts[line["places"]] == pytest.approx(
+            3 * (own + bells), abs=4 * (3 * bells) ** 0.5
+        )
+
+
+def test_the_nearer_of_two_is_no_farther_than_the_chosen():
+    found = density.measure_choice({"density": "marron_wand_02", "n": 200, "seed": 3})
+    nearer = min(found["flow"], found["SDE"])
+    assert 0 < found["nearer"] == nearer <= found["chosen"] < 50
+    row = {"density": "marron_wand_02", "n": 200} | found
+    first, mean = density.choices([row, row | {"flow": found["flow"] + 2}], 200)
+    assert first["flow"] == mean["flow"] == pytest.approx(found["flow"] + 1)
 
 
 def test_one_sample_is_measured():

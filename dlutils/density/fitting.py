@@ -7,6 +7,8 @@ of the smooth density, or of the histogram, gives the band.
 
 Evidence is the log-likelihood less the effective number of parameters, by Akaike's criterion; the
 histogram's is its marginal likelihood, which asks more of it, less two for its ends and three nats.
+It is asked only where its bins are flat in the data's own units, or those of their bounds: seen
+through arsinh it may well have most evidence for a long slope, but its band would know of none.
 
 Source:
     Akaike, A new look at the statistical model identification (1974).
@@ -278,7 +280,7 @@ def fit_density(
     seen = observe(y, support, rounding, weights, censored, truncated, drop_missing)
     simple = _seen_through(seen)
     if model != "best":
-        if model not in simple.evidence:
+        if model == "histogram" and simple.histogram is None:
             raise ValueError(f"model = {model!r} takes no censored or truncated values")
         chosen, others = MAKE[model](seen, simple), {}
     else:
@@ -294,7 +296,7 @@ class _Simple:
     smooth: Smooth
     mixture: Mixture
     histogram: Histogram | None  # None where something is censored or truncated
-    evidence: dict[str, float]  # of each, by the names in `NAMES`
+    evidence: dict[str, float]  # by the names in `NAMES`; of no histogram seen through arsinh
 
     @property
     def best(self) -> float:
@@ -353,9 +355,8 @@ def _simple(seen: Observations, bends: tuple[Coordinate, ...]) -> _Simple:
     histogram = None
     if incomplete is None:
         histogram = irregular_histogram(x, weights=seen.weights)
-        slope = units.mean_log_slope(seen.y, seen.weights)
-        # its ends are fitted, too; and who says that it jumps must be strongly preferred
-        evidence["histogram"] = histogram.evidence + seen.n * slope - 2 - STRONG
+        if not any(isinstance(bend, Arsinh) for bend in bends):
+            evidence["histogram"] = _evidence_of_jumps(histogram, units, seen)
     return _Simple(units, smooth, mixture, histogram, evidence)
 
 
@@ -417,6 +418,12 @@ def _log_likelihood(curve: Curve, units: Units, seen: Observations) -> float:
 def _evidence(curve: Curve, units: Units, seen: Observations, n_parameters: float) -> float:
     """Akaike's criterion, nats in all."""
     return seen.n * _log_likelihood(curve, units, seen) - price(n_parameters, seen.n)
+
+
+def _evidence_of_jumps(histogram: Histogram, units: Units, seen: Observations) -> float:
+    """A histogram's; its ends are fitted, too, and who says that it jumps must be preferred."""
+    slope = units.mean_log_slope(seen.y, seen.weights)
+    return histogram.evidence + seen.n * slope - 2 - STRONG
 
 
 def _flow(seen: Observations, simple: _Simple) -> Candidate:
@@ -481,7 +488,8 @@ def _of_histogram(seen: Observations, simple: _Simple) -> Candidate:
     sd = at, np.repeat(np.maximum(histogram.counts, 1.0) ** -0.5, 2)
     name = f"SDE from a histogram of {len(heights)} bins"
     numbers = denoiser.n_parameters + 2  # with its ends
-    return Candidate(name, model, curve, numbers, simple.evidence["histogram"], sd)
+    evidence = _evidence_of_jumps(histogram, simple.units, seen)
+    return Candidate(name, model, curve, numbers, evidence, sd)
 
 
 def _with_denoiser(denoiser: nn.Module, delta: float, simple: _Simple) -> FittedSDE:
