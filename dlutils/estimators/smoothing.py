@@ -17,12 +17,15 @@ from typing import Self
 
 import numpy as np
 import torch
+from scipy.linalg import solve_banded
 from scipy.ndimage import uniform_filter1d
+from scipy.sparse import csr_array
 from torch import Tensor
 
 from dlutils.compression import along
 from dlutils.processes import limited
 
+N_BINS = 400
 BEYOND = 0.2  # how far the bins go on beyond the sample, in units of its length
 BEYOND_INCOMPLETE = 1.0  # the same where values may lie beyond what was recorded
 LEAST, MOST = 1e-9, 100.0  # of a variance
@@ -133,7 +136,7 @@ def smoothed_sample(y: Tensor, *, weights: Tensor | None = None) -> Tensor:
 
 
 def fit(
-    y: Tensor, n_bins: int = 400, weights: Tensor | None = None
+    y: Tensor, n_bins: int = N_BINS, weights: Tensor | None = None
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """The smooth density, and how many numbers the sample had to say for it.
 
@@ -152,7 +155,7 @@ def fit(
 @limited()
 def posterior(
     y: Tensor,
-    n_bins: int = 400,
+    n_bins: int = N_BINS,
     weights: Tensor | None = None,
     incomplete: Incomplete | None = None,
 ) -> Smooth:
@@ -193,6 +196,8 @@ def posterior(
     of_hidden = hidden.counts / n
     normal = -(x**2 + np.log(2 * np.pi)) / 2
     D = np.diff(np.eye(n_bins), n=2, axis=0)
+    banded = n_bins > N_BINS and incomplete is None
+    D = csr_array(D) if banded else D
     excess, variance = np.zeros(n_bins), np.full(n_bins - 2, 1e-4)  # of log p, of its bends
 
     def state(excess: np.ndarray) -> tuple[np.ndarray, float]:
@@ -212,8 +217,7 @@ def posterior(
                 expected = share + filled
                 of_known = np.diag(np.maximum(seen * mass - filled, 0) + 1e-12)
                 precision = of_known + part.T @ (of_hidden[:, None] * part) + penalty
-            # no Cholesky: far out nothing but rounding is positive
-            inverse = torch.linalg.inv(torch.from_numpy(precision)).numpy()
+            inverse = _inverse(precision, banded)
             step = inverse @ (expected - seen * mass - penalty @ excess)
             fraction = 1.0
             while state(excess + fraction * step)[1] < height and fraction > 1e-3:
@@ -224,6 +228,17 @@ def posterior(
         found = mean((D @ excess) ** 2) / np.maximum(mean(known), 1e-3)
         variance = np.clip(found, LEAST, MOST) * np.ones(n_bins - 2)
     return Smooth(x, normal + excess, float(known.sum()), inverse / n, edges, hidden)
+
+
+def _inverse(precision: np.ndarray, banded: bool) -> np.ndarray:
+    """Of a matrix, `(K, K)`; in K squared steps where only five of its diagonals are not zero.
+
+    Not by Cholesky's method: far out nothing but rounding is positive.
+    """
+    if not banded:
+        return torch.linalg.inv(torch.from_numpy(precision)).numpy()
+    bands = [np.pad(np.diag(precision, k), (max(k, 0), max(-k, 0))) for k in (2, 1, 0, -1, -2)]
+    return solve_banded((2, 2), bands, np.eye(len(precision)))
 
 
 def _covered(edges: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
