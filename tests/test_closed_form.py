@@ -198,6 +198,20 @@ def test_delta_is_halved_where_teeth_are_narrow(monkeypatch):
     assert search(smooth[:2000], smooth[2000:], DELTA, **few).delta == DELTA
 
 
+def test_bins_and_knots_are_finer_where_the_sample_says_more(monkeypatch):
+    teeth = standardized("gaussian", 6000).mul(4).round()
+    y = teeth + 0.05 * standardized("gaussian", 6000).flip(0)
+    y, found = (y - y.mean()) / y.std(), []
+    for finest in (1, 4):
+        monkeypatch.setattr(closed_form, "FINEST", finest)
+        found.append(search(y[::2], y[1::2], DELTA, "gaussian", **FEW))
+    coarse, fine = found
+    assert len(coarse.table.knots) <= FEW["n_knots"] < len(fine.table.knots)
+    assert fine.bound > coarse.bound + 0.05
+    smooth = search(standardized(), standardized()[:50], DELTA, "gaussian", **FEW)
+    assert len(smooth.table.knots) <= FEW["n_knots"], "not where it says little"
+
+
 def test_nothing_is_chosen_where_there_is_no_choice():
     y, settings = standardized(), FEW | {"penalties": [(1e-3, 1e-3)]}
     found, other = (

@@ -50,6 +50,14 @@ def test_close_to_the_truth(name, n, most, tolerance):
     assert mass == pytest.approx(1, abs=tolerance)
 
 
+def test_many_bins_are_solved_for_by_their_bands(monkeypatch):
+    y = standardized("marron_wand_10")[1]
+    banded = fit(y, 500)
+    monkeypatch.setattr(smoothing, "N_BINS", 500)
+    for one, other in zip(banded[1:], fit(y, 500)[1:], strict=True):
+        np.testing.assert_allclose(np.exp(one), np.exp(other), rtol=1e-3, atol=1e-6)
+
+
 def test_one_variance_for_all_places_is_much_worse_on_a_comb(monkeypatch):
     local, _ = distance("marron_wand_14")
     monkeypatch.setattr(smoothing, "WINDOW", 398)

@@ -28,6 +28,8 @@ NEGLIGIBLE = 1e-9  # share of the probability
 STRONG = 3.0  # evidence, nats
 MOST_HALVINGS = 3  # of delta
 PER_BIN = 10  # points of a smooth density in each of its bins
+BINS_PER_PARAMETER = 4  # of a smooth density, at least
+FINEST = 4  # how many bins are made of one for that, at most
 MOST_NODES = 5000  # of the data themselves, before they are compressed to half as many
 PENALTIES = tuple(product((1e-4, 1e-3, 1e-2), (1e-5, 1e-3, 1e-1)))  # on curvature and on change
 
@@ -84,11 +86,14 @@ def search(
     gains less is left at zero; delta is halved as long as that gains enough; and a corrected
     Gaussian takes the place of a mixture, at the same delta, if it is so much better.
 
-    With one pair of penalties and one denoiser nothing is chosen: delta is what is given, the table
-    is not zero, and the validation points are not looked at. If the table is fitted to the data
-    themselves, the number of its parameters is not known, and the validation points alone choose.
-    Without validation points the training points choose the penalties too: the table is fitted to
-    the smooth density and not to them.
+    A sample of many heaps or narrow peaks says more than the bins can hold: they are halved, and
+    the knots too, until there are four for each of the smooth density's parameters, twice at most.
+
+    With one pair of penalties and one denoiser nothing is chosen: delta and bins are what is given,
+    the table is not zero, and the validation points are not looked at. If the table is fitted to
+    the data themselves, the number of its parameters is not known, and the validation points alone
+    choose. Without validation points the training points choose the penalties too: the table is
+    fitted to the smooth density and not to them.
 
     Args:
         y: Training data, standardized, shape `(n,)`.
@@ -99,9 +104,9 @@ def search(
         weights: What the training points count, `(n,)`; None for one each.
         val_weights: What the validation points count.
         penalties: Factors of `curvature` and of `change`.
-        n_knots: Of the table, at most.
+        n_knots: Of the table, at most, where the bins are not halved.
         n_times: Its entries on the clock.
-        n_bins: Of the smooth density.
+        n_bins: Of the smooth density, at first.
 
     Raises:
         ValueError: If the preconditioning is unknown, a number is out of range, there are no
@@ -121,18 +126,21 @@ def search(
     if np.shape(penalties)[1:] != (2,) or not np.min(penalties) > 0:
         raise ValueError(f"penalties must be pairs of positive numbers, not {penalties!r}")
     first, *others = ["mixture", "gaussian"] if preconditioning == "best" else [preconditioning]
-    chosen = bool(others) or len(penalties) > 1
+    chosen, finer = bool(others) or len(penalties) > 1, 1
     if chosen and not smooth and not len(val):
         raise ValueError("without validation points nothing can be chosen, unless smooth=True")
     if smooth:
         sample = Sample(*smooth_nodes(y, n_bins, weights=weights))
+        while chosen and finer < FINEST and BINS_PER_PARAMETER * sample.parameters > finer * n_bins:
+            finer *= 2
+            sample = Sample(*smooth_nodes(y, finer * n_bins, weights=weights))
     else:
         sample = Sample(data_nodes(y, weights)[0])
     if chosen and len(val):
         sample = replace(sample, val=data_nodes(val, val_weights))
     if chosen and smooth:
         sample = replace(sample, train=data_nodes(y, weights))
-    table = Table(knots_for(*sample.nodes, n_knots, delta / 2**MOST_HALVINGS), n_times)
+    table = Table(knots_for(*sample.nodes, finer * n_knots, delta / 2**MOST_HALVINGS), n_times)
     at = lambda name: DENOISERS[name](y, weights)
     solved = lambda denoiser, delta: solve(table, denoiser, sample, delta, penalties)
     best = preferred(solved(at(first), delta))

@@ -17,12 +17,15 @@ from typing import Self
 
 import numpy as np
 import torch
+from scipy.linalg import solve_banded
 from scipy.ndimage import uniform_filter1d
+from scipy.sparse import csr_array
 from torch import Tensor
 
 from dlutils.compression import along
 from dlutils.processes import limited
 
+N_BINS = 400
 BEYOND = 0.2  # how far the bins go on beyond the sample, in units of its length
 BEYOND_INCOMPLETE = 1.0  # the same where values may lie beyond what was recorded
 LEAST, MOST = 1e-9, 100.0  # of a variance
@@ -142,7 +145,7 @@ def smoothed_sample(y: Tensor, *, weights: Tensor | None = None) -> Tensor:
 
 
 def fit(
-    y: Tensor, n_bins: int = 400, weights: Tensor | None = None
+    y: Tensor, n_bins: int = N_BINS, weights: Tensor | None = None
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """The smooth density, and how many numbers the sample had to say for it.
 
@@ -161,7 +164,7 @@ def fit(
 @limited()
 def posterior(
     y: Tensor,
-    n_bins: int = 400,
+    n_bins: int = N_BINS,
     weights: Tensor | None = None,
     incomplete: Incomplete | None = None,
 ) -> Smooth:
@@ -203,6 +206,8 @@ def posterior(
     normal = -(x**2 + np.log(2 * np.pi)) / 2
     unseen = seen[1:-1] == 0  # bends of which there is no record
     D = np.diff(np.eye(n_bins), n=2, axis=0)
+    banded = n_bins > N_BINS and incomplete is None
+    D = csr_array(D) if banded else D
     excess, variance = np.zeros(n_bins), np.full(n_bins - 2, 1e-4)  # of log p, of its bends
 
     def state(excess: np.ndarray) -> tuple[np.ndarray, float]:
@@ -222,8 +227,7 @@ def posterior(
                 expected = share + filled
                 of_known = np.diag(np.maximum(seen * mass - filled, 0) + 1e-12)
                 precision = of_known + part.T @ (of_hidden[:, None] * part) + penalty
-            # no Cholesky: far out nothing but rounding is positive
-            inverse = torch.linalg.inv(torch.from_numpy(precision)).numpy()
+            inverse = _inverse(precision, banded)
             step = inverse @ (expected - seen * mass - penalty @ excess)
             fraction = 1.0
             while state(excess + fraction * step)[1] < height and fraction > 1e-3:
@@ -237,6 +241,17 @@ def posterior(
             inside = ((D @ excess) ** 2)[~unseen].sum() / max(known[~unseen].sum(), 1e-3)
             variance[unseen] = np.clip(inside, LEAST, MOST)
     return Smooth(x, normal + excess, float(known.sum()), inverse / n, edges, hidden)
+
+
+def _inverse(precision: np.ndarray, banded: bool) -> np.ndarray:
+    """Of a matrix, `(K, K)`; in K squared steps where only five of its diagonals are not zero.
+
+    Not by Cholesky's method: far out nothing but rounding is positive.
+    """
+    if not banded:
+        return torch.linalg.inv(torch.from_numpy(precision)).numpy()
+    bands = [np.pad(np.diag(precision, k), (max(k, 0), max(-k, 0))) for k in (2, 1, 0, -1, -2)]
+    return solve_banded((2, 2), bands, np.eye(len(precision)))
 
 
 def _covered(edges: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
