@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -393,6 +394,8 @@ def first_failure(folder: Path, arguments: Sequence[str], limit: float) -> str:
     alone = {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     options |= {"cwd": folder, "env": os.environ | alone, "start_new_session": True}
+    # tests interrupt loops, which a program that a shell runs in the background would not notice
+    options |= {"preexec_fn": partial(signal.signal, signal.SIGINT, signal.SIG_DFL)}
     with subprocess.Popen([*PYTEST, *arguments], **options) as process:
         try:
             said, _ = process.communicate(timeout=limit)

@@ -15,7 +15,10 @@ from dlutils.notebook import code_of, read_cells
 
 MODULES = modules(ROOT)
 HERE = {"dlutils", "benchmarks", "conftest", "page"}
-DISTRIBUTIONS = {"sklearn": "scikit-learn"}  # where the two names differ, if not installed
+DISTRIBUTIONS = {  # where the two names differ, if not installed
+    "mdl_density_hist": "MDL-Density-Histogram",
+    "sklearn": "scikit-learn",
+}
 
 
 def test_every_folder_is_a_room():
