@@ -20,7 +20,7 @@ test-all: $(VENV)/.run  ## the same, and all that takes long: configurations, mo
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) -m "" --hypothesis-profile=many tests
 
 test-browser: $(VENV)/.run $(VENV)/.browser  ## run the notebooks in JupyterLab and the page, in Chromium
-	$(BIN)/python -m pytest $(PARALLEL) tests/browser
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) tests/browser
 
 lab: $(VENV)/.run  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab $(NOTEBOOKS)
