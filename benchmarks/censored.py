@@ -12,6 +12,7 @@ from itertools import product
 import numpy as np
 import torch
 from scipy import stats
+from scipy.special import ndtri
 from scipy.stats import CensoredData, ecdf, expon, laplace, lognorm
 
 from benchmarks.common import Options, Row, Tables, command, runs
@@ -23,6 +24,7 @@ PACKAGES = ("torch", "numpy", "scipy")
 LEVELS = np.array([0.25, 0.5, 0.75])  # of the true CDF, where the estimates are compared
 PLACES = (np.arange(400) + 0.5) / 400  # levels of the true CDF: coverage is the mean over them
 FIRST_SEED, N_POINTS = 300, 1000
+DEVIATIONS = ndtri(0.975)  # between a band's middle and its ends
 POSITIVE = (0.0, np.inf)
 NAMES = ("exponential", "log-normal", "Laplace mixture")
 CENSORED, LOST = (0.0, 0.2, 0.5), (0.2, 0.5)
@@ -86,7 +88,7 @@ def of_censored(config: Mapping[str, object]) -> Row:
     start = time.process_time()
     q = fit_density(y, censored=censored if share else None, support=bounds)
     seconds = time.process_time() - start
-    low, high = q.band(at, 0.6826894921370859)  # one standard deviation
+    low, high = q.band(at)
     known = ecdf(CensoredData.right_censored(y, censored)).cdf.evaluate(at)
     return {
         "hidden": float(censored.mean()),
@@ -94,7 +96,7 @@ def of_censored(config: Mapping[str, object]) -> Row:
         "errors": (q.cdf(at) - LEVELS).tolist(),
         "errors of Kaplan-Meier": (known - LEVELS).tolist(),
         "errors of log q": (q.log_prob(at) - of.logpdf(at)).tolist(),
-        "deviation": (np.log(high / low) / 2).tolist(),
+        "deviation": (np.log(high / low) / (2 * DEVIATIONS)).tolist(),
         "coverage": covered(q, name),
         "seconds": seconds,
     }
@@ -181,7 +183,7 @@ def table_censored(rows: Sequence[Row]) -> list[Row]:
         line |= biases(theirs, "Kaplan-Meier's")
         line |= {"error": error(of["errors"]), "error, Kaplan-Meier": error(theirs)}
         line |= {"squared, ours less theirs": less(of["errors"], theirs)}
-        at = np.abs(of["errors of log q"]) <= 1.959964 * of["deviation"]
+        at = np.abs(of["errors of log q"]) <= DEVIATIONS * of["deviation"]
         line |= {"coverage at the quartiles": f"{at.mean():.2f}"}
         line |= {"coverage": plus_minus(of["coverage"])[1:]}
         lines.append(line | {"seconds": float(np.median(of["seconds"]))})
@@ -200,7 +202,7 @@ def table_places(rows: Sequence[Row]) -> list[Row]:
                 | {"bias of log q": plus_minus(errors)}
                 | {"spread": f"{errors.std(ddof=1) if len(errors) > 1 else 0:.3f}"}
                 | {"the band's deviation": f"{deviation.mean():.3f}"}
-                | {"coverage": f"{np.mean(np.abs(errors) <= 1.959964 * deviation):.2f}"}
+                | {"coverage": f"{np.mean(np.abs(errors) <= DEVIATIONS * deviation):.2f}"}
             )
     return lines
 
